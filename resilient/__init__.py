@@ -1,0 +1,76 @@
+"""The in-process half of the cloud resilience patterns.
+
+Caches, read replicas, shards, uploads, queues and health checks that stay correct and fast while parts of them fail,
+over one layer of policies. The names used most are here; each is loaded when it is first used, so that importing this
+package loads no other.
+
+    >>> import resilient
+    >>> resilient.deadline
+    <...>
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resilient.cache import AsyncCache, Cache
+    from resilient.health import Health
+    from resilient.policy import Breaker, Bulkhead, Pipeline, Retry, deadline
+    from resilient.queue import Consumer, Queue
+    from resilient.storage.objects import Bucket, UploadPolicy
+    from resilient.storage.replicas import ReplicaSet
+    from resilient.storage.shards import ShardMap, ShardSet
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncCache": "resilient.cache",
+    "Breaker": "resilient.policy",
+    "Bucket": "resilient.storage.objects",
+    "Bulkhead": "resilient.policy",
+    "Cache": "resilient.cache",
+    "Consumer": "resilient.queue",
+    "Health": "resilient.health",
+    "Pipeline": "resilient.policy",
+    "Queue": "resilient.queue",
+    "ReplicaSet": "resilient.storage.replicas",
+    "Retry": "resilient.policy",
+    "ShardMap": "resilient.storage.shards",
+    "ShardSet": "resilient.storage.shards",
+    "UploadPolicy": "resilient.storage.objects",
+    "deadline": "resilient.policy",
+}
+
+__all__ = [  # noqa: PLE0604 - _HOMES, spelled out for type checkers
+    "AsyncCache",
+    "Breaker",
+    "Bucket",
+    "Bulkhead",
+    "Cache",
+    "Consumer",
+    "Health",
+    "Pipeline",
+    "Queue",
+    "ReplicaSet",
+    "Retry",
+    "ShardMap",
+    "ShardSet",
+    "UploadPolicy",
+    "__version__",
+    "deadline",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
