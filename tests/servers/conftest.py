@@ -1,0 +1,111 @@
+"""The real servers: started once per run (per worker of pytest-xdist), side by side, healthy and empty for each test.
+
+Those that the chosen tests need begin to start as soon as the tests are collected, while other tests already run.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resilient.runtime import WorkerPool
+from resilient.testing.servers import MariaDbCluster, MotoServer, RedisServer
+
+CLASSES: dict[str, Any] = {"redis_server": RedisServer, "mariadb": MariaDbCluster, "moto_server": MotoServer}
+
+
+class Fleet:
+    """The servers of this run, each started at most once and all stopped at the end."""
+
+    def __init__(self, template: Path) -> None:
+        self._template = template
+        self._pool = WorkerPool("fleet", size=len(CLASSES))
+        self._starts: dict[str, Future[Any]] = {}
+
+    def begin(self, name: str) -> None:
+        """Start a server in the background, where it can run here and was not begun yet."""
+        if name not in self._starts and CLASSES[name].missing() is None:
+            self._starts[name] = self._pool.submit(self._start, name)
+
+    def _start(self, name: str) -> Any:
+        return (MariaDbCluster(template=self._template) if name == "mariadb" else CLASSES[name]()).start()
+
+    def get(self, name: str) -> Any:
+        """The server, healthy and empty; skips the test, or fails it where servers are required, if it cannot run."""
+        reason = CLASSES[name].missing()
+        if reason is not None:
+            refuse(name, reason)
+        self.begin(name)
+        server = self._starts[name].result()
+        server.heal()
+        return server
+
+    def stop(self) -> None:
+        """Stop all that were started."""
+        for start in self._starts.values():
+            if start.exception() is None:
+                start.result().stop()
+        self._pool.close(1.0)
+
+
+def refuse(name: str, reason: str) -> None:
+    """Skip the running test, or fail it where the environment says that no server may be missing."""
+    required = os.environ.get("CI", "").lower() in {"1", "true"} or os.environ.get("REQUIRE_SERVERS", "0") not in {
+        "",
+        "0",
+    }
+    if required:
+        pytest.fail(f"{reason} on this machine, and CI or REQUIRE_SERVERS demands it", pytrace=False)
+    pytest.skip(f"missing server: {reason}")
+
+
+fleet_key = pytest.StashKey[Fleet]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to start what the chosen tests ask for."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ()) if name in CLASSES}
+    if wanted:
+        fleet = _fleet(session.config)
+        for name in sorted(wanted):
+            fleet.begin(name)
+
+
+def _fleet(config: pytest.Config) -> Fleet:
+    if fleet_key not in config.stash:
+        folder = Path(config._tmp_path_factory.getbasetemp())
+        if os.environ.get("PYTEST_XDIST_WORKER"):
+            folder = folder.parent  # one folder for all workers: the data of MariaDB are installed once
+        config.stash[fleet_key] = Fleet(folder)
+    return config.stash[fleet_key]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop all servers, whatever happened."""
+    fleet = session.config.stash.get(fleet_key, None)
+    if fleet is not None:
+        fleet.stop()
+
+
+@pytest.fixture
+def redis_server(request: pytest.FixtureRequest) -> RedisServer:
+    """A Redis, running and empty."""
+    return _fleet(request.config).get("redis_server")
+
+
+@pytest.fixture
+def mariadb(request: pytest.FixtureRequest) -> MariaDbCluster:
+    """A MariaDB primary and two replicas, running, replicating and without tables."""
+    return _fleet(request.config).get("mariadb")
+
+
+@pytest.fixture
+def moto_server(request: pytest.FixtureRequest) -> MotoServer:
+    """S3 and SQS, running and empty."""
+    return _fleet(request.config).get("moto_server")
