@@ -6,14 +6,16 @@ Those that the chosen tests need begin to start as soon as the tests are collect
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resilient.runtime import WorkerPool
-from resilient.testing.servers import MariaDbCluster, MotoServer, RedisServer
+from resilient.testing.servers import MariaDbCluster, MotoServer, RedisServer, TcpProxy
 
 CLASSES: dict[str, Any] = {"redis_server": RedisServer, "mariadb": MariaDbCluster, "moto_server": MotoServer}
 
@@ -91,6 +93,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     fleet = session.config.stash.get(fleet_key, None)
     if fleet is not None:
         fleet.stop()
+
+
+@pytest.fixture
+def tcp_proxy() -> Iterator[Callable[[int], TcpProxy]]:
+    """A function that puts a `TcpProxy` in front of a port; all are stopped after the test."""
+    with ExitStack() as proxies:
+        yield lambda port: proxies.enter_context(TcpProxy(port))
 
 
 @pytest.fixture

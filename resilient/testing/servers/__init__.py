@@ -23,6 +23,7 @@ from resilient.testing.servers.gunicorn import Gunicorn
 from resilient.testing.servers.mariadb import MariaDbServer
 from resilient.testing.servers.moto import MotoServer
 from resilient.testing.servers.process import Process
+from resilient.testing.servers.proxy import TcpProxy
 from resilient.testing.servers.redis import EmbeddedRedis, RedisServer
 from resilient.testing.servers.server import Server, free_port
 
@@ -36,5 +37,6 @@ __all__ = [
     "Process",
     "RedisServer",
     "Server",
+    "TcpProxy",
     "free_port",
 ]
