@@ -250,6 +250,7 @@ class _Link:
         self._reader = reader
         self._writers = [writer]
         self._triggered = False
+        self._ended = False
         self.holed = False
         self.flowing = asyncio.Event()
 
@@ -273,6 +274,8 @@ class _Link:
         self.holed = self.holed or self._wire.mode != "hold"
         self.flowing.clear()
         await self.flowing.wait()
+        if self._ended:
+            raise ConnectionResetError  # nothing that is still in a buffer may arrive any more
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[bytes], bool]
@@ -321,6 +324,7 @@ class _Link:
 
     def end(self, *, reset: bool = False) -> None:
         """Close both halves, or reset them."""
+        self._ended = True
         for writer in self._writers:
             if reset and not writer.transport.is_closing():
                 with contextlib.suppress(OSError):
