@@ -14,7 +14,9 @@ the database says about the statement itself (a syntax error, a duplicate, a dea
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -29,7 +31,9 @@ try:
 except ImportError as missing:
     raise MissingExtra("sql", "sqlalchemy") from missing
 
-__all__ = ["classify", "create_tables", "engine", "metadata", "place", "translate_errors"]
+__all__ = ["classify", "create_tables", "engine", "forgive_endings", "metadata", "place", "translate_errors"]
+
+_log = logging.getLogger("resilient.wire.sql")
 
 metadata = sa.MetaData()
 """Every table of this library, each named ``resilient_*``; the rooms declare theirs when they are imported."""
@@ -216,6 +220,7 @@ class _Wire:
         event.listen(made, "checkin", self._checked_in)
         event.listen(made, "before_cursor_execute", self._executing)
         event.listen(made, "commit", self._ending)
+        event.listen(made, "rollback", self._rolling_back)
 
     def _connecting(self, _dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> None:
         limit = deadline.bound(self._connect_timeout)
@@ -223,6 +228,8 @@ class _Wire:
 
     def _checked_out(self, raw: Any, record: Any, _proxy: Any) -> None:
         raw._read_timeout = deadline.bound(self._timeout)  # noqa: SLF001 - PyMySQL offers no public way
+        if not raw.open:  # it broke while it was given back
+            raise exc.InvalidatePoolError("a database connection had broken")
         used = record.info.get("resilient_used")
         if used is not None and time.monotonic() - used > _IDLE_BEFORE_PING:
             raw._read_timeout = deadline.bound(self._connect_timeout)  # noqa: SLF001 - as above
@@ -242,6 +249,11 @@ class _Wire:
     def _ending(self, connection: Connection) -> None:
         raw: Any = connection.connection.dbapi_connection
         raw._read_timeout = raw._write_timeout = deadline.bound(self._timeout)  # noqa: SLF001 - as above
+
+    def _rolling_back(self, connection: Connection) -> None:
+        remaining = deadline.remaining()  # a rollback is tried even when no time is left, but briefly
+        limit = self._connect_timeout if remaining is None else max(0.05, min(self._connect_timeout, remaining))
+        connection.connection.dbapi_connection._read_timeout = limit  # type: ignore[union-attr]  # noqa: SLF001
 
 
 class _SqliteWire:
@@ -346,6 +358,34 @@ def _translate(context: ExceptionContext) -> BaseException | None:
     return Unavailable(f"{where} {done}", advice="look at the server and at the network in between")
 
 
+def forgive_endings(target: Engine, *, undo: bool = False) -> None:
+    """Make COMMIT and ROLLBACK on a replica never fail: there is nothing on it to commit or to take back.
+
+    Without this a replica that dies between a read and the end of its transaction would fail a request that already
+    has its answer. A connection whose ending failed is recognised as broken when it is next taken from the pool.
+
+    Args:
+        target: The replica's engine.
+        undo: Take it back.
+    """
+    dialect: Any = target.dialect
+    for name in ("do_commit", "do_rollback"):
+        if undo:
+            dialect.__dict__.pop(name, None)
+        elif name not in dialect.__dict__:
+            setattr(dialect, name, _forgiving(getattr(dialect, name), dialect))
+
+
+def _forgiving(end: Callable[[Any], None], dialect: Any) -> Callable[[Any], None]:
+    def forgiving(raw: Any) -> None:
+        try:
+            end(raw)
+        except dialect.loaded_dbapi.Error as error:
+            _log.debug("a replica's transaction could not be ended: %s", type(error).__name__)
+
+    return forgiving
+
+
 # ------------------------------------------------------------------------------------------- what an error means
 
 _MYSQL: dict[int, tuple[Failure, bool]] = {
@@ -417,6 +457,6 @@ def _mysql(error: BaseException) -> tuple[Failure, bool] | None:
     text = str(error.args[1]) if len(error.args) > 1 else ""
     if number == 1290 and "read" not in text.lower():  # the number is shared by every option that forbids a statement
         return Failure.INVALID, True
-    if number == 2013 and "timed out" in text:
-        return Failure.TIMEOUT, False
+    if number in {2003, 2013} and "timed out" in text:
+        return Failure.TIMEOUT, number == 2003
     return _MYSQL.get(number)

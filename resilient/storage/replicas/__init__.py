@@ -1,0 +1,14 @@
+"""Read replicas: one database of which the copies answer reads, and a reader always sees what it wrote.
+
+>>> from resilient.storage.replicas import ReplicaSet
+>>> db = ReplicaSet("sqlite://")
+>>> Session = db.sessionmaker()
+>>> db.close()
+"""
+
+from resilient.storage.replicas._events import NodeChanged, ReadMoved, ReadRouted
+from resilient.storage.replicas._node import NodeStatus
+from resilient.storage.replicas._session import RoutingSession
+from resilient.storage.replicas._set import Consistency, ReplicaSet
+
+__all__ = ["Consistency", "NodeChanged", "NodeStatus", "ReadMoved", "ReadRouted", "ReplicaSet", "RoutingSession"]
