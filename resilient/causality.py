@@ -23,7 +23,7 @@ from typing import ClassVar, Self
 from resilient import events
 from resilient.errors import InvalidInput
 
-__all__ = ["Gtid", "Instant", "Position", "Scope", "ScopeMissing", "Token", "current", "scope"]
+__all__ = ["Gtid", "Instant", "Position", "Scope", "ScopeMissing", "Token", "current", "running", "scope"]
 
 _MAX_TEXT = 2048
 _MAX_NAMES = 64
@@ -240,6 +240,11 @@ class Scope:
 _current: contextvars.ContextVar[Scope] = contextvars.ContextVar("resilient_scope")
 _process_scope = Scope()
 _warned = threading.Event()
+
+
+def running() -> Scope | None:
+    """The scope of the running request, or ``None`` outside any; never warns."""
+    return _current.get(None)
 
 
 def current() -> Scope:
