@@ -1,0 +1,1 @@
+"""The drivers of the cache, written once; see tools/unasync.py."""

@@ -1,0 +1,137 @@
+"""The shared tier behind its breaker: every call bounded, no error to the caller, changes told after an outage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilient import events
+from resilient.cache._entry import TOMBSTONE, marker
+from resilient.cache._events import CacheDown, CacheUp
+from resilient.cache._journal import Journal
+from resilient.cache._values import AsyncLoader, AsyncStore, Counts
+from resilient.clock import Clock
+from resilient.errors import CircuitOpen, DeadlineExceeded, Unavailable
+from resilient.policy import Pipeline, deadline
+
+__all__ = ["UNREACHABLE", "AsyncTier"]
+
+UNREACHABLE: Any = type("Unreachable", (), {"__repr__": lambda _: "UNREACHABLE", "__slots__": ()})()
+"""The tier did not answer, or was not asked."""
+
+_BATCH = 500
+
+
+class AsyncTier:
+    """One store, guarded.
+
+    Args:
+        store: The store.
+        name: The cache's namespace, for events.
+        pipeline: The policies around each call; ``None`` for a store in this process.
+        journal: The keys to delete once the store answers again.
+        lease: Seconds that a tombstone lasts.
+        clock: Where time is read.
+        counts: Where calls without an answer are counted.
+    """
+
+    def __init__(
+        self,
+        store: AsyncStore,
+        name: str,
+        *,
+        pipeline: Pipeline | None,
+        journal: Journal,
+        lease: float,
+        clock: Clock,
+        counts: Counts,
+    ) -> None:
+        self.store = store
+        self.journal = journal
+        self.down_since: float | None = None
+        self._name = name
+        self._pipeline = pipeline
+        self._lease = lease
+        self._clock = clock
+        self._counts = counts
+        self._replayed = 0
+        self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
+
+    async def run(self, operation: AsyncLoader[..., Any], *args: Any) -> Any:
+        """What an operation of the store returns, or `UNREACHABLE`.
+
+        Raises:
+            DeadlineExceeded: The caller has no time left; nothing was sent.
+        """
+        if self._pipeline is None:
+            return await operation(*args)
+        while self.journal:
+            if await self._guarded(self._replay) is not True:
+                return UNREACHABLE
+        return await self._guarded(operation, *args)
+
+    async def change(self, keys: list[str], operation: AsyncLoader[..., Any], *args: Any) -> Any:
+        """Run an operation that tells the tier of changed keys; when it fails, remember them."""
+        try:
+            done = await self.run(operation, *args)
+        except BaseException:  # out of time, or cancelled midway: the server may not have heard of it
+            self.remember(keys)
+            raise
+        if done is UNREACHABLE:
+            self.remember(keys)
+        return done
+
+    async def bury(self, keys: list[str]) -> Any:
+        """Invalidate keys: now, or before the tier is trusted again."""
+        now = self._clock.wall()
+        markers = [marker(TOMBSTONE, now, self._lease) for _ in keys]
+        try:
+            return await self.change(keys, self.store.bury, keys, markers, int(self._lease * 1000))
+        except DeadlineExceeded:
+            return UNREACHABLE  # remembered: nothing is lost, and there is no time to tell more
+
+    def remember(self, keys: list[str]) -> None:
+        """Delete these keys before the tier is trusted again."""
+        if self._pipeline is not None:
+            for key in keys:
+                self.journal.add(key, self._clock.wall())
+
+    async def _guarded(self, operation: AsyncLoader[..., Any], *args: Any) -> Any:
+        deadline.check()
+        try:
+            result = await self._pipeline.acall(operation, *args)  # type: ignore[union-attr]  # asked in run()
+        except DeadlineExceeded:
+            raise
+        except self._caught as error:
+            self._counts.add("unreachable")
+            if isinstance(error, CircuitOpen) and self.down_since is None:
+                self.down_since = self._clock.monotonic()
+                events.emit(CacheDown(cache=self._name))
+            if deadline.remaining() == 0.0:
+                raise DeadlineExceeded("the deadline passed while the cache was asked") from error
+            return UNREACHABLE
+        if self.down_since is not None and not self.journal:
+            self._back()
+        return result
+
+    def _back(self) -> None:
+        since, self.down_since = self.down_since, None
+        replayed, self._replayed = self._replayed, 0
+        if since is not None:
+            seconds = self._clock.monotonic() - since
+            events.emit(CacheUp(cache=self._name, seconds=seconds, replayed=replayed))
+
+    async def _replay(self) -> bool:
+        """Delete one batch of the journal's keys. Whether the caller may go on."""
+        keys = self.journal.begin(_BATCH)
+        if keys is None:
+            return False  # somebody else does; until then the tier cannot be trusted
+        done: list[str] = []
+        try:
+            now = self._clock.wall()
+            markers = [marker(TOMBSTONE, now, self._lease) for _ in keys]
+            await self.store.bury(keys, markers, int(self._lease * 1000))
+            done = keys
+        finally:
+            self.journal.done(done)
+            self._replayed += len(done)
+        return True

@@ -1,0 +1,100 @@
+"""What happens in a cache, as events."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+from resilient.events import Event, Metric
+
+__all__ = ["CacheDown", "CacheRead", "CacheUp", "EntryUnreadable", "LoadFailed", "ValueRefused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRead(Event):
+    """A value was read through the cache.
+
+    Args:
+        cache: The cache's namespace.
+        source: Where the value came from: ``local``, ``shared`` or ``loader``; ``none`` where there was none.
+        stale: Whether it was served past its ttl because its source failed.
+    """
+
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.reads",
+        "counter",
+        "{read}",
+        labels=(("cache.name", "cache"), ("cache.source", "source"), ("cache.stale", "stale")),
+    )
+    cache: str
+    source: str
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFailed(Event):
+    """A loader failed. ``served`` tells what its caller got: ``stale`` or ``error``."""
+
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.load_failures",
+        "counter",
+        "{failure}",
+        labels=(("cache.name", "cache"), ("error.type", "error"), ("cache.served", "served")),
+    )
+    cache: str
+    error: str
+    served: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryUnreadable(Event):
+    """Bytes in the store are no entry this version can read; they count as a miss."""
+
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.unreadable",
+        "counter",
+        "{entry}",
+        labels=(("cache.name", "cache"), ("cache.reason", "reason")),
+    )
+    cache: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueRefused(Event):
+    """A writer returned what cannot be cached: its key was invalidated instead."""
+
+    level: ClassVar[int] = logging.WARNING
+    cache: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheDown(Event):
+    """The shared tier stopped answering: reads go to their loaders, changes are remembered in the journal."""
+
+    level: ClassVar[int] = logging.WARNING
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.outages", "counter", "{outage}", labels=(("cache.name", "cache"),)
+    )
+    cache: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheUp(Event):
+    """The shared tier answers again, and everything changed meanwhile was deleted there.
+
+    Args:
+        cache: The cache's namespace.
+        seconds: How long it was away, as far as this process noticed.
+        replayed: How many keys of the journal were deleted.
+    """
+
+    level: ClassVar[int] = logging.INFO
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.outage.duration", "histogram", "s", value="seconds", labels=(("cache.name", "cache"),)
+    )
+    cache: str
+    seconds: float
+    replayed: int

@@ -1,0 +1,68 @@
+"""What a decorator needs to know of the function it is put on."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from resilient.cache._codec import ANYTHING
+from resilient.errors import ConfigurationError
+
+__all__ = ["AsyncMode", "Mode", "is_value", "require", "result_type"]
+
+
+class Mode:
+    """The sync face takes plain functions."""
+
+    asynchronous: ClassVar[bool] = False
+
+
+class AsyncMode:
+    """The async face takes coroutine functions."""
+
+    asynchronous: ClassVar[bool] = True
+
+
+def require(function: Callable[..., Any], *, asynchronous: bool) -> None:
+    """Refuse a function of the other world.
+
+    Raises:
+        ConfigurationError: It is a coroutine function and should not be one, or the other way round.
+    """
+    inner = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(inner) is not asynchronous:
+        face, kind = ("AsyncCache", "async def") if asynchronous else ("Cache", "def")
+        raise ConfigurationError(
+            f"{getattr(function, '__qualname__', function)!r} cannot be decorated by this cache: {face} takes '{kind}'",
+            advice="use the other face: Cache for def, AsyncCache for async def",
+        )
+
+
+def result_type(function: Callable[..., Any]) -> Any:
+    """The type that a function says it returns; `ANYTHING` where it does not say.
+
+    Raises:
+        ConfigurationError: The annotation names what cannot be found.
+    """
+    inner = inspect.unwrap(function)
+    annotation = getattr(inner, "__annotations__", {}).get("return", ANYTHING)
+    if annotation is ANYTHING:
+        return ANYTHING
+    # Only this one annotation: those of the parameters may name types that are imported for type checkers alone.
+    holder = types.SimpleNamespace(__annotations__={"return": annotation})
+    names = {**getattr(inner, "__globals__", {})}
+    try:
+        return typing.get_type_hints(holder, globalns=names)["return"]
+    except NameError as error:
+        raise ConfigurationError(
+            f"the return type of {inner.__qualname__} cannot be found: {error}",
+            advice="define or import it where the function's module can see it, or pass type= to the decorator",
+        ) from error
+
+
+def is_value(result: Any) -> bool:
+    """Whether what a writer returned is the new value, and not a count of rows or nothing at all."""
+    return result is not None and not isinstance(result, int)

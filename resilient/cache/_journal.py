@@ -1,0 +1,74 @@
+"""The keys whose value changed while the shared tier could not be told. They are deleted there before it is trusted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from itertools import islice
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """A bounded set of keys to delete, with one replay at a time.
+
+    Args:
+        size: How many keys at most. When one more comes, the journal forgets them all and tells so: then no entry older
+            than that moment may be trusted.
+
+    Example:
+        >>> journal = Journal(10)
+        >>> journal.add("a", now=1.0)
+        >>> journal.begin()
+        ['a']
+        >>> journal.begin() is None    # somebody replays already
+        True
+        >>> journal.done(["a"]); bool(journal)
+        False
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.horizon = 0.0
+        """Entries created at or before this moment of the wall clock are not trusted any more."""
+        self._keys: dict[str, int] = {}
+        self._turn = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget who held what lock: for a forked child. The keys stay, since their change is still to be told."""
+        self._lock = threading.Lock()
+        self._replaying = False
+        self._taken: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: str, now: float) -> None:
+        """Remember a key whose value changed at that moment of the wall clock."""
+        with self._lock:
+            self._turn += 1
+            self._keys[key] = self._turn
+            if len(self._keys) > self._size:
+                self._keys.clear()
+                self.horizon = max(self.horizon, now)
+
+    def begin(self, most: int = 500) -> list[str] | None:
+        """Some of the keys to delete, or ``None`` where somebody replays already."""
+        with self._lock:
+            if self._replaying:
+                return None
+            self._replaying = True
+            self._taken = dict(islice(self._keys.items(), most))
+            return list(self._taken)
+
+    def done(self, keys: Iterable[str]) -> None:
+        """End the replay. ``keys`` were deleted; one that was added again meanwhile stays."""
+        with self._lock:
+            self._replaying = False
+            for key in keys:
+                if self._keys.get(key) == self._taken.get(key):
+                    self._keys.pop(key, None)

@@ -1,0 +1,147 @@
+"""Keys: from a template or a whole signature and the arguments of a call, without two meanings sharing one key.
+
+Each part of a key tells its type (``17`` is an integer, ``"17"`` is text) and is escaped, so that no value can end its
+part and start another. The pure part of the cache: no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import hashlib
+import inspect
+import string
+import uuid
+from collections.abc import Callable
+from enum import Enum
+from operator import attrgetter
+from typing import Any
+from urllib.parse import quote
+
+from resilient.errors import ConfigurationError, InvalidInput
+
+__all__ = ["KeyMaker", "physical", "render"]
+
+_LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
+_SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
+
+_RENDER: dict[type, Callable[[Any], str]] = {
+    int: str,
+    str: lambda value: f'"{quote(value, safe=_SAFE, errors="surrogatepass")}"',
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _: "none",
+    float: lambda value: f"float({value!r})",
+    bytes: lambda value: f"bytes({value.hex()})",
+    uuid.UUID: lambda value: f"uuid({value})",
+    decimal.Decimal: lambda value: f"decimal({value})",
+    dt.datetime: lambda value: f"datetime({quote(value.isoformat(), safe='')})",
+    dt.date: lambda value: f"date({value})",
+    dt.time: lambda value: f"time({quote(value.isoformat(), safe='')})",
+    dt.timedelta: lambda value: f"timedelta({value.days},{value.seconds},{value.microseconds})",
+    tuple: lambda value: f"({','.join(map(render, value))})",
+    list: lambda value: f"[{','.join(map(render, value))}]",
+    frozenset: lambda value: f"set({','.join(sorted(map(render, value)))})",
+    set: lambda value: f"set({','.join(sorted(map(render, value)))})",
+    dict: lambda value: f"dict({','.join(sorted(f'{render(k)}={render(v)}' for k, v in value.items()))})",
+}
+
+
+def render(value: Any) -> str:
+    """One part of a key.
+
+    Raises:
+        InvalidInput: A value of this type has no text that means it alone.
+
+    Example:
+        >>> render(17), render("17"), render(("a:b", None))
+        ('17', '"17"', '("a%3Ab",none)')
+    """
+    known = _RENDER.get(type(value))
+    if known is not None:
+        return known(value)
+    if isinstance(value, Enum):
+        return f"{type(value).__name__}.{value.name}"
+    raise InvalidInput(
+        f"a {type(value).__qualname__} cannot be part of a cache key",
+        advice="name a plain attribute of it in the template, as in 'user:{user.id}'",
+    )
+
+
+def physical(namespace: str, key: str) -> str:
+    """The key under which the store knows it; a long one ends in a hash of the whole.
+
+    Raises:
+        InvalidInput: The key is no text, or empty.
+    """
+    if not isinstance(key, str) or not key:  # type: ignore[redundant-expr]  # callers may not check types
+        raise InvalidInput("a cache key is a text that is not empty")
+    if len(key) > _LONGEST:
+        digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        key = f"{key[:100]}#{digest}"
+    return f"{namespace}:{key}"
+
+
+class KeyMaker:
+    """Builds keys from the arguments of one function; everything that can be worked out once is.
+
+    Args:
+        function: The function whose calls are cached.
+        template: Text with ``{parameter}`` or ``{parameter.attribute}``; ``None`` takes the function's name and all its
+            parameters except ``self`` and ``cls``.
+
+    Raises:
+        ConfigurationError: The template names what is no parameter, or cannot be read.
+
+    Example:
+        >>> def get_user(user_id, lang="en"): ...
+        >>> KeyMaker(get_user, "user:{user_id}:{lang}")((17,), {})
+        'user:17:"en"'
+    """
+
+    def __init__(self, function: Callable[..., Any], template: str | None) -> None:
+        self._signature = inspect.signature(function)
+        names = list(self._signature.parameters)
+        if template is None:
+            named = [name for name in names if name not in {"self", "cls"}]
+            head = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "")
+            fields: list[tuple[str, str | None]] = [
+                (":" if index else head + ":", name) for index, name in enumerate(named)
+            ] or [(head, None)]
+        else:
+            fields = _parse(template)
+        self._steps: list[tuple[str, str | None, Callable[[Any], Any] | None]] = []
+        for literal, field in fields:
+            name, _, path = (field or "").partition(".")
+            if field is not None and name not in names:
+                raise ConfigurationError(
+                    f"the key template {template!r} names {name!r}, which is no parameter of {function.__qualname__}",
+                    advice=f"it has: {', '.join(names) or 'none'}",
+                )
+            self._steps.append((literal, name or None, attrgetter(path) if path else None))
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The key of a call. Raises TypeError where the function itself would."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = bound.arguments
+        text = []
+        for literal, name, attribute in self._steps:
+            text.append(literal)
+            if name is not None:
+                value = values[name]
+                text.append(render(attribute(value) if attribute is not None else value))
+        return "".join(text)
+
+
+def _parse(template: str) -> list[tuple[str, str | None]]:
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigurationError(f"the key template {template!r} cannot be read: {error}") from error
+    if not template or any(spec or conversion or field == "" for _, field, spec, conversion in parts):
+        raise ConfigurationError(
+            f"the key template {template!r} may hold text, {{parameter}} and {{parameter.attribute}} only"
+        )
+    if any(field is not None and "[" in field for _, field, _, _ in parts):
+        raise ConfigurationError(f"the key template {template!r} may not index; name a parameter or an attribute")
+    return [(literal, field) for literal, field, _, _ in parts]

@@ -1,0 +1,385 @@
+# Generated from resilient/cache/_async/cache.py by tools/unasync.py: do not edit.
+"""The face of the cache."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from resilient.cache._codec import ANYTHING, Codec
+from resilient.cache._freshness import Policy
+from resilient.cache._guard import guard
+from resilient.cache._journal import Journal
+from resilient.cache._keys import physical
+from resilient.cache._sync.engine import Engine, Plan
+from resilient.cache._sync.functions import Lazy, Writer
+from resilient.cache._sync.stores import MemoryStore, RedisStore
+from resilient.cache._sync.tier import Tier
+from resilient.cache._values import CacheStats, Counts, Loader, Lookup, Store
+from resilient.clock import SYSTEM, Clock
+from resilient.errors import ConfigurationError
+from resilient.policy.classify import Classifier
+from resilient.runtime import after_fork
+
+__all__ = ["Cache"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NONE: frozenset[int] = frozenset()
+_bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
+
+
+class Cache:
+    """A cache that answers while its server is away.
+
+    Args:
+        target: The address of a Redis or Valkey server (``redis://127.0.0.1:6379/0``, ``rediss://``, ``unix://``), a
+            ready client of redis-py, or nothing: then entries live in this process. A ready client keeps its own time
+            limits and retries; one without any limit is refused.
+        namespace: What this cache's keys begin with; also its name in events.
+        ttl: Seconds for which entries live where nothing else is said; ``None`` demands a ttl at each place.
+        jitter: By which part a ttl is shortened at random, at most, so that what was stored together does not end
+            together.
+        lease: Seconds for which an invalidation keeps loads that began before it from being stored, and for which a
+            writer that died keeps a key uncached. Make it longer than the slowest loader and the slowest writer.
+        size: How many entries an in-process cache holds at most; the least recently used goes first.
+        journal: How many changed keys are remembered at most while the server is away.
+        connect_timeout: Seconds to connect, for clients made here.
+        timeout: Seconds for each read or write, for clients made here; a `resilient.policy.deadline` shortens it.
+        unbounded: Accept a ready client that could wait for ever.
+        clock: Where time is read; tests give a fake one.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+
+    When the server does not answer, reads go to their loaders, writes and invalidations are remembered and told to the
+    server before it is trusted again, and a breaker keeps calls from waiting. No error of the server reaches a caller.
+
+    Example:
+        >>> import asyncio
+        >>> cache = Cache(namespace="shop", ttl=300)
+        >>> cache.set("greeting", "hello")
+        >>> cache.get("greeting")
+        'hello'
+        >>> cache.get("farewell", "none yet")
+        'none yet'
+    """
+
+    def __init__(
+        self,
+        target: Any = None,
+        *,
+        namespace: str = "cache",
+        ttl: float | None = None,
+        jitter: float = 0.1,
+        lease: float = 10.0,
+        size: int = 10_000,
+        journal: int = 10_000,
+        connect_timeout: float = 0.1,
+        timeout: float = 0.05,
+        unbounded: bool = False,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        if not namespace or not isinstance(namespace, str):
+            raise ConfigurationError("a cache has a namespace: a text that is not empty")
+        if lease <= 0:
+            raise ConfigurationError(f"the lease is a positive number of seconds, not {lease!r}")
+        if ttl is not None:
+            Policy(ttl, jitter=jitter)  # refuses a wrong default here
+        self.namespace = namespace
+        self._ttl = ttl
+        self._jitter = jitter
+        self._lease = lease
+        self._clock = clock
+        self._counts = Counts()
+        self._journal = Journal(journal)
+        self._codecs: dict[Any, Codec] = {}
+        store: Store
+        judge: Classifier | None = None
+        if target is None:
+            store = MemoryStore(size, clock=clock)
+        else:
+            from resilient.wire.redis import Link, classify
+
+            link = Link(target, connect_timeout=connect_timeout, timeout=timeout, unbounded=unbounded)
+            store, judge = RedisStore(link), classify
+        self._engine = self._make_engine(store, judge)
+        after_fork(self._forget)
+
+    def _make_engine(self, store: Store, judge: Classifier | None = None) -> Engine:
+        tier = Tier(
+            store,
+            self.namespace,
+            pipeline=None if store.local else guard(self.namespace, judge, self._clock),
+            journal=self._journal,
+            lease=self._lease,
+            clock=self._clock,
+            counts=self._counts,
+        )
+        return Engine(self.namespace, tier, lease=self._lease, clock=self._clock, counts=self._counts)
+
+    def _forget(self) -> None:
+        """In a forked child: locks may be held by threads that do not exist, and loads are led by them."""
+        self._counts.reset()
+        self._journal.reset()
+        self._engine.reset()
+
+    def _key(self, key: str) -> str:
+        return physical(self.namespace, key)
+
+    def _policy(self, ttl: float | None, negative_ttl: float | None = None, stale_if_error: float = 0.0) -> Policy:
+        seconds: Any = self._ttl if ttl is None else ttl
+        return Policy(seconds, negative_ttl, stale_if_error, self._jitter)
+
+    def codec(self, kind: Any = ANYTHING, version: int = 0) -> Codec:
+        """How values of a type become bytes here."""
+        try:
+            return self._codecs[kind, version]
+        except KeyError:
+            return self._codecs.setdefault((kind, version), Codec(kind, version))
+        except TypeError:  # a type that cannot be hashed, such as Annotated with a list
+            return Codec(kind, version)
+
+    # -------------------------------------------------------------------------------------------------- single keys
+
+    def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
+        """The value of a key.
+
+        Args:
+            key: The key, without the namespace.
+            default: What is returned where there is none.
+            type: The type to read it as; without it dataclasses come back as dicts.
+        """
+        found = self.lookup(key, type=type)
+        return default if found is None else found.value
+
+    def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
+        """The value of a key with its source and age; ``None`` where there is none."""
+        if self._off():
+            return None
+        return self._engine.find(self._key(key), self.codec(type))
+
+    def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
+        """Store a value, whatever was there.
+
+        Args:
+            key: The key, without the namespace.
+            value: The value; ``None`` is one.
+            ttl: Seconds it lives; the cache's own by default.
+            type: The type to write it as; dataclasses need it.
+
+        Raises:
+            InvalidInput: The value cannot be brought back from bytes.
+            ConfigurationError: Neither this call nor the cache has a ttl.
+        """
+        plan = Plan(self._policy(ttl), self.codec(type))
+        if self._off():
+            self.invalidate(key)
+        else:
+            self._engine.put(self._key(key), self._engine.entry(value, plan))
+
+    def add(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> bool:  # noqa: A002 - same
+        """Store a value where none is. Whether it was stored; also false while the server is away."""
+        plan = Plan(self._policy(ttl), self.codec(type))
+        return not self._off() and self._engine.add(self._key(key), self._engine.entry(value, plan), plan.codec)
+
+    def delete(self, key: str) -> None:
+        """The same as `invalidate` with one key."""
+        self.invalidate(key)
+
+    def invalidate(self, *keys: str) -> None:
+        """Forget the values of keys: nothing loaded before this call is served from the cache after it.
+
+        While the server is away the keys are remembered, and deleted there before it is trusted again.
+        """
+        self._engine.invalidate([self._key(key) for key in keys])
+
+    # ------------------------------------------------------------------------------------------------ several keys
+
+    def get_many(self, keys: Iterable[str], *, type: Any = ANYTHING) -> dict[str, Any]:  # noqa: A002 - same
+        """The values of those keys that have one, in one round trip."""
+        names = list(dict.fromkeys(keys))
+        if self._off() or not names:
+            return {}
+        found = self._engine.find_many([self._key(name) for name in names], self.codec(type))
+        return {name: each.value for name, each in zip(names, found, strict=True) if each is not None}
+
+    def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
+        """Store several values in one round trip."""
+        plan = Plan(self._policy(ttl), self.codec(type))
+        if self._off():
+            self.invalidate(*values)
+        else:
+            self._engine.put_many({self._key(key): self._engine.entry(each, plan) for key, each in values.items()})
+
+    # ------------------------------------------------------------------------------------------------ lazy loading
+
+    def get_or_load(
+        self,
+        key: str,
+        loader: Loader[[], R],
+        ttl: float | None = None,
+        *,
+        negative_ttl: float | None = None,
+        stale_if_error: float = 0.0,
+        type: Any = ANYTHING,  # noqa: A002 - same
+    ) -> R:
+        """The value of a key; where there is none, what the loader returns, which is then stored.
+
+        Of several callers of one process that miss the same key at once, one loads and the others wait for it.
+
+        Args:
+            key: The key, without the namespace.
+            loader: Called without arguments on a miss. No lock is held while it runs.
+            ttl: Seconds the value lives; the cache's own by default.
+            negative_ttl: Seconds for which it is remembered that there is no such thing: that the loader returned
+                ``None`` or raised `resilient.errors.NotFound`. Without it ``None`` is an ordinary value.
+            stale_if_error: Seconds after the ttl for which the old value is served when the loader fails.
+            type: The type of the value; dataclasses need it.
+
+        Raises:
+            NotFound: The loader raised it, now or within the last ``negative_ttl``.
+            Unavailable: The loader failed and ``stale_if_error`` is over. Without ``stale_if_error`` its error goes
+                through as it is.
+        """
+        plan = Plan(self._policy(ttl, negative_ttl, stale_if_error), self.codec(type))
+        found: Lookup[R] = self.through(key, loader, plan)
+        return found.value
+
+    def lazy(
+        self,
+        template: str | None = None,
+        ttl: float | None = None,
+        *,
+        negative_ttl: float | None = None,
+        stale_if_error: float = 0.0,
+        version: int = 0,
+        type: Any = ANYTHING,  # noqa: A002 - same
+    ) -> Callable[[Loader[P, R]], Lazy[P, R]]:
+        """Load the results of a function lazily: run it on a miss, answer from the cache after.
+
+        Args:
+            template: The key, as in ``user:{user_id}``; without it the function's name and all its parameters.
+            ttl: Seconds a value lives; the cache's own by default.
+            negative_ttl: As for `get_or_load`.
+            stale_if_error: As for `get_or_load`.
+            version: Change it when values stored so far must not be read any more.
+            type: The type of the values; by default the one the function says it returns.
+
+        Raises:
+            ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
+        """
+        policy = self._policy(ttl, negative_ttl, stale_if_error)
+        return lambda function: Lazy(self, function, template, policy, kind=type, version=version)
+
+    def write_through(
+        self,
+        template: str,
+        ttl: float | None = None,
+        *,
+        only_if_present: bool = False,
+        version: int = 0,
+        type: Any = ANYTHING,  # noqa: A002 - same
+    ) -> Callable[[Loader[P, R]], Writer[P, R]]:
+        """Store with a function, then cache what it returned. The function ends its own transaction.
+
+        If it raises, the cache is as it was. If it returns ``None`` or a number (a count of rows), the key is
+        invalidated instead. Two writers of one key at the same time leave it uncached for one lease, since neither can
+        tell whose value is the newer.
+
+        Args:
+            template: The key, the same as that of the function that loads it.
+            ttl: Seconds the value lives; the cache's own by default.
+            only_if_present: Cache the value only where the key was cached before.
+            version: The same as that of the function that loads it.
+            type: The type of the value; by default the one the function says it returns.
+
+        Raises:
+            ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
+        """
+        policy = self._policy(ttl)
+
+        def decorate(function: Loader[P, R]) -> Writer[P, R]:
+            writer = Writer(self, function, template, policy, kind=type, version=version)
+            writer.only_if_present = only_if_present
+            return writer
+
+        return decorate
+
+    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+        """What the functions of `lazy` call."""
+        if self._off():
+            return Lookup(load(), "loader", 0.0)
+        return self._engine.through(self._key(key), load, plan, refresh=refresh)
+
+    def write(
+        self, key: str, store: Loader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
+    ) -> Any:
+        """What the functions of `write_through` call."""
+        keep = _never if self._off() else keeps
+        return self._engine.write(self._key(key), store, plan, keeps=keep, present=present)
+
+    # ----------------------------------------------------------------------------------------------------- the rest
+
+    def _off(self) -> bool:
+        return id(self) in _bypassed.get()
+
+    @contextmanager
+    def bypass(self) -> Iterator[None]:
+        """Do without the cache in this block: reads go to their loaders, writes invalidate.
+
+        It holds for this task or thread and those it starts, not for others.
+        """
+        token = _bypassed.set(_bypassed.get() | {id(self)})
+        try:
+            yield
+        finally:
+            _bypassed.reset(token)
+
+    @contextmanager
+    def use(self, store: Store | Cache) -> Iterator[Self]:
+        """Keep entries in another store in this block, for the whole process: for tests.
+
+        Args:
+            store: A store, or a cache whose store is taken.
+        """
+        before = self._engine
+        other = store.store if isinstance(store, Cache) else store
+        self._engine = self._make_engine(other)
+        try:
+            yield self
+        finally:
+            self._engine = before
+
+    @property
+    def store(self) -> Store:
+        """Where entries are kept at this moment."""
+        return self._engine.tier.store
+
+    def stats(self) -> CacheStats:
+        """What this cache did in this process so far."""
+        down = self._engine.tier.down_since is not None
+        return CacheStats(**self._counts.read(), journal=len(self._journal), state="down" if down else "up")
+
+    def close(self) -> None:
+        """Close the connections that were made here; an in-process cache forgets its entries."""
+        self._engine.tier.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncCache(namespace={self.namespace!r})"
+
+
+def _never(_: Any) -> bool:
+    return False

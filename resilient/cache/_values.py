@@ -1,0 +1,174 @@
+"""The plain values a cache hands out, and the protocols of what it is given."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+
+__all__ = ["AsyncLoader", "AsyncStore", "CacheStats", "Counts", "Loader", "Lookup", "Store"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+
+Loader: TypeAlias = Callable[P, R]
+AsyncLoader: TypeAlias = Callable[P, Awaitable[R]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup(Generic[T_co]):
+    """A value, and where it came from.
+
+    Args:
+        value: The value.
+        source: ``local`` (this process), ``shared`` (the server) or ``loader``.
+        age: Seconds since its load began.
+        stale: Whether its ttl is over and it was served because its source failed.
+    """
+
+    value: T_co
+    source: Literal["local", "shared", "loader"]
+    age: float
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What one cache did in this process since it was made.
+
+    Args:
+        hits: Reads answered from a tier.
+        misses: Reads that found nothing fresh.
+        stale: Reads answered past the ttl because the source failed.
+        loads: Loaders run to their end.
+        load_errors: Loaders that failed.
+        stores: Values stored.
+        refused: Stores refused since the key had been changed after the load began.
+        unreadable: Entries that counted as a miss because they could not be read.
+        unreachable: Operations the shared tier did not answer, or that were not sent since it is away.
+        journal: Keys that changed while the shared tier was away and are still to be deleted there.
+        state: ``up`` or ``down``.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+    loads: int = 0
+    load_errors: int = 0
+    stores: int = 0
+    refused: int = 0
+    unreadable: int = 0
+    unreachable: int = 0
+    journal: int = 0
+    state: Literal["up", "down"] = "up"
+
+    @property
+    def hit_ratio(self) -> float:
+        """The part of reads answered from a tier; 0 before the first read."""
+        reads = self.hits + self.misses
+        return self.hits / reads if reads else 0.0
+
+
+class Counts:
+    """Counters that threads may share."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from zero."""
+        self._lock = threading.Lock()
+        self._values: dict[str, int] = {}
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Count."""
+        with self._lock:
+            self._values[name] = self._values.get(name, 0) + amount
+
+    def read(self) -> dict[str, int]:
+        """What was counted so far."""
+        with self._lock:
+            return dict(self._values)
+
+
+class Store(Protocol):
+    """Where entries are kept. Keys are text, entries are bytes, lives are milliseconds.
+
+    ``failures`` are the exceptions that mean "it did not answer".
+    """
+
+    local: bool
+    failures: tuple[type[BaseException], ...]
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes under a key."""
+        ...
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The bytes under each key, in order."""
+        ...
+
+    def put(self, key: str, raw: bytes, life: int) -> None:
+        """Store, whatever was there."""
+        ...
+
+    def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
+        """Store several with one life."""
+        ...
+
+    def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
+        """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence."""
+        ...
+
+    def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
+        """Store, and return what was there."""
+        ...
+
+    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
+        """Store tombstones; where there is no room for them, delete."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections made for this store."""
+        ...
+
+
+class AsyncStore(Protocol):
+    """The async face of `Store`, method for method."""
+
+    local: bool
+    failures: tuple[type[BaseException], ...]
+
+    async def get(self, key: str) -> bytes | None:
+        """The bytes under a key."""
+        ...
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The bytes under each key, in order."""
+        ...
+
+    async def put(self, key: str, raw: bytes, life: int) -> None:
+        """Store, whatever was there."""
+        ...
+
+    async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
+        """Store several with one life."""
+        ...
+
+    async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
+        """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence."""
+        ...
+
+    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
+        """Store, and return what was there."""
+        ...
+
+    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
+        """Store tombstones; where there is no room for them, delete."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections made for this store."""
+        ...
