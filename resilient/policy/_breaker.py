@@ -1,0 +1,350 @@
+"""The circuit breaker's core: what it counts, when it opens, who may probe.
+
+A call asks `BreakerCore.now` for the current `Generation`, and tells that generation how it went. Each change of state
+replaces the generation, so a result that began before the change reaches one nobody listens to any more. A success is
+one step of an `itertools.count`, which is atomic: calls that succeed take no lock. Time is handed in; only the slow
+side (a new time slice, a failure, a state other than closed) takes the lock, and never while user code runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from resilient.errors import CircuitOpen
+from resilient.policy.policies import Breaker
+
+__all__ = ["BreakerCore", "Counts", "Generation"]
+
+SLICES = 10
+"""Into how many slices the window is cut: the oldest leaves the window as a whole."""
+
+Listener = Callable[[str, str, str], None]
+
+
+class Counts(NamedTuple):
+    """What the window holds."""
+
+    calls: int
+    failures: int
+    slow: int
+
+
+class Generation:
+    """What is counted between two changes of state. The calls of a closed breaker share one; each probe has its own.
+
+    Attributes:
+        ok: Call it after a success.
+        until: From this moment on, ask `BreakerCore.enter` before a call.
+    """
+
+    __slots__ = ("__weakref__", "ok", "until")
+    ok: Callable[[], object]
+    until: float
+
+
+class Probe(Generation):
+    """A permit to try a half-open breaker. It gives itself back if it is dropped without a result."""
+
+    __slots__ = ("_core", "epoch", "settled")
+
+    def __init__(self, core: BreakerCore, epoch: int) -> None:
+        self._core = core
+        self.epoch = epoch
+        self.settled = False
+        self.until = math.inf
+        self.ok = self._succeeded
+
+    def _succeeded(self) -> None:
+        self._core.probe_succeeded(self)
+
+    def __del__(self) -> None:
+        # Runs at any moment, even while this thread holds the lock: no lock may be taken here.
+        if not self.settled:
+            self._core.abandoned.append(self.epoch)
+
+
+class BreakerCore:
+    """The state of one breaker.
+
+    Args:
+        policy: What it obeys.
+        now: The moment it is made.
+        tell: Called with the old state, the new one and the reason, after each change, without the lock.
+        draw: A random number from 0 to 1, for the jitter.
+    """
+
+    __slots__ = (
+        "_changes",
+        "_done",
+        "_failures",
+        "_lock",
+        "_marks",
+        "_out",
+        "_reads",
+        "_reopen",
+        "_slow",
+        "_streak",
+        "_trips",
+        "_width",
+        "abandoned",
+        "draw",
+        "epoch",
+        "now",
+        "policy",
+        "rejected",
+        "state",
+        "tell",
+    )
+
+    def __init__(
+        self,
+        policy: Breaker,
+        now: float,
+        tell: Listener | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.policy = policy
+        self.tell = tell
+        self.draw = draw
+        self.state = "closed"
+        self.epoch = 0  # grows with each change of state
+        self.rejected = 0
+        self.abandoned: list[int] = []  # epochs of probes that were dropped without a result
+        self._width = policy.window / SLICES
+        self._trips = 0  # how often it opened since it was last closed
+        self._reopen = 0.0
+        self._out = 0  # probes that run
+        self._streak = 0  # probes that succeeded
+        self._done = 0  # successes of earlier generations
+        self._changes: list[tuple[str, str, str]] = []
+        self.forget_lock()
+        self._start_closed(now)
+
+    def forget_lock(self) -> None:
+        """Make a new lock: in a forked child the old one may be held by a thread that does not exist."""
+        self._lock = threading.Lock()
+
+    # ------------------------------------------------------------------------------------------------ before a call
+
+    def enter(self, now: float) -> Generation:
+        """The generation for a call that starts now: the closed one, or a probe's.
+
+        Raises:
+            CircuitOpen: The call may not be made.
+        """
+        with self._lock:
+            generation = self._enter(now)
+            wait = max(0.0, self._reopen - now) if self.state == "open" else None
+        self._tell()
+        if generation is None:
+            raise CircuitOpen(
+                f"the call was not made: the breaker is {self.state.replace('_', '-')}",
+                advice="the dependency failed lately; serve a substitute or come back later",
+                retry_after=wait,
+            )
+        return generation
+
+    def _enter(self, now: float) -> Generation | None:
+        if self.state == "closed":
+            self._rotate(now)
+            return self.now
+        if self.state == "open" and now >= self._reopen:
+            self._change("half_open", "the wait is over")
+            self._streak = self._out = 0
+        if self.state == "half_open":
+            while self.abandoned:
+                if self.abandoned.pop() == self.epoch:
+                    self._out -= 1
+            if self._out < self.policy.probes:
+                self._out += 1
+                return Probe(self, self.epoch)
+        self.rejected += 1
+        return None
+
+    # ------------------------------------------------------------------------------------------------- after a call
+
+    def failed(self, generation: Generation, now: float, *, slow: bool = False) -> None:
+        """Count a failure, unless the state has changed since its call began."""
+        with self._lock:
+            if isinstance(generation, Probe):
+                if self._settle(generation):
+                    self._open(now, "a probe failed")
+            elif generation is self.now:
+                self._rotate(now)
+                self._failures += 1
+                self._slow += slow
+                self._judge(now)
+        self._tell()
+
+    def slow(self, generation: Generation, now: float) -> None:
+        """Count a call that succeeded and was slow; said instead of its success where it is a probe's."""
+        with self._lock:
+            if isinstance(generation, Probe):
+                if self._settle(generation):
+                    self._open(now, "a probe was slow")
+            elif generation is self.now:
+                generation.ok()
+                self._rotate(now)
+                self._slow += 1
+                self._judge(now)
+        self._tell()
+
+    def released(self, generation: Generation) -> None:
+        """Count nothing: the call was cancelled, refused further in, or says nothing about the dependency."""
+        if isinstance(generation, Probe):
+            with self._lock:
+                self._settle(generation)
+
+    def probe_succeeded(self, probe: Probe) -> None:
+        """Count a probe's success; enough of them close the breaker."""
+        with self._lock:
+            if self._settle(probe):
+                self._streak += 1
+                self._done += 1
+                if self._streak >= self.policy.successes:
+                    self._change("closed", f"{self._streak} of {self.policy.successes} probes succeeded")
+                    self._trips = 0
+                    self._start_closed(None)
+        self._tell()
+
+    def _settle(self, probe: Probe) -> bool:
+        """Take a probe back. Says whether its result still counts."""
+        if probe.settled:
+            return False
+        probe.settled = True
+        if probe.epoch != self.epoch:
+            return False
+        self._out -= 1
+        return True
+
+    # --------------------------------------------------------------------------------------------------- by hand
+
+    def isolate(self) -> None:
+        """Refuse all calls until `close`."""
+        with self._lock:
+            if self.state != "isolated":
+                self._change("isolated", "isolated by hand")
+                self._stop()
+        self._tell()
+
+    def close(self) -> None:
+        """Allow all calls and forget what was counted."""
+        with self._lock:
+            if self.state == "closed":
+                self._done += self._read()
+            else:
+                self._change("closed", "closed by hand")
+            self._trips = 0
+            self._start_closed(None)
+        self._tell()
+
+    def counts(self, now: float) -> Counts:
+        """What the window holds at this moment."""
+        with self._lock:
+            if self.state != "closed":
+                return Counts(0, 0, 0)
+            self._rotate(now)
+            return self._window()
+
+    def successes(self) -> int:
+        """How many calls succeeded in all."""
+        with self._lock:
+            return self._done + (self._read() if self.state == "closed" else 0)
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until the first probe may be made; ``None`` where calls are allowed or only a hand may allow them."""
+        return max(0.0, self._reopen - now) if self.state == "open" else None
+
+    # ------------------------------------------------------------------------- inside: the lock is held from here on
+
+    def _start_closed(self, now: float | None) -> None:
+        """A new closed generation; without a moment its first slice starts with its first call."""
+        generation = Generation()
+        generation.ok = itertools.count().__next__
+        generation.until = -math.inf
+        self._reads = 0
+        self._failures = 0
+        self._slow = 0
+        self._marks: list[tuple[int, int, int, int]] = []  # slice, and what had been counted before it
+        self.now: Generation = generation
+        if now is not None:
+            self._rotate(now)
+
+    def _stop(self) -> None:
+        """A generation that lets nobody pass without asking."""
+        generation = Generation()
+        generation.ok = int  # does nothing
+        generation.until = -math.inf
+        self.now = generation
+
+    def _read(self) -> int:
+        """How many successes this generation counted. Reading is a step too, so steps taken here are subtracted."""
+        steps = self.now.ok()
+        assert isinstance(steps, int)  # noqa: S101 - a closed generation's ok is a count
+        self._reads += 1
+        return steps - self._reads + 1
+
+    def _rotate(self, now: float) -> None:
+        """Begin a new slice where the last has ended, and let go of those outside the window."""
+        if now < self.now.until:
+            return
+        index = math.floor(now / self._width)
+        self._marks.append((index, self._read(), self._failures, self._slow))
+        while self._marks[0][0] <= index - SLICES:
+            del self._marks[0]
+        self.now.until = (index + 1) * self._width
+
+    def _window(self) -> Counts:
+        _, successes, failures, slow = self._marks[0]
+        failed = self._failures - failures
+        return Counts(self._read() - successes + failed, failed, self._slow - slow)
+
+    def _judge(self, now: float) -> None:
+        calls, failures, slow = self._window()
+        policy = self.policy
+        if calls < policy.min_calls:
+            return
+        if failures >= calls * policy.rate and failures:
+            reason = f"{failures} of {calls} calls failed in {policy.window:g} s"
+        elif policy.slow is not None and slow >= calls * policy.slow_rate:
+            reason = f"{slow} of {calls} calls took longer than {policy.slow:g} s"
+        else:
+            return
+        if policy.metrics_only:
+            self._changes.append(("closed", "would_open", reason))
+            self._done += self._read()
+            self._start_closed(now)
+        else:
+            self._open(now, reason)
+
+    def _open(self, now: float, reason: str) -> None:
+        try:
+            length = min(self.policy.max_wait, self.policy.wait * 2.0**self._trips)
+        except OverflowError:
+            length = self.policy.max_wait
+        self._trips += 1
+        self._reopen = now + length * (0.8 + 0.4 * self.draw())
+        self._change("open", reason)
+        self._stop()
+
+    def _change(self, state: str, reason: str) -> None:
+        if self.state == "closed":
+            self._done += self._read()
+        self._changes.append((self.state, state, reason))
+        self.state = state
+        self.epoch += 1
+
+    def _tell(self) -> None:
+        """Tell of changes, without the lock: a listener may do anything."""
+        while self._changes:
+            try:
+                change = self._changes.pop(0)
+            except IndexError:  # another thread told it
+                return
+            if self.tell is not None:
+                self.tell(*change)

@@ -1,0 +1,36 @@
+"""Bad input is refused where a policy is made, with words that say what to write instead."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from resilient.errors import ConfigurationError
+
+__all__ = ["at_least_one", "positive", "share"]
+
+
+def positive(owner: str, name: str, value: Any, *, zero: bool = False) -> float:
+    """A finite time or rate: above zero, or not below it where zero has a meaning."""
+    low = "0 or more" if zero else "more than 0"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ConfigurationError(f"{owner}({name}=...) takes a number that is {low}, got {value!r}")
+    return float(value)
+
+
+def at_least_one(owner: str, name: str, value: Any, advice: str | None = None) -> int:
+    """A count."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{owner}({name}=...) takes a whole number from 1 up, got {value!r}", advice=advice)
+    return value
+
+
+def share(owner: str, name: str, value: Any, *, zero: bool = False) -> float:
+    """A part of a whole: above 0 (or from 0, where that has a meaning) to 1."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1 or (value == 0 and not zero):
+        raise ConfigurationError(
+            f"{owner}({name}=...) takes a part of 1, got {value!r}", advice=f"write {name}=0.5 for one half"
+        )
+    return float(value)

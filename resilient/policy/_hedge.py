@@ -1,0 +1,107 @@
+"""Hedging: when a second call is worth making, and the race of the two."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+from array import array
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from resilient.errors import DeadlineExceeded, Overloaded
+from resilient.policy._deadline import deadline
+from resilient.runtime import WorkerPool
+
+__all__ = ["Latencies", "race", "race_async"]
+
+KEPT = 128
+"""How many durations are looked back. The percentile is worked out anew after a quarter as many."""
+
+
+class Latencies:
+    """The running 95th percentile of durations.
+
+    Races between threads may lose a sample, which does not matter to a percentile.
+
+    Args:
+        needed: How many samples there must be.
+    """
+
+    __slots__ = ("_needed", "_samples", "_seen", "delay")
+
+    def __init__(self, needed: int) -> None:
+        self._needed = needed
+        self._samples = array("f")
+        self._seen = 0
+        self.delay: float | None = None
+        """The percentile in seconds; ``None`` until enough is known."""
+
+    def add(self, seconds: float) -> None:
+        """Take one duration."""
+        size = max(KEPT, min(self._needed, 10 * KEPT))
+        if len(self._samples) < size:
+            self._samples.append(seconds)
+        else:
+            self._samples[self._seen % size] = seconds
+        self._seen += 1
+        if self._seen >= self._needed and (self.delay is None or self._seen % (KEPT // 4) == 0):
+            ordered = sorted(self._samples)
+            self.delay = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+
+
+def race(pool: WorkerPool, delay: float, may_hedge: Callable[[], bool], function: Callable[[], Any]) -> Any:
+    """Run a function on the pool, once more if it is late, and return what comes first.
+
+    Args:
+        pool: Where it runs.
+        delay: Seconds after which it is late.
+        may_hedge: Asked once, when it is late.
+        function: What to run; must be safe to run twice.
+
+    Raises:
+        DeadlineExceeded: The caller's time ran out. Threads that still run are left to their end.
+        Exception: What the function raised, once nothing is left that could still succeed.
+    """
+    try:
+        racers = {pool.submit(function)}
+    except Overloaded:
+        return function()  # no thread is free: as if there were no hedge
+    done, racers = concurrent.futures.wait(racers, timeout=deadline.bound(delay))
+    if not done and may_hedge():
+        with contextlib.suppress(Overloaded):
+            racers.add(pool.submit(function))
+    while True:
+        winner = next((each for each in done if each.exception() is None), None)
+        if winner is not None or not racers:
+            for loser in racers:
+                loser.cancel()  # only one that has not started
+            return (winner or done.pop()).result()
+        done, racers = concurrent.futures.wait(
+            racers, timeout=deadline.remaining(), return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        if not done:
+            raise DeadlineExceeded("neither the call nor its hedge answered before the deadline")
+
+
+async def race_async(delay: float, may_hedge: Callable[[], bool], function: Callable[[], Awaitable[Any]]) -> Any:
+    """The same for tasks; the loser is cancelled, and so are both if the caller is."""
+    racers = {asyncio.ensure_future(function())}
+    waiting = racers
+    try:
+        done, waiting = await asyncio.wait(racers, timeout=deadline.bound(delay))
+        if not done and may_hedge():
+            second = asyncio.ensure_future(function())
+            racers.add(second)
+            waiting = {*waiting, second}
+        while True:
+            winner = next((each for each in done if not each.cancelled() and each.exception() is None), None)
+            if winner is not None or not waiting:
+                return (winner or done.pop()).result()
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        late = [racer for racer in racers if not racer.done()]
+        for racer in late:
+            racer.cancel()
+        if late:
+            await asyncio.gather(*late, return_exceptions=True)

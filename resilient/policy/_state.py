@@ -1,0 +1,108 @@
+"""What a pipeline remembers: the cores of its policies and a few counters. Pipelines made with options share it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from resilient import events
+from resilient.clock import Clock
+from resilient.policy._breaker import BreakerCore
+from resilient.policy._budget import BudgetCore
+from resilient.policy._bulkhead import BulkheadCore
+from resilient.policy._hedge import Latencies
+from resilient.policy.events import BreakerChanged
+from resilient.policy.limiter import Gcra
+from resilient.policy.policies import Breaker, Budget, Bulkhead, Hedge, Policy, RateLimit, Retry
+from resilient.runtime import WorkerPool, after_fork
+
+__all__ = ["State", "find"]
+
+
+def find(policies: tuple[Policy, ...], kind: type[Any]) -> Any:
+    """The first policy of a kind; ``None`` where there is none."""
+    for policy in policies:
+        if isinstance(policy, kind):
+            return policy
+    return None
+
+
+class State:
+    """The memory of one pipeline.
+
+    Args:
+        name: The pipeline's name.
+        policies: What it is made of.
+        clock: Where time is read.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_reads",
+        "breaker",
+        "budget",
+        "bulkhead",
+        "clock",
+        "counts",
+        "latencies",
+        "limits",
+        "lock",
+        "name",
+        "ok",
+        "pool",
+    )
+
+    def __init__(self, name: str, policies: tuple[Policy, ...], clock: Clock) -> None:
+        now = clock.monotonic()
+        self.name = name
+        self.clock = clock
+        self.counts: dict[str, int] = {}  # what did not simply succeed
+        self.lock = threading.Lock()
+        self.ok: Callable[[], int] = itertools.count().__next__
+        self._reads = 0
+        breaker: Breaker | None = find(policies, Breaker)
+        self.breaker = None if breaker is None else BreakerCore(breaker, now, self._changed)
+        bulkhead: Bulkhead | None = find(policies, Bulkhead)
+        self.bulkhead = None if bulkhead is None else BulkheadCore(bulkhead.limit, bulkhead.queue or bulkhead.limit)
+        self.limits = {
+            id(policy): Gcra(policy.per / policy.rate, policy.burst)
+            for policy in policies
+            if isinstance(policy, RateLimit)
+        } or None
+        budget: Budget | None = find(policies, Budget)
+        if budget is None and (find(policies, Retry) or find(policies, Hedge)):
+            budget = Budget()
+        self.budget = None if budget is None else BudgetCore(budget.ratio, budget.reserve, budget.burst, now)
+        hedge: Hedge | None = find(policies, Hedge)
+        self.latencies = None if hedge is None or hedge.delay is not None else Latencies(hedge.min_samples)
+        self.pool = None if hedge is None else WorkerPool(f"hedge-{name}", hedge.threads, backlog=hedge.threads)
+        after_fork(self._after_fork)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+        cores = (self.breaker, self.bulkhead, self.budget, *(self.limits or {}).values())
+        for core in cores:
+            if core is not None:
+                core.forget_lock()
+
+    def _changed(self, old: str, new: str, reason: str) -> None:
+        events.emit(BreakerChanged(pipeline=self.name, old=old, new=new, reason=reason))
+
+    def add(self, what: str) -> None:
+        """Count something that is not a plain success."""
+        with self.lock:
+            self.counts[what] = self.counts.get(what, 0) + 1
+
+    def successes(self) -> int:
+        """How many calls succeeded; those that began before the breaker changed its state are left out."""
+        if self.breaker is not None:
+            return self.breaker.successes()
+        with self.lock:
+            self._reads += 1
+            return self.ok() - self._reads + 1
+
+    def calls(self) -> int:
+        """How many calls reached the dependency and ended, however often each was tried."""
+        return self.successes() + self.counts.get("failed", 0)

@@ -1,0 +1,252 @@
+"""The source of a compiled pipeline.
+
+The alternative, a closure around a closure for each policy, costs a call, an argument tuple and a dictionary per layer
+and call. Here all layers stand in one frame. What is not common (a failure, an open breaker, a full bulkhead) is a call
+to `resilient.policy._slow`; what is common is written out. The sync and the async callable come from one template, so
+neither is a copy of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+__all__ = ["Shape", "Template"]
+
+
+class Shape(NamedTuple):
+    """What the source depends on; pipelines of one shape share their code.
+
+    Args:
+        steps: The layers in order: ``fallback``, ``deadline``, ``retry``, ``breaker``, ``breaker_slow`` (which measures
+            durations), ``bulkhead``, and ``limit`` with the place of its policy.
+        is_async: Whether it awaits what it calls.
+        bound: Whether the function it calls is known now; otherwise it is the first argument.
+        system: Whether time is read on the machine's clock.
+        timed: Whether a strategy wants to know when the call began.
+        counts: Whether a success is counted here.
+    """
+
+    steps: tuple[str, ...]
+    is_async: bool
+    bound: bool
+    system: bool
+    timed: bool
+    counts: bool
+
+
+class Template:
+    """Writes the source for one shape: a function ``make`` that binds the parts and returns the callable.
+
+    Args:
+        shape: What to write.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.lines: list[str] = []
+        self.depth = 0
+        steps = shape.steps
+        self.retry = "retry" in steps
+        at = steps.index("retry") if self.retry else self._outside()
+        self.outer = steps[:at]
+        self.inner = steps[at + 1 :] if self.retry else steps[at:]
+        self.slow = "breaker_slow" in steps
+        self.breaker = self.slow or "breaker" in steps
+        self.bulkhead = "bulkhead" in steps
+        self.timed = self.breaker or shape.timed
+        self.wait = "await " if shape.is_async else ""
+        self.a = "a" if shape.is_async else ""
+        self.timer = shape.is_async and shape.system  # a fake clock moves no event loop
+        self.generation = "generation" if self.breaker else "None"
+
+    def _outside(self) -> int:
+        """Without a retry, the fallback and the deadline are outside; the rest surrounds the one attempt."""
+        outside = {"fallback", "deadline"}
+        return next((at for at, step in enumerate(self.shape.steps) if step not in outside), len(self.shape.steps))
+
+    def text(self) -> str:
+        """The source."""
+        with self.block("def make(slow, state, clock, policies, fn, current, Expiry, limits):"):
+            self.bind()
+            arguments = "*args, **kwargs" if self.shape.bound else "fn, /, *args, **kwargs"
+            with self.block(f"{'async ' if self.shape.is_async else ''}def call({arguments}):"):
+                self.with_fallback()
+            self.write("return call")
+        return "\n".join(self.lines) + "\n"
+
+    def write(self, *lines: str) -> None:
+        """Add lines at the present depth."""
+        self.lines += ["    " * self.depth + line for line in lines]
+
+    @contextmanager
+    def block(self, head: str) -> Iterator[None]:
+        """Indent what is written inside."""
+        self.write(head)
+        self.depth += 1
+        yield
+        self.depth -= 1
+
+    # ------------------------------------------------------------------------------------- names, each looked up once
+
+    def bind(self) -> None:
+        """Bind the parts that this shape uses."""
+        self.write("get_deadline = current.get", "check = slow.check", "failed = slow.failed", "name = state.name")
+        self.write("monotonic = clock.monotonic", "misused = slow.misused", "not_async = slow.not_async")
+        if "deadline" in self.shape.steps:
+            self.write("set_deadline = current.set", "reset_deadline = current.reset", "within = slow.within")
+            self.write(*(f"limit_{at} = limits[{at}]" for at in range(self.shape.steps.count("deadline"))))
+        if self.retry:
+            self.write(f"sleep = clock.{self.a}sleep", "recovered = slow.recovered")
+        if "fallback" in self.outer:
+            self.write("answers = slow.answers", f"fall_back = slow.{self.a}fall_back")
+        if self.breaker:
+            self.write("breaker = state.breaker", "enter = slow.enter", "measured = slow.measured")
+            self.write("released = breaker.released")
+        else:
+            self.write("ok = state.ok")
+        if self.bulkhead:
+            self.write("bulkhead = state.bulkhead", "take = bulkhead.take", "give = bulkhead.give")
+            self.write("wake = bulkhead.wake", "waiters = bulkhead.waiters", f"crowd = slow.{self.a}crowd")
+        for step in self.shape.steps:
+            if step.startswith("limit"):
+                self.write(f"{step} = policies[{step[5:]}]", f"take_turn = slow.{self.a}limit")
+
+    # -------------------------------------------------------------------------------------------------- round the call
+
+    def with_fallback(self) -> None:
+        """The outermost layer."""
+        if "fallback" not in self.outer:
+            self.with_deadline()
+            return
+        with self.block("try:"):
+            self.with_deadline()
+        with self.block("except Exception as error:"):
+            self.write("if not answers(error): raise", f"return {self.wait}fall_back(error)")
+
+    def with_deadline(self) -> None:
+        """The deadline of the whole call; without one, the caller's is looked at once."""
+        if "deadline" not in self.outer:
+            self.write("if get_deadline() is not None: check()")
+            self.with_retry()
+            return
+        with self.deadline(0):
+            self.with_retry()
+
+    @contextmanager
+    def deadline(self, number: int) -> Iterator[None]:
+        """Bound what is written inside. The nearest deadline wins, and async calls get a timer."""
+        moment = f"monotonic() + limit_{number}"
+        self.write(f"expires = {moment if self.shape.system else f'Expiry({moment}, clock)'}")
+        self.write("if get_deadline() is not None: expires = within(expires)")
+        self.write(f"token_{number} = set_deadline(expires)")
+        if self.timer:
+            self.write(f"timer_{number} = Timer(limit_{number})")
+        with self.block("try:"):
+            yield
+        if self.timer:
+            with self.block("except CancelledError as error:"):
+                self.write(f"if timer_{number}.ours(): raise timer_{number}.error(name) from error", "raise")
+        with self.block("finally:"):
+            if self.timer:
+                self.write(f"timer_{number}.stop()")
+            self.write(f"reset_deadline(token_{number})")
+
+    def with_retry(self) -> None:
+        """The turns that a whole call takes, and the loop of attempts."""
+        for step in self.outer:
+            if step.startswith("limit"):
+                self.write(self.turn(step))
+        if not self.retry:
+            self.attempt()
+            return
+        self.write("run = None")
+        with self.block("while True:"):
+            self.attempt()
+            self.write(f"if run.wait: {self.wait}sleep(run.wait)")
+
+    # ----------------------------------------------------------------------------------------------------- one attempt
+
+    def attempt(self) -> None:
+        """Take what must be taken, call, give back, count."""
+        if self.timed:
+            self.write("now = monotonic()")
+        self.take_all()
+        with self.block("try:"):
+            if "deadline" in self.inner:
+                with self.deadline(self.shape.steps.count("deadline") - 1):
+                    self.invoke()
+            else:
+                self.invoke()
+        with self.block("except BaseException as error:"):
+            self.write(*self.give())
+            started = "now" if self.timed else "0.0"
+            if self.retry:
+                self.write(f"run = failed(run, error, {self.generation}, {started})", "if run is None: raise")
+            else:
+                self.write(f"failed(None, error, {self.generation}, {started})", "raise")
+        with self.block("else:"):
+            self.write(*self.give())
+            self.succeed()
+
+    def take_all(self) -> None:
+        """The layers that may refuse, in order. What was taken before is given back when a later one refuses."""
+        undo: list[str] = []
+        for step in self.inner:
+            if step.startswith("limit"):
+                self.guarded(undo, self.turn(step))
+                if self.timed:
+                    self.write("now = monotonic()")
+            elif step.startswith("breaker"):
+                self.write("generation = breaker.now")
+                with self.block("if now >= generation.until:"):
+                    self.guarded(undo, "generation = enter(now)")
+                undo = ["released(generation)", *undo]
+            elif step == "bulkhead":
+                with self.block("try:"):
+                    self.write("take()")
+                with self.block("except IndexError:"):
+                    self.guarded(undo, f"{self.wait}crowd()")
+                    if self.timed:
+                        self.write("now = monotonic()")
+                undo = [*self.give(), *undo]
+
+    def guarded(self, undo: list[str], line: str) -> None:
+        """A step that may refuse."""
+        if not undo:
+            self.write(line)
+            return
+        with self.block("try:"):
+            self.write(line)
+        with self.block("except BaseException:"):
+            self.write(*undo, "raise")
+
+    def turn(self, step: str) -> str:
+        """Take a turn of a rate limit."""
+        return f"{self.wait}take_turn({step})"
+
+    def give(self) -> list[str]:
+        """Give back the place in the bulkhead."""
+        return ["give(0)", "if waiters: wake()"] if self.bulkhead else []
+
+    def invoke(self) -> None:
+        """The call itself."""
+        self.write("result = fn(*args, **kwargs)")
+        if self.shape.is_async:
+            self.write("if result.__class__ is not Coroutine and not hasattr(result, '__await__'):")
+            self.write("    raise not_async(result)", "result = await result")
+
+    def succeed(self) -> None:
+        """Count a success and return."""
+        if not self.shape.bound and not self.shape.is_async:
+            self.write(f"if result.__class__ is Coroutine: misused(result, {self.generation})")
+        if self.slow:
+            self.write("measured(generation, now)")
+        elif self.breaker:
+            self.write("generation.ok()")
+        elif self.shape.counts:
+            self.write("ok()")
+        if self.retry:
+            self.write("if run is not None: recovered()")
+        self.write("return result")
