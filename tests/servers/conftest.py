@@ -6,6 +6,7 @@ Those that the chosen tests need begin to start as soon as the tests are collect
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ class Fleet:
         self._template = template
         self._pool = WorkerPool("fleet", size=len(CLASSES))
         self._starts: dict[str, Future[Any]] = {}
+        self.times: dict[str, tuple[float, float]] = {}
+        """When the start of each began and ended."""
 
     def begin(self, name: str) -> None:
         """Start a server in the background, where it can run here and was not begun yet."""
@@ -34,7 +37,11 @@ class Fleet:
             self._starts[name] = self._pool.submit(self._start, name)
 
     def _start(self, name: str) -> Any:
-        return (MariaDbCluster(template=self._template) if name == "mariadb" else CLASSES[name]()).start()
+        begun = time.monotonic()
+        server = MariaDbCluster(template=self._template) if name == "mariadb" else CLASSES[name]()
+        server.start()
+        self.times[name] = (begun, time.monotonic())
+        return server
 
     def get(self, name: str) -> Any:
         """The server, healthy and empty; skips the test, or fails it where servers are required, if it cannot run."""
@@ -100,6 +107,12 @@ def tcp_proxy() -> Iterator[Callable[[int], TcpProxy]]:
     """A function that puts a `TcpProxy` in front of a port; all are stopped after the test."""
     with ExitStack() as proxies:
         yield lambda port: proxies.enter_context(TcpProxy(port))
+
+
+@pytest.fixture
+def server_start_times(request: pytest.FixtureRequest) -> dict[str, tuple[float, float]]:
+    """When the start of each server of this run began and ended; monotonic seconds."""
+    return _fleet(request.config).times
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ class MariaDbNode(MariaDbServer):
 
     def position(self) -> str:
         """The GTID position of the data it holds, for instance ``0-1-42``; empty where nothing was written yet."""
-        return str(self.query("SELECT @@GLOBAL.gtid_current_pos")[0][0] or "")
+        return str(self.query("SELECT @@GLOBAL.gtid_binlog_pos")[0][0] or "")
 
     def stop_replication(self) -> None:
         """Stop applying: changes still arrive, and the data stay as they are. The plainest way to make it lag."""
@@ -72,7 +72,7 @@ class MariaDbNode(MariaDbServer):
         self.query("SET GLOBAL read_only = 1")
         self.query("STOP SLAVE")
         # What it wrote itself as a primary counts as applied.
-        self.query("SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_current_pos")
+        self.query("SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_binlog_pos")
         self.query(
             f"CHANGE MASTER TO MASTER_HOST = '{HOST}', MASTER_PORT = {primary.port}, MASTER_USER = 'admin', "
             "MASTER_PASSWORD = 'admin', MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1, "
@@ -81,23 +81,21 @@ class MariaDbNode(MariaDbServer):
         self.query("START SLAVE")
 
     def lead(self) -> None:
-        """Make it a writable server that follows nobody, after it has applied all it received."""
+        """Make it a writable server that follows nobody, after it has applied all it received.
+
+        A delay set by `delay_replication` is waited out: MariaDB forgets what it received when the delay is changed.
+        """
         status = self.row("SHOW SLAVE STATUS")
         if status:
-            self.query("STOP SLAVE IO_THREAD")
-            self.query("CHANGE MASTER TO MASTER_DELAY = 0") if self._stop_sql(status) else None
+            # The applier goes first: were both threads stopped, the next start would throw away what was received.
             self.query("START SLAVE SQL_THREAD")
-            self.wait_for(status.get("Gtid_IO_Pos") or "")
+            self.query("STOP SLAVE IO_THREAD")
+            received = self.row("SHOW SLAVE STATUS").get("Gtid_IO_Pos") or ""
+            self.wait_for(received, 10.0 + float(status.get("SQL_Delay") or 0))
             self.query("STOP SLAVE")
             self.query("RESET SLAVE ALL")
         self.read_only = False
         self.query("SET GLOBAL read_only = 0")
-
-    def _stop_sql(self, status: dict[str, Any]) -> bool:
-        if not status.get("SQL_Delay"):
-            return False
-        self.query("STOP SLAVE SQL_THREAD")
-        return True
 
 
 class MariaDbCluster:
@@ -132,6 +130,7 @@ class MariaDbCluster:
         )
         self._primary = self.nodes[0]
         self._lost: set[MariaDbNode] = set()
+        self._last_id = len(self.nodes)
 
     @classmethod
     def missing(cls) -> str | None:
@@ -223,14 +222,14 @@ class MariaDbCluster:
         if switchover:
             old.read_only = True
             old.query("SET GLOBAL read_only = 1")
-            new.start_replication()
+            new.delay_replication(0)
             new.wait_for(old.position())
         new.lead()
         self._primary = new
         self._lost = self._lost if switchover else {*self._lost, old}
         for node in self.replicas:
             if node.state == "running":
-                node.follow(new)
+                self._follow_or_rebuild(node)
         return new
 
     def rejoin(self, node: MariaDbNode | None = None) -> MariaDbNode:
@@ -250,22 +249,39 @@ class MariaDbCluster:
         return node
 
     def _follow_or_rebuild(self, node: MariaDbNode) -> None:
-        target = self._primary.position()
-        if not _contains(target, node.position()):
-            self._rebuild(node)
-            return
-        node.follow(self._primary)
+        """Make it a replica; where it holds writes that the primary lacks, or does not catch up, with new data."""
         try:
-            node.wait_for(target, 3.0)
-        except Unavailable:
-            self._rebuild(node)
+            if _contains(self._primary.position(), node.position()):
+                node.follow(self._primary)
+                self._wait_equal(node, 5.0)
+                return
+        except (Unavailable, _driver_error()):
+            pass  # what is wrong with it goes with its data
+        self._rebuild(node)
+
+    def _wait_equal(self, node: MariaDbNode, timeout: float) -> None:
+        """Wait until it replicates and is exactly where the primary is now."""
+        until = SYSTEM.monotonic() + timeout
+        target = self._primary.position()
+        node.wait_for(target, timeout)
+        while not _is_healthy(node.row("SHOW SLAVE STATUS"), self._primary.port):
+            if SYSTEM.monotonic() >= until:
+                raise Unavailable(f"{node.name} does not replicate after {timeout:g} s")
+            SYSTEM.sleep(0.01)
+        if not _contains(target, node.position()):
+            target = self._primary.position()
+            if not _contains(target, node.position()):
+                raise Unavailable(f"{node.name} is at {node.position()}, which the primary at {target} never wrote")
 
     def _rebuild(self, node: MariaDbNode) -> None:
         node.stop()
         node.read_only = True
+        # With its old number it would skip what it wrote itself in its earlier life.
+        self._last_id += 1
+        node.server_id = self._last_id
         node.start()
         node.follow(self._primary)
-        node.wait_for(self._primary.position(), 20.0)
+        node.wait_for(self._primary.position(), 10.0)
 
     # ---------------------------------------------------------------------------------------------------------- health
 
@@ -295,19 +311,16 @@ class MariaDbCluster:
             self._primary.query("SET GLOBAL read_only = 0")
 
     def _heal_replication(self) -> None:
-        position = self._primary.position()
         for node in self.replicas:
-            status = node.row("SHOW SLAVE STATUS")
+            healthy = _is_healthy(node.row("SHOW SLAVE STATUS"), self._primary.port)
+            if not healthy or not node.query("SELECT @@GLOBAL.read_only")[0][0]:
+                self._follow_or_rebuild(node)
+                continue
             try:
-                if not _is_healthy(status, self._primary.port) or not node.query("SELECT @@GLOBAL.read_only")[0][0]:
-                    node.follow(self._primary)
-                try:
-                    node.wait_for(position, 1.0)
-                except Unavailable:
-                    node.end_connections()  # a transaction left open holds a table that is being dropped
-                    node.wait_for(position, 5.0)
-            except Exception:  # noqa: BLE001 - whatever a test did to it, a new one is right
-                self._rebuild(node)
+                self._wait_equal(node, 1.0)
+            except Unavailable:
+                node.end_connections()  # a transaction left open holds a table that is being dropped
+                self._follow_or_rebuild(node)
 
 
 def _is_healthy(status: dict[str, Any], port: int) -> bool:
@@ -320,11 +333,27 @@ def _is_healthy(status: dict[str, Any], port: int) -> bool:
 
 
 def _contains(position: str, other: str) -> bool:
-    """Whether a GTID position is at or after another one, judged by the sequence number of each domain."""
-    have = {domain: int(sequence) for domain, _, sequence in _parts(position)}
-    return all(have.get(domain, -1) >= int(sequence) for domain, _, sequence in _parts(other))
+    """Whether whoever is at a GTID position has also seen another one.
+
+    Of one domain the sequence number decides; at the same number the transaction must be the same, which the number of
+    the server that wrote it tells.
+    """
+    have = {domain: (int(sequence), server) for domain, server, sequence in _parts(position)}
+    for domain, server, sequence in _parts(other):
+        mine, writer = have.get(domain, (-1, server))
+        if mine < int(sequence) or (mine == int(sequence) and writer != server):
+            return False
+    return True
 
 
 def _parts(position: str) -> list[tuple[str, str, str]]:
     parts = [part.split("-") for part in position.split(",") if part]
     return [(domain, server, sequence) for domain, server, sequence in parts]
+
+
+def _driver_error() -> type[Exception]:
+    """The root of the driver's errors; loaded late, since the driver belongs to an extra."""
+    import pymysql
+
+    error: type[Exception] = pymysql.err.MySQLError
+    return error

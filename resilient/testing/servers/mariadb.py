@@ -232,6 +232,14 @@ class MariaDbServer(Server):
                     self.end_connections()
                     cursor.execute(statement)
 
+    def heal(self) -> None:
+        """Make it run, answer, take writes and have no tables, whatever was done to it."""
+        self.thaw()
+        self.start()
+        self.read_only = False
+        self.query("SET GLOBAL read_only = 0")
+        self.drop_all()
+
     def end_connections(self) -> None:
         """End every connection of the user ``app``."""
         self.query("KILL HARD USER app")

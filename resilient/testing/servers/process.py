@@ -64,6 +64,7 @@ class Process:
         self._popen: subprocess.Popen[bytes] | None = None
         self._directory: Path | None = None
         self._prepared = False
+        self._has_group = False
         self._state: State = "new"
         self._owner = os.getpid()
         self._lock = threading.RLock()
@@ -153,6 +154,7 @@ class Process:
                 start_new_session=True,
             )
         guard.add("group", self._popen.pid)
+        self._has_group = True
         self._state = "running"
 
     def stop(self) -> None:
@@ -233,8 +235,8 @@ class Process:
             SYSTEM.sleep(0.005)
 
     def _end(self, grace: float) -> None:
-        if self._popen is None or self._owner != os.getpid():
-            return  # not started, or a forked child's copy of someone else's process
+        if self._popen is None or not self._has_group or self._owner != os.getpid():
+            return  # not started, ended already, or a forked child's copy of someone else's process
         if grace > 0 and self._popen.poll() is None:
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)
@@ -252,6 +254,7 @@ class Process:
                 break
             SYSTEM.sleep(0.005)
         guard.drop("group", self._popen.pid)
+        self._has_group = False
         self._state = "ended"
 
 
@@ -260,7 +263,17 @@ def _group_alive(group: int) -> bool:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    stats = list(Path("/proc").glob("[0-9]*/stat"))
+    return not stats or any(_is_living_member(stat, group) for stat in stats)
+
+
+def _is_living_member(stat: Path, group: int) -> bool:
+    """Whether a process of Linux belongs to the group and is more than an entry that nobody has removed yet."""
+    try:
+        state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+    except (OSError, ValueError):
+        return False  # gone meanwhile
+    return int(number) == group and state not in {"Z", "X"}
 
 
 class Guard:

@@ -325,6 +325,7 @@ class _Link:
     def end(self, *, reset: bool = False) -> None:
         """Close both halves, or reset them."""
         self._ended = True
+        self.flowing.set()  # wakes what waits in silence, to find that it is over
         for writer in self._writers:
             if reset and not writer.transport.is_closing():
                 with contextlib.suppress(OSError):
