@@ -43,7 +43,7 @@ def _tag(code: int, content: Any) -> msgspec.msgpack.Ext:
 _MARK: dict[type, Callable[[Any, int], Any]] = {
     int: lambda value, _: value if value in _RANGE else _tag(1, str(value)),
     list: lambda value, depth: [_mark(each, depth) for each in value],
-    dict: lambda value, depth: {_mark(name, depth): _mark(each, depth) for name, each in value.items()},
+    dict: lambda value, depth: _mark_dict(value, depth),
     tuple: lambda value, depth: _tag(2, [_mark(each, depth) for each in value]),
     set: lambda value, depth: _tag(3, [_mark(each, depth) for each in value]),
     frozenset: lambda value, depth: _tag(4, [_mark(each, depth) for each in value]),
@@ -70,6 +70,7 @@ _UNMARK: dict[int, Callable[[Any], Any]] = {
     10: lambda content: dt.timedelta(*content),
     11: bytearray,
     12: lambda content: complex(*content),
+    13: dict,
 }
 
 
@@ -83,6 +84,13 @@ def _mark(value: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise TypeError("a value nested that deep")
     return mark(value, depth + 1)
+
+
+def _mark_dict(value: dict[Any, Any], depth: int) -> Any:
+    marked = [(_mark(name, depth), _mark(each, depth)) for name, each in value.items()]
+    if any(isinstance(name, msgspec.msgpack.Ext) for name, _ in marked):
+        return _tag(13, marked)  # a key such as a tuple or a Decimal
+    return dict(marked)
 
 
 def _unmark(code: int, data: memoryview) -> Any:

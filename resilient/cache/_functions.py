@@ -32,8 +32,10 @@ def require(function: Callable[..., Any], *, asynchronous: bool) -> None:
     Raises:
         ConfigurationError: It is a coroutine function and should not be one, or the other way round.
     """
-    inner = inspect.unwrap(function)
-    if inspect.iscoroutinefunction(inner) is not asynchronous:
+    awaited = inspect.iscoroutinefunction(function)
+    if asynchronous:  # a decorator in between may hide that its function is awaited
+        awaited = awaited or inspect.iscoroutinefunction(inspect.unwrap(function))
+    if awaited is not asynchronous:
         face, kind = ("AsyncCache", "async def") if asynchronous else ("Cache", "def")
         raise ConfigurationError(
             f"{getattr(function, '__qualname__', function)!r} cannot be decorated by this cache: {face} takes '{kind}'",

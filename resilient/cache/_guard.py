@@ -14,5 +14,5 @@ def guard(namespace: str, judge: Classifier | None, clock: Clock) -> Pipeline:
 
     There is no retry: the loader is the better second try.
     """
-    breaker = Breaker(rate=0.5, min_calls=3, window=1.0, wait=0.5, max_wait=0.8)
+    breaker = Breaker(consecutive=3, rate=0.5, min_calls=20, window=2.0, wait=0.5, max_wait=0.8)
     return Pipeline(f"cache:{namespace}", breaker, classify=judge, clock=clock)

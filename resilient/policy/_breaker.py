@@ -87,6 +87,8 @@ class BreakerCore:
         "_out",
         "_reads",
         "_reopen",
+        "_row",
+        "_row_began",
         "_slow",
         "_streak",
         "_trips",
@@ -178,6 +180,7 @@ class BreakerCore:
                 self._rotate(now)
                 self._failures += 1
                 self._slow += slow
+                self._count_row()
                 self._judge(now)
         self._tell()
 
@@ -270,6 +273,8 @@ class BreakerCore:
         self._reads = 0
         self._failures = 0
         self._slow = 0
+        self._row = 0  # failures with no success between them
+        self._row_began = 0  # successes counted before them
         self._marks: list[tuple[int, int, int, int]] = []  # slice, and what had been counted before it
         self.now: Generation = generation
         if now is not None:
@@ -304,12 +309,21 @@ class BreakerCore:
         failed = self._failures - failures
         return Counts(self._read() - successes + failed, failed, self._slow - slow)
 
+    def _count_row(self) -> None:
+        if self.policy.consecutive is None:
+            return
+        successes = self._read()
+        self._row = self._row + 1 if successes == self._row_began else 1
+        self._row_began = successes
+
     def _judge(self, now: float) -> None:
         calls, failures, slow = self._window()
         policy = self.policy
-        if calls < policy.min_calls:
+        if policy.consecutive is not None and self._row >= policy.consecutive:
+            reason = f"{self._row} calls failed in a row"
+        elif calls < policy.min_calls:
             return
-        if failures >= calls * policy.rate and failures:
+        elif failures >= calls * policy.rate and failures:
             reason = f"{failures} of {calls} calls failed in {policy.window:g} s"
         elif policy.slow is not None and slow >= calls * policy.slow_rate:
             reason = f"{slow} of {calls} calls took longer than {policy.slow:g} s"

@@ -13,7 +13,7 @@ from resilient.policy._breaker import BreakerCore
 from resilient.policy._budget import BudgetCore
 from resilient.policy._bulkhead import BulkheadCore
 from resilient.policy._hedge import Latencies
-from resilient.policy.events import BreakerChanged
+from resilient.policy.events import BreakerChanged, BreakerProbed
 from resilient.policy.limiter import Gcra
 from resilient.policy.policies import Breaker, Budget, Bulkhead, Hedge, Policy, RateLimit, Retry
 from resilient.runtime import WorkerPool, after_fork
@@ -88,7 +88,9 @@ class State:
                 core.forget_lock()
 
     def _changed(self, old: str, new: str, reason: str) -> None:
-        events.emit(BreakerChanged(pipeline=self.name, old=old, new=new, reason=reason))
+        probing = {old, new} == {"open", "half_open"}  # a long outage is one line in the log, not one per probe
+        kind = BreakerProbed if probing else BreakerChanged
+        events.emit(kind(pipeline=self.name, old=old, new=new, reason=reason))
 
     def add(self, what: str) -> None:
         """Count something that is not a plain success."""

@@ -8,7 +8,16 @@ from typing import ClassVar
 
 from resilient.events import Event, Metric
 
-__all__ = ["AttemptFailed", "BreakerChanged", "CallRejected", "FellBack", "Hedged", "Retried", "RetrySuppressed"]
+__all__ = [
+    "AttemptFailed",
+    "BreakerChanged",
+    "BreakerProbed",
+    "CallRejected",
+    "FellBack",
+    "Hedged",
+    "Retried",
+    "RetrySuppressed",
+]
 
 _PIPELINE = ("resilience.pipeline.name", "pipeline")
 
@@ -32,6 +41,13 @@ class BreakerChanged(Event):
     old: str
     new: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerProbed(BreakerChanged):
+    """An open breaker lets a probe through, or the probe failed: the outage that was told of goes on."""
+
+    level: ClassVar[int] = logging.DEBUG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -204,6 +204,8 @@ class Breaker:
         slow_rate: The part of the calls that must be slow.
         counts: The kinds of failure that speak against the dependency. An error no classifier knows counts too.
         metrics_only: Count and tell, and never refuse a call.
+        consecutive: Also open after so many failures with no success between them, however few calls there are;
+            ``None`` judges by the rate alone.
 
     Example:
         >>> Breaker(rate=0.5, min_calls=20)
@@ -221,6 +223,7 @@ class Breaker:
     slow_rate: float = 0.5
     counts: frozenset[Failure] = _COUNTED
     metrics_only: bool = False
+    consecutive: int | None = None
 
     def __post_init__(self) -> None:
         share("Breaker", "rate", self.rate)
@@ -229,6 +232,8 @@ class Breaker:
             at_least_one("Breaker", name, getattr(self, name))
         for name in ("window", "wait", "max_wait"):
             positive("Breaker", name, getattr(self, name))
+        if self.consecutive is not None:
+            at_least_one("Breaker", "consecutive", self.consecutive)
         if self.slow is not None:
             positive("Breaker", "slow", self.slow)
         if self.max_wait < self.wait:

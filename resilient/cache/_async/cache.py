@@ -37,8 +37,8 @@ class AsyncCache:
 
     Args:
         target: The address of a Redis or Valkey server (``redis://127.0.0.1:6379/0``, ``rediss://``, ``unix://``), a
-            ready client of redis-py, or nothing: then entries live in this process. A ready client keeps its own time
-            limits and retries; one without any limit is refused.
+            ready client of redis-py, a store, or nothing: then entries live in this process. A ready client keeps its
+            own time limits and retries; one without any limit is refused.
         namespace: What this cache's keys begin with; also its name in events.
         ttl: Seconds for which entries live where nothing else is said; ``None`` demands a ttl at each place.
         jitter: By which part a ttl is shortened at random, at most, so that what was stored together does not end
@@ -97,15 +97,9 @@ class AsyncCache:
         self._counts = Counts()
         self._journal = Journal(journal)
         self._codecs: dict[Any, Codec] = {}
-        store: AsyncStore
-        judge: Classifier | None = None
-        if target is None:
-            store = AsyncMemoryStore(size, clock=clock)
-        else:
-            from resilient.wire.redis import AsyncLink, classify
-
-            link = AsyncLink(target, connect_timeout=connect_timeout, timeout=timeout, unbounded=unbounded)
-            store, judge = AsyncRedisStore(link), classify
+        store, judge = _open(
+            target, size, clock, {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
+        )
         self._engine = self._make_engine(store, judge)
         after_fork(self._forget)
 
@@ -380,6 +374,18 @@ class AsyncCache:
 
     def __repr__(self) -> str:
         return f"AsyncCache(namespace={self.namespace!r})"
+
+
+def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tuple[AsyncStore, Classifier | None]:
+    """The store for what the user named, and who judges its errors."""
+    if target is None:
+        return AsyncMemoryStore(size, clock=clock), None
+    if hasattr(target, "exchange") and hasattr(target, "bury"):
+        store: AsyncStore = target
+        return store, None
+    from resilient.wire.redis import AsyncLink, classify
+
+    return AsyncRedisStore(AsyncLink(target, **options)), classify
 
 
 def _never(_: Any) -> bool:

@@ -53,7 +53,7 @@ class _AsyncCached(Generic[P, R]):
         if instance is None:
             return self
         method = copy.copy(self)
-        method._bound = (instance,)
+        method._bound = (instance,)  # noqa: SLF001 - a copy of this object
         return method
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:

@@ -39,7 +39,7 @@ class AsyncMemoryStore:
         b'v'
     """
 
-    local = True
+    local: bool = True
     failures: tuple[type[BaseException], ...] = ()
 
     def __init__(self, size: int = 10_000, *, clock: Clock = SYSTEM) -> None:
@@ -85,7 +85,7 @@ class AsyncRedisStore:
         link: The connection, from `resilient.wire.redis`.
     """
 
-    local = False
+    local: bool = False
 
     def __init__(self, link: AsyncLink) -> None:
         import redis

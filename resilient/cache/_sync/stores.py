@@ -40,7 +40,7 @@ class MemoryStore:
         b'v'
     """
 
-    local = True
+    local: bool = True
     failures: tuple[type[BaseException], ...] = ()
 
     def __init__(self, size: int = 10_000, *, clock: Clock = SYSTEM) -> None:
@@ -86,7 +86,7 @@ class RedisStore:
         link: The connection, from `resilient.wire.redis`.
     """
 
-    local = False
+    local: bool = False
 
     def __init__(self, link: Link) -> None:
         import redis

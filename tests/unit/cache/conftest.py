@@ -1,0 +1,201 @@
+"""Caches of every kind under one face, so that one test holds for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import fakeredis
+import pytest
+
+from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
+from resilient.testing import FakeClock
+from resilient.testing.cache import AsyncMemoryCache, MemoryCache
+
+
+class Loop:
+    """An event loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+
+    def close(self) -> None:
+        self.run(self.loop.shutdown_default_executor())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)
+        self.loop.close()
+
+
+class Blocking:
+    """An `AsyncCache` that is used like a `Cache`: loaders are plain functions, run on threads."""
+
+    def __init__(self, cache: AsyncCache, loop: Loop) -> None:
+        self._cache = cache
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._cache, name)
+        if asyncio.iscoroutinefunction(found):
+            return lambda *args, **kwargs: self._loop.run(found(*args, **kwargs))
+        return found
+
+    def get_or_load(self, key: str, loader: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
+        return self._loop.run(self._cache.get_or_load(key, _lifted(loader), *args, **kwargs))
+
+    def lazy(self, *args: Any, **kwargs: Any) -> Any:
+        decorate = self._cache.lazy(*args, **kwargs)
+        return lambda function: BlockingFunction(decorate(_lifted(function)), self._loop)
+
+    def write_through(self, *args: Any, **kwargs: Any) -> Any:
+        decorate = self._cache.write_through(*args, **kwargs)
+        return lambda function: BlockingFunction(decorate(_lifted(function)), self._loop)
+
+    def use(self, other: Any) -> Any:
+        return self._cache.use(other._cache if isinstance(other, Blocking) else other)
+
+    def close(self) -> None:
+        self._loop.run(self._cache.aclose())
+
+
+class BlockingFunction:
+    def __init__(self, function: Any, loop: Loop) -> None:
+        self._function = function
+        self._loop = loop
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._loop.run(self._function(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._function, name)
+        if asyncio.iscoroutinefunction(found):
+            return lambda *args, **kwargs: self._loop.run(found(*args, **kwargs))
+        return found
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return BlockingFunction(self._function.__get__(instance, owner), self._loop)
+
+
+def _lifted(function: Callable[..., Any]) -> Any:
+    @functools.wraps(function)
+    async def lifted(*args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    return lifted
+
+
+class Kind:
+    """One kind of store; the caches made of it share its entries, as several processes would."""
+
+    def __init__(self, name: str, face: str, clock: FakeClock, url: str | None = None) -> None:
+        self.face = face
+        self.clock = clock
+        self.source = "local" if name == "local" else "shared"
+        self.loop = Loop() if face == "async" else None
+        self._made: list[Any] = []
+        self._name = name
+        self._url = url
+        self._server = fakeredis.FakeServer() if name == "fakeredis" else None
+        self._first: Any = None
+
+    def __call__(self, **options: Any) -> Any:
+        """A cache; each call stands for one process more."""
+        options = {"namespace": "shop", "ttl": 300, "jitter": 0.0, "clock": self.clock, **options}
+        made = self._async(options) if self.loop is not None else self._sync(options)
+        self._made.append(made)
+        return made
+
+    def _sync(self, options: dict[str, Any]) -> Any:
+        if self._name == "fakeredis":
+            return Cache(fakeredis.FakeRedis(server=self._server), **options)
+        if self._name == "redis":
+            return Cache(self._url, timeout=2.0, **options)
+        if self._first is None:
+            store = MemoryStore(clock=self.clock)
+            self._first = store if self._name == "local" else MemoryCache(**options).store
+        return Cache(self._first, **options)
+
+    def _async(self, options: dict[str, Any]) -> Any:
+        assert self.loop is not None
+        if self._name == "fakeredis":
+            made = AsyncCache(fakeredis.FakeAsyncRedis(server=self._server), **options)
+        elif self._name == "redis":
+            made = AsyncCache(self._url, timeout=2.0, **options)
+        else:
+            if self._first is None:
+                store = AsyncMemoryStore(clock=self.clock)
+                self._first = store if self._name == "local" else AsyncMemoryCache(**options).store
+            made = AsyncCache(self._first, **options)
+        return Blocking(made, self.loop)
+
+    def put_raw(self, cache: Any, key: str, raw: bytes) -> None:
+        """Put bytes under a key of the store, past the cache."""
+        done = cache.store.put(f"shop:{key}", raw, 60_000)
+        if self.loop is not None:
+            self.loop.run(done)
+
+    def get_raw(self, cache: Any, key: str) -> bytes | None:
+        """The bytes under a key of the store."""
+        done = cache.store.get(f"shop:{key}")
+        return self.loop.run(done) if self.loop is not None else done
+
+    def close(self) -> None:
+        for cache in self._made:
+            cache.close()
+        if self.loop is not None:
+            self.loop.close()
+
+
+def together(count: int, call: Callable[[int], Any]) -> list[Any]:
+    """Call it on so many threads at once; what each returned or raised."""
+    gate = threading.Barrier(count)
+
+    def one(index: int) -> Any:
+        gate.wait(10)
+        try:
+            return call(index)
+        except Exception as error:  # noqa: BLE001 - handed to the test
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that moves only when told to."""
+    return FakeClock()
+
+
+@pytest.fixture(params=["local", "fake", "fakeredis"])
+def store_name(request: pytest.FixtureRequest) -> str:
+    """The kinds of store that need no server."""
+    return request.param
+
+
+@pytest.fixture
+def store_url() -> str | None:
+    """The address of a server, where the tests run against one."""
+    return None
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest, clock: FakeClock, store_name: str, store_url: str | None) -> Iterator[Kind]:
+    """A kind of store under each face."""
+    made = Kind(store_name, request.param, clock, store_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def at_once() -> Callable[[int, Callable[[int], Any]], list[Any]]:
+    """Calls a function on several threads at once."""
+    return together
