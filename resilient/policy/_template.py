@@ -117,6 +117,8 @@ class Template:
 
     def with_fallback(self) -> None:
         """The outermost layer."""
+        if self.timed:
+            self.write("now = monotonic()")
         if "fallback" not in self.outer:
             self.with_deadline()
             return
@@ -137,7 +139,7 @@ class Template:
     @contextmanager
     def deadline(self, number: int) -> Iterator[None]:
         """Bound what is written inside. The nearest deadline wins, and async calls get a timer."""
-        moment = f"monotonic() + limit_{number}"
+        moment = f"{'now' if number == 0 and self.timed else 'monotonic()'} + limit_{number}"
         self.write(f"expires = {moment if self.shape.system else f'Expiry({moment}, clock)'}")
         self.write("if get_deadline() is not None: expires = within(expires)")
         self.write(f"token_{number} = set_deadline(expires)")
@@ -157,7 +159,7 @@ class Template:
         """The turns that a whole call takes, and the loop of attempts."""
         for step in self.outer:
             if step.startswith("limit"):
-                self.write(self.turn(step))
+                self.write(self.turn(step), *(["now = monotonic()"] if self.timed else []))
         if not self.retry:
             self.attempt()
             return
@@ -165,13 +167,13 @@ class Template:
         with self.block("while True:"):
             self.attempt()
             self.write(f"if run.wait: {self.wait}sleep(run.wait)")
+            if self.timed:
+                self.write("now = monotonic()")
 
     # ----------------------------------------------------------------------------------------------------- one attempt
 
     def attempt(self) -> None:
         """Take what must be taken, call, give back, count."""
-        if self.timed:
-            self.write("now = monotonic()")
         self.take_all()
         with self.block("try:"):
             if "deadline" in self.inner:

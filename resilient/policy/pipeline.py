@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
@@ -59,29 +59,49 @@ class Stats:
     window: Counts | None
 
 
+class _Compiled:
+    """A callable that is compiled when it is first asked for, and from then on found on the object itself."""
+
+    def __init__(self, *, is_async: bool) -> None:
+        self.is_async = is_async
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, calls: Any, owner: type | None = None) -> Any:
+        if calls is None:
+            return self
+        compiled = calls.__dict__[self.name] = calls._compile(is_async=self.is_async)  # noqa: SLF001 - its other half
+        return compiled
+
+
 class Calls:
     """The ways to make a call through a pipeline; `Pipeline` itself and `Pipeline.idempotent` are two such ways."""
 
     _slow: Slow
     _policies: tuple[Policy, ...]
 
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function.
+    if TYPE_CHECKING:
 
-        Raises:
-            CircuitOpen: The breaker is open; the function was not called.
-            Overloaded: The bulkhead or the rate limit has no room; the function was not called.
-            DeadlineExceeded: Time ran out.
-            InvalidInput: The function is async.
-            Exception: What the function raised in the end.
-        """
-        compiled = self.__dict__["call"] = self._compile(is_async=False)
-        return cast("T", compiled(function, *args, **kwargs))
+        def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+            """Call a function.
 
-    async def acall(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call an async function; raises what `call` raises."""
-        compiled = self.__dict__["acall"] = self._compile(is_async=True)
-        return cast("T", await compiled(function, *args, **kwargs))
+            Raises:
+                CircuitOpen: The breaker is open; the function was not called.
+                Overloaded: The bulkhead or the rate limit has no room; the function was not called.
+                DeadlineExceeded: Time ran out.
+                InvalidInput: The function is async.
+                Exception: What the function raised in the end.
+            """
+            ...
+
+        async def acall(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+            """Call an async function; raises what `call` raises, and cancels it when the deadline passes."""
+            ...
+
+    else:
+        call = _Compiled(is_async=False)
+        acall = _Compiled(is_async=True)
 
     def attempts(self) -> Attempts:
         """The block form, for code that is no function.
