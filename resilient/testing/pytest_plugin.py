@@ -1,7 +1,11 @@
 """The fixtures that pytest finds by itself once the library is installed.
 
-``resilient_clock``, ``resilient_cache``, ``resilient_sqs`` and ``resilient_s3`` give each test a fake of its own. This
-module is loaded in every run of pytest in the environment, so it imports nothing but pytest until a fixture is used.
+``resilient_clock``, ``resilient_cache``, ``resilient_sqs`` and ``resilient_s3`` give each test a fake of its own. All
+of one test tell the time by the same clock, so that ``resilient_clock.advance(60)`` makes entries of the cache expire,
+messages of the queue visible again, and signed links stale.
+
+This module is loaded in every run of pytest in the environment, so it imports nothing but pytest until a fixture is
+used.
 """
 
 from __future__ import annotations
@@ -29,27 +33,27 @@ def resilient_clock() -> FakeClock:
 
 
 @pytest.fixture
-def resilient_cache() -> Iterator[MemoryCache]:
-    """An empty cache in memory, closed after the test."""
+def resilient_cache(resilient_clock: FakeClock) -> Iterator[MemoryCache]:
+    """An empty cache in memory, on the clock of the test; closed after it."""
     from resilient.testing.cache import MemoryCache
 
-    yield from _closing(MemoryCache())
+    yield from _closing(MemoryCache(clock=resilient_clock))
 
 
 @pytest.fixture
-def resilient_sqs() -> Iterator[FakeSqs]:
-    """An SQS client with no queues, in memory."""
+def resilient_sqs(resilient_clock: FakeClock) -> Iterator[FakeSqs]:
+    """An SQS client with no queues, in memory, on the clock of the test."""
     from resilient.testing.sqs import FakeSqs
 
-    yield from _closing(FakeSqs())
+    yield from _closing(FakeSqs(clock=resilient_clock))
 
 
 @pytest.fixture
-def resilient_s3() -> Iterator[FakeS3]:
-    """An S3 client with no buckets, in memory."""
+def resilient_s3(resilient_clock: FakeClock) -> Iterator[FakeS3]:
+    """An S3 client with no buckets, in memory, on the clock of the test."""
     from resilient.testing.s3 import FakeS3
 
-    yield from _closing(FakeS3())
+    yield from _closing(FakeS3(clock=resilient_clock))
 
 
 def _closing(value: Any) -> Iterator[Any]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -227,12 +227,14 @@ class Process:
 
     def _wait_stopped(self) -> None:
         """SIGSTOP is delivered in its own time; a freeze that has not begun yet would make tests lie."""
+        leader = False
         for _ in range(200):
-            if os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG) is not None:
+            leader = leader or os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG) is not None
+            if leader and set(_states(self.pid)) <= {"T", *_BURIED}:
                 return
             if self._popen is None or self._popen.poll() is not None:
                 return
-            SYSTEM.sleep(0.005)
+            SYSTEM.sleep(0.002)
 
     def _end(self, grace: float) -> None:
         if self._popen is None or not self._has_group or self._owner != os.getpid():
@@ -263,17 +265,20 @@ def _group_alive(group: int) -> bool:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    stats = list(Path("/proc").glob("[0-9]*/stat"))
-    return not stats or any(_is_living_member(stat, group) for stat in stats)
+    return not _PROC.exists() or any(state not in _BURIED for state in _states(group))
 
 
-def _is_living_member(stat: Path, group: int) -> bool:
-    """Whether a process of Linux belongs to the group and is more than an entry that nobody has removed yet."""
-    try:
-        state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
-    except (OSError, ValueError):
-        return False  # gone meanwhile
-    return int(number) == group and state not in {"Z", "X"}
+_PROC = Path("/proc/self/stat")
+_BURIED = {"Z", "X"}  # dead, but for an entry that nobody has removed yet
+
+
+def _states(group: int) -> Iterator[str]:
+    """The states of a group's processes, as Linux tells them; elsewhere none."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):  # gone meanwhile
+            state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group:
+                yield state
 
 
 class Guard:

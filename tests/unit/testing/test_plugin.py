@@ -59,6 +59,18 @@ def test_the_cache_fixture_is_new_for_each_test(resilient_cache):
     assert resilient_cache.get("a", "nothing") == "nothing"
 
 
+def test_the_fakes_share_the_clock(resilient_clock, resilient_cache, resilient_sqs):
+    """Time moves for all fakes of a test at once: an entry expires, a message is visible again."""
+    resilient_cache.set("a", 1, ttl=60)
+    url = resilient_sqs.create_queue(QueueName="orders", Attributes={"VisibilityTimeout": "30"})["QueueUrl"]
+    resilient_sqs.send_message(QueueUrl=url, MessageBody="hello")
+    assert resilient_sqs.receive_message(QueueUrl=url)["Messages"]
+    assert not resilient_sqs.receive_message(QueueUrl=url).get("Messages")
+    resilient_clock.advance(61)
+    assert resilient_cache.get("a", "gone") == "gone"
+    assert resilient_sqs.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "hello"
+
+
 def test_the_sqs_fixture(resilient_sqs):
     """resilient_sqs takes a message and gives it back."""
     url = resilient_sqs.create_queue(QueueName="orders")["QueueUrl"]
