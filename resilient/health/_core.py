@@ -1,0 +1,253 @@
+"""What a report says, as plain functions over plain values: no I/O, no threads, no clock."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias
+
+from resilient.errors import ConfigurationError, InvalidInput
+from resilient.policy.classify import Classifier, Failure, default
+
+__all__ = [
+    "DETAILS",
+    "VIEWS",
+    "Check",
+    "CheckFunction",
+    "Details",
+    "Outcome",
+    "Result",
+    "Scope",
+    "Shared",
+    "Status",
+    "View",
+    "check_name",
+    "check_word",
+    "effect",
+    "http_status",
+    "reason_of",
+    "settle",
+    "worst",
+]
+
+View: TypeAlias = Literal["live", "ready", "startup"]
+"""Which question is asked: is the process alive, may it get traffic, has it come up."""
+
+Scope: TypeAlias = Literal["local", "shared"]
+"""Whether a fault is this instance's alone, or of something that all instances use."""
+
+Shared: TypeAlias = Literal["warn", "fail"]
+"""What the failure of a shared dependency does to readiness: a warning with 200, or a failure with 503."""
+
+Details: TypeAlias = Literal["never", "authorized", "always"]
+"""Who sees more than one word."""
+
+VIEWS: Final[tuple[View, ...]] = ("live", "ready", "startup")
+DETAILS: Final[tuple[Details, ...]] = ("never", "authorized", "always")
+
+_WORD = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Status(enum.Enum):
+    """How well something is. Statuses compare by severity: ``PASS < WARN < UNKNOWN < FAIL``.
+
+    Example:
+        >>> max(Status.PASS, Status.WARN).value
+        'warn'
+    """
+
+    PASS = "pass"  # noqa: S105 - a status, no password
+    """It works."""
+    WARN = "warn"
+    """It works, and somebody should look at it."""
+    UNKNOWN = "unknown"
+    """Nothing is known of it yet."""
+    FAIL = "fail"
+    """It does not work."""
+
+    @property
+    def severity(self) -> int:
+        """0 for ``PASS`` to 3 for ``FAIL``."""
+        return _SEVERITY[self]
+
+    def __lt__(self, other: Status) -> bool:
+        return self.severity < other.severity
+
+    def __le__(self, other: Status) -> bool:
+        return self.severity <= other.severity
+
+    def __gt__(self, other: Status) -> bool:
+        return self.severity > other.severity
+
+    def __ge__(self, other: Status) -> bool:
+        return self.severity >= other.severity
+
+
+_SEVERITY: Final = {status: rank for rank, status in enumerate(Status)}
+
+
+def check_word(text: str) -> str:
+    """Return a word that may be shown to anybody who sees details. Raises InvalidInput for anything like a sentence."""
+    if not _WORD.fullmatch(text):
+        raise InvalidInput(
+            "a reason is one word of lower-case letters, digits, '-' and '_', at most 40 long",
+            advice="raise an exception to have its text in the log, and only there",
+        )
+    return text
+
+
+def check_name(name: str) -> str:
+    """Return the name of a check. Raises ConfigurationError."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"a check cannot be called {name!r}", advice="use letters, digits, '.', '_' and '-', at most 64 of them"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a check found. A check may also return nothing or a bool, or raise.
+
+    Args:
+        status: How well it is.
+        reason: One word that says why, such as ``"behind"``. Exception text cannot get in.
+        values: Measurements, such as ``{"depth": 12}``. Shown only with the details.
+
+    Raises:
+        InvalidInput: The reason is more than a word, or a measurement is no number.
+
+    Example:
+        >>> Result.warn("deep", depth=1200).status
+        <Status.WARN: 'warn'>
+    """
+
+    status: Status = Status.PASS
+    reason: str | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reason is not None:
+            check_word(self.reason)
+        for name, value in self.values.items():
+            check_word(name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidInput(f"the measurement {name!r} is no number")
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+
+    @classmethod
+    def ok(cls, **values: float) -> Result:
+        """It works."""
+        return cls(Status.PASS, None, values)
+
+    @classmethod
+    def warn(cls, reason: str, **values: float) -> Result:
+        """It works, and somebody should look at it."""
+        return cls(Status.WARN, reason, values)
+
+    @classmethod
+    def unknown(cls, reason: str, **values: float) -> Result:
+        """Nothing is known of it yet."""
+        return cls(Status.UNKNOWN, reason, values)
+
+    @classmethod
+    def fail(cls, reason: str, **values: float) -> Result:
+        """It does not work."""
+        return cls(Status.FAIL, reason, values)
+
+
+CheckFunction: TypeAlias = Callable[[], Any]
+"""A check: returns nothing or True (pass), False (fail) or a `Result`, or raises; it may be an async function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check function with what is known of it. `resilient.health.checks` makes them.
+
+    Args:
+        run: The function. It is called on a thread of its own, one call at a time.
+        kind: What is checked, as ``application/health+json`` calls it: ``component``, ``datastore`` or ``system``.
+        scope: Whether a fault is this instance's alone, or of something that all instances use.
+        dependency: Whether it asks something outside the process; liveness refuses such a check.
+        close: Called when the `Health` is closed.
+        classify: Knows the errors of the library it uses, for the one word that is shown for them.
+    """
+
+    run: CheckFunction
+    kind: str = "component"
+    scope: Scope = "local"
+    dependency: bool = False
+    close: Callable[[], object] | None = None
+    classify: Classifier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one run of a check ended.
+
+    Args:
+        result: What it found.
+        at: When it ended, in seconds since 1970-01-01 UTC; ``None`` where it did not end.
+        seconds: How long it took, or has taken so far.
+    """
+
+    result: Result
+    at: float | None
+    seconds: float
+
+
+def settle(returned: Any) -> Result:
+    """What a check's return value means. Raises InvalidInput for anything but None, a bool or a Result."""
+    if returned is None or returned is True:
+        return Result()
+    if returned is False:
+        return Result.fail("failed")
+    if isinstance(returned, Result):
+        return returned
+    raise InvalidInput(f"a check returns None, a bool or a Result, not a {type(returned).__name__}")
+
+
+def effect(status: Status, *, critical: bool, scope: Scope, shared: Shared) -> Status:
+    """What one check does to the report it is in.
+
+    Whatever is worse than a warning becomes one if the check is not critical, or if the fault is of something that all
+    instances share and ``shared`` says ``"warn"``: taking every instance out would make it an outage.
+
+    Example:
+        >>> effect(Status.FAIL, critical=True, scope="shared", shared="warn")
+        <Status.WARN: 'warn'>
+    """
+    if status <= Status.WARN:
+        return status
+    return Status.WARN if not critical or (scope == "shared" and shared == "warn") else status
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The severest of some statuses; ``PASS`` where there are none."""
+    return max(statuses, default=Status.PASS)
+
+
+def http_status(status: Status) -> int:
+    """200 while traffic is welcome, 503 when it is not."""
+    return 200 if status <= Status.WARN else 503
+
+
+def reason_of(error: BaseException, classify: Classifier | None = None) -> str:
+    """The one word shown for an error: its class of failure, never its text.
+
+    Example:
+        >>> reason_of(TimeoutError("10.0.0.7 did not answer"))
+        'timeout'
+    """
+    verdict = None
+    try:
+        verdict = (classify(error) if classify is not None else None) or default(error)
+    except Exception:  # noqa: BLE001 - an error that cannot even be looked at is still only an error
+        verdict = None
+    if verdict is None or verdict.failure is Failure.PERMANENT:
+        return "error"
+    return str(verdict.failure.value)

@@ -1,0 +1,111 @@
+"""A finished report and the two forms it is written in: one word, and ``application/health+json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from resilient.health._core import Outcome, Status, View, http_status
+
+__all__ = ["CheckReport", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What one check adds to a report.
+
+    Args:
+        name: Its name.
+        kind: What is checked: ``component``, ``datastore`` or ``system``.
+        outcome: How its last run ended.
+        effect: What it does to the report: a failure that only warns is a ``WARN`` here.
+    """
+
+    name: str
+    kind: str
+    outcome: Outcome
+    effect: Status
+
+    @property
+    def status(self) -> Status:
+        """How well the thing itself is."""
+        return self.outcome.result.status
+
+    @property
+    def reason(self) -> str | None:
+        """One word that says why, such as ``timeout``."""
+        return self.outcome.result.reason
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """What was measured."""
+        return self.outcome.result.values
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to one view at one moment. An immutable value.
+
+    Args:
+        view: Which question was asked.
+        status: The answer.
+        checks: What each check adds to it, by name.
+        draining: Whether the instance is on its way out.
+    """
+
+    view: View
+    status: Status
+    checks: Mapping[str, CheckReport] = field(default_factory=dict)
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checks", MappingProxyType(dict(self.checks)))
+
+    @property
+    def http_status(self) -> int:
+        """200 while traffic is welcome, 503 when it is not."""
+        return http_status(self.status)
+
+    @property
+    def word(self) -> str:
+        """The answer as one word for a balancer: ``pass``, ``warn``, ``unknown`` or ``fail``."""
+        return self.status.value
+
+    def to_json(self, details: bool = False) -> str:  # noqa: FBT001, FBT002 - reads well by position too
+        """The answer as ``application/health+json`` (draft 06).
+
+        Args:
+            details: Whether to tell each check. Without them the text is the status alone, the same each time.
+
+        Names, statuses, reasons of one word and measurements are told; never an exception's text, a host, a user or a
+        statement.
+        """
+        body: dict[str, Any] = {"status": self.status.value}
+        if details:
+            if self.draining:
+                body["notes"] = ["draining"]
+            body["checks"] = dict(part for each in self.checks.values() for part in _told(each))
+        return json.dumps(body, separators=(",", ":"))
+
+
+def _told(check: CheckReport) -> list[tuple[str, list[dict[str, Any]]]]:
+    outcome = check.outcome
+    told: dict[str, Any] = {
+        "componentType": check.kind,
+        "status": check.status.value,
+        "observedValue": round(outcome.seconds * 1000, 1),
+        "observedUnit": "ms",
+    }
+    if outcome.at is not None:
+        told["time"] = datetime.fromtimestamp(outcome.at, UTC).isoformat(timespec="milliseconds")
+    if check.reason is not None:
+        told["output"] = check.reason
+    measured = [
+        (f"{check.name}:{name}", [{"componentType": check.kind, "observedValue": value, "status": check.status.value}])
+        for name, value in check.values.items()
+    ]
+    return [(f"{check.name}:responseTime", [told]), *measured]

@@ -1,0 +1,121 @@
+"""Asking a database through a connection of its own, so that a busy pool does not look like an outage."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from resilient.errors import ConfigurationError, MissingExtra
+from resilient.health._core import Result
+from resilient.policy import deadline
+from resilient.runtime import after_fork
+from resilient.wire import sql
+
+try:
+    import sqlalchemy as sa
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+except ImportError as missing:
+    raise MissingExtra("sql", "sqlalchemy") from missing
+
+__all__ = ["SqlProbe"]
+
+_LIMIT = 1.0  # seconds for one wait; the check's own deadline is nearer
+_WRITABLE = {
+    "mysql": "SELECT @@global.read_only",
+    "mariadb": "SELECT @@global.read_only",
+    "postgresql": "SELECT pg_is_in_recovery()",
+    "sqlite": "PRAGMA query_only",
+}
+_dialled: ContextVar[list[bool] | None] = ContextVar("resilient_health_dialled", default=None)
+
+
+class SqlProbe:
+    """One connection to one database.
+
+    Args:
+        target: A URL, or the application's engine, whose way to connect is used and whose pool is not.
+        writable: Whether a server that takes no writes counts as failed.
+    """
+
+    def __init__(self, target: Any, *, writable: bool) -> None:
+        if hasattr(target, "sync_engine"):
+            raise ConfigurationError(
+                "a check runs on a thread, where an async engine is of no use", advice="pass the URL, or a sync engine"
+            )
+        if isinstance(target, Engine):
+            if not event.contains(target, "do_connect", _dial):
+                event.listen(target, "do_connect", _dial)
+            engine, self._pool = target, target.pool.recreate()
+        else:
+            engine = sql.engine(
+                target, connect_timeout=_LIMIT, timeout=_LIMIT, pool_size=1, max_overflow=0, must_exist=True
+            )
+            event.listen(engine, "do_connect", _dial)
+            self._pool = engine.pool
+        name = engine.dialect.name
+        if writable and name not in _WRITABLE:
+            raise ConfigurationError(f"whether a {name} server takes writes cannot be asked here")
+        self._statement = _WRITABLE[name] if writable else "SELECT 1"
+        self._writable = writable
+        self._inherited: list[sa.Pool] = []
+        after_fork(self._forked)
+
+    def _forked(self) -> None:
+        self._inherited.append(self._pool)  # kept, since closing would speak on the parent's connection
+        self._pool = self._pool.recreate()
+
+    def run(self) -> Result:
+        """Ask. A connection that had died in the meantime is replaced once."""
+        dialled: list[bool] = []
+        reset = _dialled.set(dialled)
+        try:
+            try:
+                return self._ask()
+            except Exception:
+                if dialled or deadline.remaining() == 0.0:
+                    raise
+                return self._ask()
+        finally:
+            _dialled.reset(reset)
+
+    def _ask(self) -> Result:
+        connection = self._pool.connect()
+        try:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(self._statement)
+                row = cursor.fetchone()
+            finally:
+                cursor.close()
+        except BaseException:
+            connection.invalidate()
+            raise
+        connection.close()
+        if self._writable and row is not None and str(row[0]).upper() not in {"0", "OFF", "FALSE"}:
+            return Result.fail("read_only")
+        return Result()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._pool.dispose()
+        self._pool = self._pool.recreate()
+
+
+def _dial(dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
+    """Note that a connection is made for a check, and bound its handshake; connections of the application pass by.
+
+    PyMySQL's own limit ends before the handshake, which a frozen server never finishes; its read limit ends that too.
+    """
+    dialled = _dialled.get()
+    if dialled is None:
+        return None
+    dialled.append(True)
+    if dialect.driver != "pymysql":
+        return None
+    limit = deadline.bound(_LIMIT)
+    bounded = {name: min(limit, options.get(name) or limit) for name in _PYMYSQL_LIMITS}
+    return dialect.connect(*args, **{**options, **bounded})
+
+
+_PYMYSQL_LIMITS = ("connect_timeout", "read_timeout", "write_timeout")
