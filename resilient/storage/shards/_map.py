@@ -41,10 +41,11 @@ def bucket_of(key: Key, buckets: int) -> int:
         >>> bucket_of(42, 4096) == bucket_of("42", 4096)
         True
     """
-    if isinstance(key, bytes):
-        data = key
+    given: object = key  # callers without a type checker pass anything
+    if isinstance(given, bytes):
+        data = given
     elif isinstance(given, str | UUID | int) and not isinstance(given, bool):
-        data = str(key).encode()
+        data = str(given).encode()
     else:
         raise InvalidInput(
             f"a shard key is an int, a str, bytes or a UUID, not {type(key).__name__}",
