@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
+
 import pytest
 
 from resilient.errors import ConfigurationError, Unavailable
-from resilient.testing.servers import MariaDbServer
+from resilient.testing.servers import MariaDbServer, Process
 
 pymysql = pytest.importorskip("pymysql")
 
@@ -259,6 +262,24 @@ def test_a_single_server(mariadb):
         server.heal()
         assert tables(server) == []
         write(server, 2)
+
+
+def test_processes_share_the_installed_data(mariadb, tmp_path):
+    """Two processes that start servers at the same time from one folder install the data there once."""
+    code = """
+import sys, pathlib
+from resilient.testing.servers import MariaDbServer, mariadb
+install = mariadb._install
+mariadb._install = lambda folder: (print("installed", flush=True), install(folder))
+with MariaDbServer(template=pathlib.Path(sys.argv[1])) as server:
+    print(server.query("SELECT 1 + 1"))
+"""
+    with ExitStack() as both:
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        processes = [both.enter_context(Process(command, name=f"process {number}")) for number in (1, 2)]
+        assert [process.wait(50) for process in processes] == [0, 0]
+        said = sorted(line for process in processes for line in process.output().split("\n") if line)
+    assert said == ["[(2,)]", "[(2,)]", "installed"]
 
 
 def test_a_refused_statement_is_the_drivers_error(mariadb):

@@ -15,7 +15,16 @@ from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, Unavailable
 from resilient.testing.servers.process import Process
 
-__all__ = ["Server", "find_program", "free_port", "missing_modules", "module_command", "output_tail", "wait_until"]
+__all__ = [
+    "Server",
+    "find_program",
+    "free_port",
+    "is_open",
+    "missing_modules",
+    "module_command",
+    "output_tail",
+    "wait_until",
+]
 
 HOST = "127.0.0.1"
 
@@ -73,7 +82,7 @@ class Server(Process):
             return super().start()
         except Unavailable:
             # Someone else may have taken the port between the search and the start: once more with another one.
-            if not fresh or self._given_port is not None or not _is_taken(self.port):
+            if not fresh or self._given_port is not None or not is_open(self.port):
                 raise
             self._port = None
             return super().start()
@@ -137,7 +146,8 @@ def _ephemeral_from() -> int:
         return 49_152  # what systems other than Linux use
 
 
-def _is_taken(port: int) -> bool:
+def is_open(port: int) -> bool:
+    """Whether something listens on that port of 127.0.0.1."""
     with socket.socket() as candidate:
         candidate.settimeout(0.2)
         return candidate.connect_ex((HOST, port)) == 0
