@@ -29,13 +29,15 @@ class Landed(NamedTuple):
 class Flight:
     """One load of one key, led by one thread or task."""
 
-    __slots__ = ("again", "key", "leader", "overtaken", "place", "signal")
+    __slots__ = ("again", "key", "leader", "overtaken", "place", "seen", "signal")
 
-    def __init__(self, key: str, place: int, leader: object, signal: Any, *, again: bool) -> None:
+    def __init__(self, key: str, place: int, leader: object, signal: Any, seen: object, *, again: bool) -> None:
         self.key = key
         self.place = place
         self.leader = leader
         self.signal = signal
+        self.seen = seen
+        """What its leader found in the store."""
         self.again = again
         """Another flight landed after this reader had looked: look again before loading."""
         self.overtaken = False
@@ -56,13 +58,15 @@ class _Table:
         self.moment = 0
         """Counts landings; take it before looking for a value."""
 
-    def _join(self, key: str, since: int, place: int, leader: object, signal: Any) -> tuple[Flight, bool]:
+    def _join(self, key: str, since: int, seen: object, place: int, leader: object, signal: Any) -> tuple[Flight, bool]:
         with self._lock:
             places = self._flights.setdefault(key, {})
             flight = places.get(place)
-            if flight is not None:
+            # Who found other bytes than the leader did came after a change by another process, and loads anew.
+            if flight is not None and (flight.seen == seen or flight.leader == leader):
                 return flight, False
-            flight = places[place] = Flight(key, place, leader, signal, again=self._landed.get(key, 0) > since)
+            again = self._landed.get(key, 0) > since
+            flight = places[place] = Flight(key, place, leader, signal, seen, again=again)
             return flight, True
 
     def overtake(self, key: str) -> None:
@@ -98,9 +102,15 @@ class _Signal:
 class Flights(_Table):
     """Flights led by threads."""
 
-    def join(self, key: str, since: int) -> tuple[Flight, bool]:
-        """The flight for a key, and whether the caller leads it. The leader must `land` it."""
-        return self._join(key, since, 0, threading.get_ident(), _Signal())
+    def join(self, key: str, since: int, seen: object) -> tuple[Flight, bool]:
+        """The flight for a key, and whether the caller leads it. The leader must `land` it.
+
+        Args:
+            key: The key.
+            since: The table's moment when the caller began to look for a value.
+            seen: What the caller found in the store.
+        """
+        return self._join(key, since, seen, 0, threading.get_ident(), _Signal())
 
     def mine(self, flight: Flight) -> bool:
         """Whether the caller leads this flight already: its loader reads its own key."""
@@ -127,10 +137,10 @@ class Flights(_Table):
 class AsyncFlights(_Table):
     """Flights led by tasks; those of different event loops do not share."""
 
-    def join(self, key: str, since: int) -> tuple[Flight, bool]:
-        """The flight for a key, and whether the caller leads it. The leader must `land` it."""
+    def join(self, key: str, since: int, seen: object) -> tuple[Flight, bool]:
+        """The flight for a key, and whether the caller leads it; the arguments are those of `Flights.join`."""
         loop = asyncio.get_running_loop()
-        return self._join(key, since, id(loop), asyncio.current_task(), loop.create_future())
+        return self._join(key, since, seen, id(loop), asyncio.current_task(), loop.create_future())
 
     def mine(self, flight: Flight) -> bool:
         """Whether the caller leads this flight already: its loader reads its own key."""

@@ -138,7 +138,7 @@ class AsyncEngine:
             return self._hit(seen)
         self.counts.add("misses")
         while True:
-            flight, leads = self.flights.join(key, since)
+            flight, leads = self.flights.join(key, since, seen.raw)
             if leads:
                 return await self._lead(flight, seen, load, plan, refresh=refresh)
             if self.flights.mine(flight):

@@ -139,7 +139,7 @@ class Engine:
             return self._hit(seen)
         self.counts.add("misses")
         while True:
-            flight, leads = self.flights.join(key, since)
+            flight, leads = self.flights.join(key, since, seen.raw)
             if leads:
                 return self._lead(flight, seen, load, plan, refresh=refresh)
             if self.flights.mine(flight):
