@@ -1,0 +1,161 @@
+"""How the waits of a database connection are bounded, driver by driver, and how they obey a running deadline."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import QueuePool
+
+from resilient.errors import DeadlineExceeded, Overloaded
+from resilient.policy import deadline
+
+__all__ = ["BoundedPool", "PyMySqlLimits", "SqliteLimits", "no_time_left"]
+
+_IDLE_BEFORE_PING = 1.0  # a connection used within the last second is taken as alive
+
+
+def no_time_left() -> bool:
+    remaining = deadline.remaining()
+    return remaining is not None and remaining < 0.001  # a timer may fire a little early
+
+
+@functools.cache
+def _pymysql_connection() -> type[Any]:
+    """PyMySQL's connection, which would read all certificates of the system anew each time: some 35 ms."""
+    from pymysql.connections import Connection as PyMySql
+
+    contexts: list[Any] = []
+
+    base: Any = PyMySql
+
+    class OneContext(base):  # type: ignore[misc] # PyMySQL bears no types
+        def _create_ssl_ctx(self, options: Any) -> Any:
+            if options:
+                return super()._create_ssl_ctx(options)
+            if not contexts:
+                contexts.append(super()._create_ssl_ctx({}))
+            return contexts[0]
+
+    return OneContext
+
+
+class PyMySqlLimits:
+    """Sets a PyMySQL connection's time limit before each wait, and pings a connection that was idle."""
+
+    def __init__(self, made: Engine, connect_timeout: float, timeout: float) -> None:
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        event.listen(made, "do_connect", self._connecting)
+        event.listen(made, "checkout", self._checked_out)
+        event.listen(made, "checkin", self._checked_in)
+        event.listen(made, "before_cursor_execute", self._executing)
+        event.listen(made, "commit", self._ending)
+        event.listen(made, "rollback", self._rolling_back)
+
+    def _connecting(self, _dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
+        limit = deadline.bound(self._connect_timeout)
+        options["connect_timeout"] = options["read_timeout"] = limit
+        return _pymysql_connection()(*args, **options)
+
+    def _checked_out(self, raw: Any, record: Any, _proxy: Any) -> None:
+        raw._read_timeout = deadline.bound(self._timeout)  # noqa: SLF001 - PyMySQL offers no public way
+        if not raw.open:  # it broke while it was given back
+            raise exc.InvalidatePoolError("a database connection had broken")
+        used = record.info.get("resilient_used")
+        if used is not None and time.monotonic() - used > _IDLE_BEFORE_PING:
+            raw._read_timeout = deadline.bound(self._connect_timeout)  # noqa: SLF001 - as above
+            try:
+                raw.ping(reconnect=False)
+            except Exception as error:  # whatever ended it, the connection is of no use
+                raise exc.InvalidatePoolError("an idle database connection had died") from error
+
+    def _checked_in(self, raw: Any, record: Any) -> None:
+        record.info["resilient_used"] = time.monotonic()
+        if raw is not None:
+            raw._read_timeout = self._timeout  # noqa: SLF001 - as above
+
+    def _executing(self, connection: Connection, *_: object) -> None:
+        self._ending(connection)
+
+    def _ending(self, connection: Connection) -> None:
+        raw: Any = connection.connection.dbapi_connection
+        raw._read_timeout = raw._write_timeout = deadline.bound(self._timeout)  # noqa: SLF001 - as above
+
+    def _rolling_back(self, connection: Connection) -> None:
+        if connection.invalidated:
+            return  # nothing is sent: the server has rolled back already
+        remaining = deadline.remaining()  # a rollback is tried even when no time is left, but briefly
+        limit = self._connect_timeout if remaining is None else max(0.05, min(self._connect_timeout, remaining))
+        connection.connection.dbapi_connection._read_timeout = limit  # type: ignore[union-attr]  # noqa: SLF001
+
+
+class SqliteLimits:
+    """Interrupts SQLite statements, and shortens its waits for locks, when a deadline runs."""
+
+    def __init__(self, made: Engine, timeout: float, *, query_only: bool) -> None:
+        self._timeout = timeout
+        self._query_only = query_only
+        event.listen(made, "connect", self._connected)
+        event.listen(made, "before_cursor_execute", self._executing)
+        event.listen(made, "commit", self._bound)
+
+    def _connected(self, raw: Any, _record: Any) -> None:
+        if self._query_only:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA query_only = ON")
+            cursor.close()
+
+    def _executing(self, connection: Connection, *_: object) -> None:
+        self._bound(connection)
+
+    def _bound(self, connection: Connection) -> None:
+        remaining = deadline.remaining()
+        info = connection.info
+        if remaining is None and "resilient_bounded" not in info:
+            return
+        raw: Any = connection.connection.dbapi_connection
+        if remaining is None:
+            del info["resilient_bounded"]
+            raw.set_progress_handler(None, 0)
+            raw.execute(f"PRAGMA busy_timeout = {round(self._timeout * 1000)}")
+            return
+        limit = deadline.bound(self._timeout)
+        info["resilient_bounded"] = True
+        end = time.monotonic() + remaining
+        raw.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+        raw.execute(f"PRAGMA busy_timeout = {max(1, round(limit * 1000))}")
+
+
+class BoundedPool(QueuePool):
+    """A pool in which the wait for a connection obeys the running deadline too."""
+
+    _limit: float
+
+    @property
+    def _timeout(self) -> float:  # QueuePool reads it anew for each wait
+        remaining = deadline.remaining()
+        return self._limit if remaining is None else max(0.0, min(self._limit, remaining))
+
+    @_timeout.setter
+    def _timeout(self, seconds: float) -> None:
+        self._limit = seconds
+
+    def recreate(self) -> QueuePool:
+        twin = super().recreate()
+        twin._timeout = self._limit  # the parent hands on what was left to one caller  # noqa: SLF001
+        return twin
+
+    def connect(self) -> Any:
+        try:
+            return super().connect()
+        except exc.TimeoutError as error:
+            if no_time_left():
+                raise DeadlineExceeded("no database connection came free before the deadline") from error
+            raise Overloaded(
+                f"no database connection came free within {self._limit:g} s",
+                advice="return sessions sooner, or make the pool larger",
+            ) from error
