@@ -1,0 +1,201 @@
+"""The ``resilient`` command.
+
+Targets of your own are written ``module:attr``; the module is looked for in the current folder too. It ends with 0 when
+all is well, 1 when it is not, and 2 when it could not be asked: a wrong argument, a module that is not there, an object
+of another kind, a server that does not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import http.client
+import importlib
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from resilient import __version__
+from resilient.errors import ResilientError
+
+__all__ = ["main"]
+
+T = TypeVar("T")
+
+_MAX_BODY = 65_536  # bytes of a probe's answer that are read
+
+
+class _Failed(Exception):
+    """The command cannot do what it was asked; its text is the line to show."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments; by default those of the process.
+
+    Returns:
+        The exit status: 0 all is well, 1 it is not, 2 it could not be asked.
+
+    Example:
+        >>> main(["health", "nowhere:health"])
+        2
+    """
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except _Failed as error:
+        return _complain(str(error))
+    except ResilientError as error:
+        return _complain(f"{type(error).__name__}: {error}")
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; Python would complain of that once more at its end
+        return 1
+
+
+def _complain(line: str) -> int:
+    sys.stderr.write(f"resilient: {line}\n")
+    return 2
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="resilient", description="Ask and run the parts of an application.")
+    parser.add_argument("--version", action="version", version=f"resilient {__version__}")
+    rooms = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    health = rooms.add_parser("health", help="ask a health route, or run the checks of a Health here")
+    health.add_argument("target", help="an http(s) URL, or module:attr of a resilient.health.Health")
+    health.add_argument("--view", choices=["live", "ready", "startup"], default="ready", help="the question to ask")
+    health.add_argument("--timeout", type=float, default=2.0, help="seconds to wait for a URL (default: 2)")
+    health.set_defaults(run=_health)
+
+    queue = rooms.add_parser("queue", help="consumers").add_subparsers(required=True, metavar="COMMAND")
+    run = queue.add_parser("run", help="run a consumer until SIGTERM")
+    run.add_argument("target", help="module:attr of a resilient.queue.Consumer")
+    run.add_argument("--until-empty", action="store_true", help="end when the queue is empty")
+    run.set_defaults(run=_queue_run)
+
+    shards = rooms.add_parser("shards", help="shards").add_subparsers(required=True, metavar="COMMAND")
+    layout = shards.add_parser("layout", help="show where the buckets are")
+    layout.add_argument("target", help="module:attr of a resilient.storage.shards.ShardSet")
+    layout.set_defaults(run=_shards_layout)
+    return parser
+
+
+# --------------------------------------------------------------------------------------------------------- targets
+
+
+def _load(target: str, kind: Callable[[], type[T]]) -> T:
+    """The object that ``module:attr`` names. The kind is looked up only after the module was found."""
+    module_name, colon, attribute = target.partition(":")
+    if not (colon and module_name and attribute):
+        raise _Failed(f"{target!r} is no target: write module:attr, as in shop.health:health")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    found = _import(module_name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise _Failed(f"the module {module_name!r} has no {attribute!r}") from None
+    wanted = kind()
+    if not isinstance(found, wanted):
+        raise _Failed(f"{target} is a {type(found).__name__}, not a {wanted.__name__}")
+    return found
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise _Failed(f"there is no module {name!r} here or on the Python path") from None
+        raise _Failed(f"the module {name!r} needs {error.name!r}, which is not installed") from error
+    except Exception as error:
+        raise _Failed(f"the module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------------------------- health
+
+
+def _health(options: argparse.Namespace) -> int:
+    if "://" in options.target:
+        return _health_of_url(options.target, options.timeout)
+    from resilient.health import Health
+    from resilient.health.lines import exit_code, lines
+
+    report = _load(options.target, lambda: Health).report(options.view)
+    for line in lines(report):
+        _say(line)
+    return exit_code(report)
+
+
+def _health_of_url(url: str, timeout: float) -> int:
+    if not url.startswith(("http://", "https://")):
+        raise _Failed("a URL begins with http:// or https://")
+    try:
+        status, body = _get(url, timeout)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise _Failed(f"no answer: {reason or type(error).__name__}") from error
+    _say(f"{status} {body}".strip())
+    if status in {200, 503}:
+        return 0 if status == 200 else 1
+    raise _Failed(f"a health route answers 200 or 503, this one {status}")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A balancer does not follow a redirect either."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _get(url: str, timeout: float) -> tuple[int, str]:
+    # An opener of its own: no proxy from the environment stands between a probe and what it probes.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+    try:
+        with opener.open(url, timeout=timeout) as answer:
+            return answer.status, _text(answer.read(_MAX_BODY))
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, _text(error.read(_MAX_BODY))
+
+
+def _text(body: bytes) -> str:
+    """An answer as one printable line."""
+    return "".join(each if each.isprintable() else " " for each in body.decode(errors="replace")).strip()
+
+
+# ------------------------------------------------------------------------------------------------- queue and shards
+
+
+def _queue_run(options: argparse.Namespace) -> int:
+    def kind() -> type[Any]:
+        from resilient.queue import Consumer
+
+        return Consumer
+
+    done = _load(options.target, kind).run(until_empty=options.until_empty)
+    _say(" ".join(f"{each.name}={getattr(done, each.name)}" for each in dataclasses.fields(done)))
+    return 0
+
+
+def _shards_layout(options: argparse.Namespace) -> int:
+    def kind() -> type[Any]:
+        from resilient.storage.shards import ShardSet
+
+        return ShardSet
+
+    _say(str(_load(options.target, kind).layout()))
+    return 0

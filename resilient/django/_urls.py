@@ -1,0 +1,45 @@
+"""The health routes for a URL configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, path
+
+from resilient.health import Health
+from resilient.health.answer import PATHS
+
+__all__ = ["health_urls"]
+
+
+def health_urls(
+    health: Health, *, authorize: Callable[[HttpRequest], object] | None = None
+) -> list[URLPattern | URLResolver]:
+    """``livez``, ``readyz``, ``startupz`` and ``health`` as URL patterns.
+
+    Behind host validation and the redirect to https a probe that names the machine's address may be refused or sent
+    elsewhere; `resilient.django.middleware.HealthMiddleware` answers before both.
+
+    Args:
+        health: What to report.
+        authorize: Says of a request whether details may be seen, by returning True; asked where the `Health` was made
+            with ``details="authorized"``.
+
+    Example:
+        >>> [each.name for each in health_urls(Health())]
+        ['livez', 'readyz', 'startupz', 'health']
+    """
+    return [path(each[1:], _view(health, each, authorize), name=each[1:]) for each in PATHS]
+
+
+def _view(
+    health: Health, asked: str, authorize: Callable[[Any], object] | None
+) -> Callable[[HttpRequest], HttpResponse]:
+    from resilient.django._probe import probe
+
+    def view(request: HttpRequest) -> HttpResponse:
+        return probe(request, health, asked, authorize)
+
+    return view

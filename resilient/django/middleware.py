@@ -1,0 +1,128 @@
+"""Middleware for sync and async Django alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeAlias
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import MiddlewareNotUsed
+from django.http import HttpRequest, HttpResponse
+
+from resilient import policy
+from resilient.causality import Scope, Token
+from resilient.django._probe import aprobe, probe
+from resilient.django._settings import options
+from resilient.health.answer import PATHS
+from resilient.web._token import COOKIE, HEADER, opener, read
+
+__all__ = ["HealthMiddleware", "ScopeMiddleware"]
+
+GetResponse: TypeAlias = Callable[[HttpRequest], Any]
+
+
+class _Both:
+    """Serves sync where what comes next is sync, and async where it is async."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self._async = iscoroutinefunction(get_response)
+        if self._async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
+        """Serve one request."""
+        return self.aserve(request) if self._async else self.serve(request)
+
+    def serve(self, request: HttpRequest) -> HttpResponse:
+        """Serve one request."""
+        raise NotImplementedError
+
+    async def aserve(self, request: HttpRequest) -> HttpResponse:
+        """The async face of `serve`."""
+        raise NotImplementedError
+
+
+class HealthMiddleware(_Both):
+    """Answers ``/livez``, ``/readyz``, ``/startupz`` and ``/health`` before anything else looks at the request.
+
+    Put it first in ``MIDDLEWARE``: balancers name the machine's address as host and speak http, so that
+    ``ALLOWED_HOSTS`` would refuse them and ``SECURE_SSL_REDIRECT`` would send them elsewhere. What is reported, and
+    who may see details, is ``settings.RESILIENT["HEALTH"]`` and ``["AUTHORIZE"]``.
+
+    Raises:
+        MiddlewareNotUsed: No ``HEALTH`` is set; Django then leaves the middleware out.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        found = options()
+        if found.health is None:
+            raise MiddlewareNotUsed("settings.RESILIENT has no HEALTH")
+        self._health = found.health
+        self._authorize = found.authorize
+
+    def serve(self, request: HttpRequest) -> HttpResponse:
+        """Answer a probe, or pass the request on."""
+        if request.path_info not in PATHS:
+            return self.get_response(request)
+        return probe(request, self._health, request.path_info, self._authorize)
+
+    async def aserve(self, request: HttpRequest) -> HttpResponse:
+        """The async face of `serve`."""
+        if request.path_info not in PATHS:
+            return await self.get_response(request)
+        return await aprobe(request, self._health, request.path_info, self._authorize)
+
+
+class ScopeMiddleware(_Both):
+    """Opens the scope of each request, so that a user reads what they wrote, and may bound it by a deadline.
+
+    The token comes from the cookie ``resilient_token`` and the header ``Resilient-Token``, and goes back the same ways
+    when the request learned something. Put it before every middleware that uses a database. The deadline is
+    ``settings.RESILIENT["DEADLINE"]``; `resilient.policy.deadline.remaining` tells what is left of it.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        found = options()
+        self._open = opener(found.replicas)
+        self._deadline = found.deadline
+
+    def serve(self, request: HttpRequest) -> HttpResponse:
+        """Serve one request in a scope of its own."""
+        brought = _brought(request)
+        with self._opened(brought) as scope:
+            return _told(self.get_response(request), request, scope, brought)
+
+    async def aserve(self, request: HttpRequest) -> HttpResponse:
+        """The async face of `serve`."""
+        brought = _brought(request)
+        with self._opened(brought) as scope:
+            return _told(await self.get_response(request), request, scope, brought)
+
+    @contextlib.contextmanager
+    def _opened(self, brought: Token) -> Iterator[Scope]:
+        with self._open(brought) as scope:
+            if self._deadline is None:
+                yield scope
+            else:
+                # Entered as a sync block in both faces: the calls below obey it, and nothing is cancelled half-way.
+                with policy.deadline(self._deadline):
+                    yield scope
+
+
+def _brought(request: HttpRequest) -> Token:
+    return read(request.META.get("HTTP_COOKIE", ""), request.META.get("HTTP_RESILIENT_TOKEN", ""))
+
+
+def _told(response: HttpResponse, request: HttpRequest, scope: Scope, brought: Token) -> HttpResponse:
+    token = scope.token
+    if token != brought:
+        response.set_cookie(COOKIE, str(token), httponly=True, samesite="Lax", secure=request.is_secure())
+        response.headers[HEADER] = str(token)
+    return response

@@ -1,0 +1,25 @@
+r"""The Flask extension: one `Resilient`, and blueprints for health and uploads.
+
+    >>> from flask import Flask
+    >>> from resilient.flask import Resilient, health_blueprint
+    >>> from resilient.health import Health
+    >>> app, health = Flask("shop"), Health()
+    >>> extension = Resilient(app, health=health)
+    >>> app.register_blueprint(health_blueprint(health))
+    >>> app.test_client().get("/readyz").text
+    'pass\n'
+
+Needs the extra ``flask``.
+"""
+
+from resilient.errors import MissingExtra
+
+try:
+    import flask as _flask  # noqa: F401 - only to say which extra is missing
+except ImportError as missing:
+    raise MissingExtra("flask", "flask") from missing
+
+from resilient.flask._blueprints import health_blueprint, uploads_blueprint
+from resilient.flask._extension import Resilient, Settings, State
+
+__all__ = ["Resilient", "Settings", "State", "health_blueprint", "uploads_blueprint"]

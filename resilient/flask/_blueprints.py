@@ -1,0 +1,155 @@
+"""Routes that are ready to be registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from flask import Blueprint, Request, Response, abort, jsonify, request
+
+from resilient.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Refused
+from resilient.health import Health
+from resilient.health.answer import PATHS, answer, may_see, wants_json
+from resilient.web import http_error
+
+if TYPE_CHECKING:
+    from resilient.storage.objects import Bucket, UploadPolicy
+
+__all__ = ["health_blueprint", "uploads_blueprint"]
+
+Reply: TypeAlias = tuple[Response, int]
+
+
+def health_blueprint(
+    health: Health, *, authorize: Callable[[Request], object] | None = None, name: str = "health"
+) -> Blueprint:
+    """The health routes: ``/livez``, ``/readyz``, ``/startupz`` and ``/health``.
+
+    The first three answer with one word, or as JSON to who asks for it; ``/health`` answers as
+    ``application/health+json``. 200 means that traffic is welcome, 503 that it is not.
+
+    Args:
+        health: What to report.
+        authorize: Says of a request whether details may be seen, by returning True; asked where the `Health` was made
+            with ``details="authorized"``.
+        name: The blueprint's name.
+
+    Example:
+        >>> from flask import Flask
+        >>> app = Flask("shop")
+        >>> app.register_blueprint(health_blueprint(Health()), url_prefix="/internal")
+        >>> app.test_client().get("/internal/health").text
+        '{"status":"pass"}'
+    """
+    blueprint = Blueprint(name, __name__)
+    for path in PATHS:
+        blueprint.add_url_rule(path, path[1:], _probe(health, path, authorize), methods=["GET"])
+    return blueprint
+
+
+def _probe(health: Health, path: str, authorize: Callable[[Request], object] | None) -> Callable[[], Response]:
+    def probe() -> Response:
+        details = may_see(health.details, lambda: authorize is not None and authorize(request))
+        as_json = wants_json(path, request.headers.get("Accept", ""))
+        given = answer(health.report(PATHS[path]), as_json=as_json, details=details)
+        return Response(given.body, given.status, given.headers)
+
+    return probe
+
+
+# -------------------------------------------------------------------------------------------------------- uploads
+
+
+class _Owner(Protocol):
+    def __call__(self) -> str | None: ...
+
+
+def uploads_blueprint(
+    bucket: Bucket,
+    policy: UploadPolicy,
+    *,
+    owner: _Owner,
+    confirmed: Callable[[Any], Any] | None = None,
+    name: str = "uploads",
+) -> Blueprint:
+    """Routes that let a browser upload straight to the bucket: ``POST /uploads`` and ``POST /uploads/confirm``.
+
+    ``POST /uploads`` takes ``{"filename": "a.jpg"}`` (and ``content_type``, where the policy allows several) and
+    answers 201 with a ticket: ``url``, ``fields``, ``token``, ``expires_at`` and ``key``. The browser posts the file
+    there, then the token to ``POST /uploads/confirm``, which answers with ``key``, ``size``, ``content_type`` and
+    ``etag`` of what it found in the bucket.
+
+    Both take JSON only, so that a form of another site cannot use them.
+
+    Args:
+        bucket: Where uploads go.
+        policy: What may be uploaded.
+        owner: Returns the id of the request's user, or ``None`` where nobody is logged in; those get 401. One user's
+            token is refused for another.
+        confirmed: Called with each confirmed object; what it returns, if anything, is the response instead.
+        name: The blueprint's name.
+
+    Example:
+        >>> from flask import Flask
+        >>> from resilient.storage.objects import Bucket, UploadPolicy
+        >>> from resilient.testing.s3 import FakeS3
+        >>> photos = Bucket("photos", client=FakeS3(buckets=["photos"]), secrets=["32 random bytes"])
+        >>> policy = UploadPolicy(prefix="users/{owner}/", max_bytes=1000, content_types=["image/jpeg"])
+        >>> app = Flask("shop")
+        >>> app.register_blueprint(uploads_blueprint(photos, policy, owner=lambda: "alice"))
+        >>> app.test_client().post("/uploads", json={"filename": "a.jpg"}).status_code
+        201
+    """
+    if not callable(owner):
+        raise ConfigurationError("owner= is a function that returns the id of the request's user, or None")
+    blueprint = Blueprint(name, __name__)
+
+    @blueprint.post("/uploads")
+    def begin() -> Reply:
+        user, body = _user(owner), _body()
+        kind = _text(body, "content_type") if "content_type" in body else None
+        ticket = bucket.presign_post(policy, owner=user, filename=_text(body, "filename"), content_type=kind)
+        answer = {"url": ticket.url, "fields": dict(ticket.fields), "token": ticket.token}
+        return jsonify(**answer, expires_at=ticket.expires_at, key=ticket.key), 201
+
+    @blueprint.post("/uploads/confirm")
+    def confirm() -> Any:
+        user, body = _user(owner), _body()
+        stored = bucket.confirm(_text(body, "token"), owner=user)
+        said = confirmed(stored) if confirmed is not None else None
+        if said is not None:
+            return said
+        found = {"key": stored.key, "size": stored.size, "content_type": stored.content_type, "etag": stored.etag}
+        return jsonify(**found), 200
+
+    for kind in (InvalidInput, NotFound, Refused, Conflict):
+        blueprint.register_error_handler(kind, _refuse)
+    return blueprint
+
+
+def _user(owner: _Owner) -> str:
+    user = owner()
+    if user is None:
+        abort(401)
+    return user
+
+
+def _body() -> dict[str, Any]:
+    body = request.get_json()  # other content types: 415 or, with Flask below 2.1, 400
+    if not isinstance(body, dict):
+        raise InvalidInput("the body is a JSON object")
+    return body
+
+
+def _text(body: dict[str, Any], field: str) -> str:
+    value = body.get(field)
+    if not isinstance(value, str):
+        raise InvalidInput(f"{field} is missing or no text")
+    return value
+
+
+def _refuse(error: Exception) -> Reply:
+    found = http_error(error)
+    if found is None:
+        raise error
+    return jsonify(error=found.word), found.status

@@ -1,0 +1,180 @@
+"""Mounts for any WSGI server and framework."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from resilient import policy
+from resilient.causality import Scope, Token
+from resilient.errors import DeadlineExceeded
+from resilient.health import Health
+from resilient.health.answer import PATHS, TEXT, Answer, answer, may_see, no_such_path, wants_json, wrong_method
+from resilient.web._token import OpensScope, news, opener, read
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+else:
+    StartResponse = WSGIApplication = WSGIEnvironment = Any
+
+__all__ = ["Middleware", "health"]
+
+Authorize: TypeAlias = Callable[[Mapping[str, Any]], object]
+
+
+# --------------------------------------------------------------------------------------------------------- health
+
+
+def health(health: Health, *, authorize: Authorize | None = None) -> WSGIApplication:
+    r"""The health routes as an application of their own: ``/livez``, ``/readyz``, ``/startupz`` and ``/health``.
+
+    Args:
+        health: What to report.
+        authorize: Says of a request's environ whether details may be seen, by returning True; asked where the `Health`
+            was made with ``details="authorized"``.
+
+    Example:
+        >>> started = []
+        >>> application = health(Health())
+        >>> application({"PATH_INFO": "/readyz", "REQUEST_METHOD": "GET"}, lambda *args: started.append(args))
+        [b'pass\n']
+        >>> started[0][0]
+        '200 OK'
+    """
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return _respond(probe(health, environ, authorize) or no_such_path(), environ, start_response)
+
+    return application
+
+
+def probe(health: Health, environ: Mapping[str, Any], authorize: Authorize | None) -> Answer | None:
+    """The answer to a request that asks for health; ``None`` for every other one."""
+    path = environ.get("PATH_INFO") or "/health"
+    view = PATHS.get(path)
+    if view is None:
+        return None
+    if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+        return wrong_method()
+    details = may_see(health.details, lambda: authorize is not None and authorize(environ))
+    return answer(health.report(view), as_json=wants_json(path, environ.get("HTTP_ACCEPT", "")), details=details)
+
+
+def _respond(given: Answer, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    start_response(given.line, given.headers)
+    return [b""] if environ["REQUEST_METHOD"] == "HEAD" else [given.body]
+
+
+# ----------------------------------------------------------------------------------------------------- middleware
+
+
+class Middleware:
+    """Opens the scope of each request, so that a user reads what they wrote, and may bound it by a deadline.
+
+    The token comes from the cookie ``resilient_token`` and the header ``Resilient-Token``, and goes back the same ways
+    when the request learned something. What it learns after its response has begun (in a streamed body) is not told.
+
+    Args:
+        app: The application.
+        replicas: The replica set whose scope is opened; without one, the scope of all.
+        deadline: Seconds that the calls of one request may take together. A request that ends by it is answered with
+            504, if its response has not begun.
+
+    Example:
+        >>> from wsgiref.simple_server import demo_app
+        >>> application = Middleware(demo_app, deadline=5.0)
+    """
+
+    def __init__(self, app: WSGIApplication, replicas: OpensScope | None = None, deadline: float | None = None) -> None:
+        self.app = app
+        self._open = opener(replicas)
+        self._deadline = deadline
+        if deadline is not None:
+            policy.deadline(deadline)  # a wrong number is found here, not in the first request
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        request = _Request(read(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_RESILIENT_TOKEN", "")))
+        return request.context.run(self._serve, request, environ, start_response)
+
+    def _serve(self, request: _Request, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        scope = request.stack.enter_context(self._open(request.token))
+        if self._deadline is not None:
+            request.stack.enter_context(policy.deadline(self._deadline))
+        start = _Start(start_response, scope, request.token, secure=environ.get("wsgi.url_scheme") == "https")
+        try:
+            body = self.app(environ, start)
+        except DeadlineExceeded:
+            request.stack.close()
+            if self._deadline is None or start.begun:
+                raise
+            return _respond(Answer(504, TEXT, b"deadline exceeded\n"), environ, start_response)
+        except BaseException:
+            request.stack.close()
+            raise
+        if isinstance(body, list | tuple) or _is_file(body, environ):
+            request.stack.close()  # nothing of the application runs any more
+            return body
+        return _Body(body, request)
+
+
+class _Request:
+    """What belongs to one request: a context of its own, which its body is made in too, whatever thread makes it."""
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+        self.context = contextvars.copy_context()
+        self.stack = contextlib.ExitStack()
+
+
+class _Start:
+    """The server's ``start_response`` with the token added at the last moment."""
+
+    def __init__(self, start_response: StartResponse, scope: Scope, brought: Token, *, secure: bool) -> None:
+        self._start_response = start_response
+        self._scope = scope
+        self._brought = brought
+        self._secure = secure
+        self.begun = False
+
+    def __call__(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+        self.begun = True
+        told = news(self._scope, self._brought, secure=self._secure)
+        return self._start_response(status, [*headers, *told], *exc_info)
+
+
+class _Body:
+    """A body that is still to be made: each piece inside the request's context."""
+
+    def __init__(self, body: Iterable[bytes], request: _Request) -> None:
+        self._body = body
+        self._request = request
+        self._pieces: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._pieces is None:
+            self._pieces = self._request.context.run(iter, self._body)
+        return self._request.context.run(next, self._pieces)
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                self._request.context.run(close)
+        finally:
+            self._request.context.run(self._request.stack.close)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(RuntimeError):  # collected inside its own context, which then ends by itself
+            self._request.context.run(self._request.stack.close)  # for a server that forgot to close it
+
+
+def _is_file(body: object, environ: Mapping[str, Any]) -> bool:
+    """Whether the server sends this body by itself, perhaps faster than piece by piece."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
