@@ -1,0 +1,99 @@
+# One word a job; `make help` lists them. Everything is set up in .venv; nothing is installed outside this folder.
+
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3 python; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$each"; break; }; done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest
+# pip gives up quickly where there is no network, so that the line that says so comes soon.
+PIP := $(RUN) -m pip --disable-pip-version-check --retries 1 --timeout 30
+# What fault tests repeat, as a share of their full size; `make soak` runs them at 1.
+export RESILIENT_SCALE ?= 0.02
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types units docs doc-tests wheel lowest soak suites mutants bench generate clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+# ---------------------------------------------------------------------------------------------------- environments
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "resilient needs Python 3.11 or later, and none was found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "resilient needs Python 3.11 or later, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 || echo missing); name another: make PYTHON=/path/to/python3.11"; exit 2; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 2; }
+
+$(VENV)/.pip: | $(VENV)/bin/python
+	@$(PIP) install -q --upgrade 'pip>=25.1' || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.pip
+	@echo "setting up $(VENV) (once)"
+	@$(PIP) install -q -e '.[all]' --group demo || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.pip
+	@echo "setting up $(VENV) for development (once)"
+	@$(PIP) install -q -e '.[all]' --group dev || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@touch $@ $(VENV)/.demo
+
+# ------------------------------------------------------------------------------------------------------- for users
+
+demo: $(VENV)/.demo ## the tour: an application that keeps answering while its parts fail; SERVE=1 leaves it running, PORT=n chooses its port
+	@$(RUN) -m examples.imagery.tour $(ARGS)
+
+test: $(VENV)/.dev ## the whole suite, with whatever servers this machine has
+	@$(PYTEST) -n 2 --dist loadscope $(ARGS)
+
+# -------------------------------------------------------------------------------------------------- for developers
+
+check: lint types test doc-tests docs wheel lowest ## all that CI runs
+
+lint: $(VENV)/.dev ## ruff, floors, generated files, test docstrings, promises
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports
+	@$(RUN) tools/unasync.py --check
+	@$(RUN) tools/house.py
+
+types: $(VENV)/.dev ## mypy --strict and pyright
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/pyright
+
+units: $(VENV)/.dev ## the unit tests alone
+	@$(PYTEST) tests/unit -n 2 $(ARGS)
+
+doc-tests: $(VENV)/.dev ## every code block of README and docs, every example of a docstring
+	@$(PYTEST) tests/docs $(ARGS)
+	@$(PYTEST) --doctest-modules resilient -q
+
+docs: $(VENV)/.dev ## the site, into site/; warnings are errors
+	@$(RUN) tools/promises.py
+	@$(VENV)/bin/mkdocs build --strict --quiet
+
+wheel: $(VENV)/.dev ## build the wheel, install it in a clean environment and try it there
+	@$(RUN) tools/try_wheel.py
+
+lowest: $(VENV)/.dev ## the unit tests against the lowest supported version of each dependency
+	@$(RUN) tools/lowest.py
+
+generate: $(VENV)/.dev ## write the generated sync files anew
+	@$(RUN) tools/unasync.py
+
+# ------------------------------------------------------------- full size; their output is kept under docs/evidence/
+
+soak: $(VENV)/.dev ## the fault tests at full size
+	@$(RUN) tools/evidence.py soak RESILIENT_SCALE=1 -- $(PYTEST) tests/servers tests/unit -q --timeout 1800
+
+suites: $(VENV)/.dev ## other projects' test suites against our classes
+	@$(RUN) tools/evidence.py suites -- $(PYTEST) tests/suites -q -rA --timeout 3600
+
+mutants: $(VENV)/.dev ## mutation testing of the pure cores
+	@$(RUN) tools/evidence.py mutants -- $(RUN) tools/mutants.py
+
+bench: $(VENV)/.dev ## ratios to peers, measured in one run
+	@$(PIP) install -q --group bench
+	@for each in benchmarks/[a-z]*.py; do $(RUN) tools/evidence.py "bench-$$(basename $$each .py)" -- $(RUN) $$each || exit 1; done
+
+clean: ## remove the environment and everything that was built
+	@rm -rf $(VENV) .venv-* site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache mutants
