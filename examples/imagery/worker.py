@@ -1,0 +1,145 @@
+"""What happens behind the queues: pictures are made sepia, and what happened is written to the timelines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from examples.imagery import careless
+from examples.imagery.images import Happened, Images, Job, result_key
+from examples.imagery.model import Charge, Image, TimelineEvent
+from examples.imagery.sepia import sepia
+from examples.imagery.services import Services
+from examples.imagery.settings import Settings
+from examples.imagery.transitions import PROCESS, take
+from resilient.clock import SYSTEM
+from resilient.errors import InvalidInput, NotFound, Unavailable
+from resilient.queue import Consumer, Redeliver, Reject, SqlStore
+from resilient.runtime import start_thread
+
+__all__ = ["Worker", "main"]
+
+_log = logging.getLogger("imagery.worker")
+
+
+class Worker:
+    """The handlers, and the consumers that call them.
+
+    Args:
+        services: The outside world.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._images = Images(services)
+
+    # ------------------------------------------------------------------------------------------------------ handlers
+
+    def process(self, job: Job, session: Session) -> None:
+        """Make one upload sepia.
+
+        The result's key is the same at each attempt, so that a crash leaves nothing behind. The transition, the charge
+        and the announcement are committed together with the record that this message was handled.
+        """
+        _log.info("begin %s", job.image_id)
+        try:
+            self._process(job, session)
+        finally:
+            _log.info("end %s", job.image_id)
+
+    def _process(self, job: Job, session: Session) -> None:
+        key = result_key(job)
+        try:
+            source = self._services.bucket.get(job.source_key)
+        except NotFound:
+            source = b""  # replaced by a later upload, and removed by an earlier attempt at this message
+        if source:
+            self._services.bucket.put(key, self._sepia(source), content_type="image/jpeg")
+        if take(session, PROCESS, job.image_id, Image.source_key == job.source_key, result_key=key):
+            session.add(Charge(image_id=job.image_id, owner=job.owner))
+            self._images.announce(session, job.image_id, job.owner, "processed")
+            event.listen(session, "after_commit", lambda _: self._images.changed(job.image_id), once=True)
+        else:  # a later upload replaced this one: it leaves nothing behind
+            self._services.bucket.delete(key)
+            self._services.bucket.delete(job.source_key)
+
+    def _sepia(self, source: bytes) -> bytes:
+        began = SYSTEM.monotonic()
+        try:
+            brown = sepia(source)
+        except InvalidInput as error:
+            raise Reject(error.message) from error
+        SYSTEM.sleep(max(0.0, self._services.settings.work_seconds - (SYSTEM.monotonic() - began)))
+        return brown
+
+    def remember(self, happened: Happened, session: Session) -> None:
+        """Write one row to the timeline of its owner, on the owner's shard."""
+        session.add(TimelineEvent(image_id=happened.image_id, what=happened.what, owner=happened.owner, at=happened.at))
+
+    # ----------------------------------------------------------------------------------------------------- consumers
+
+    def jobs(self) -> Consumer:
+        """Takes pictures from their queue; the record of work stands in the main database."""
+        services, settings = self._services, self._services.settings
+        if settings.sabotage == "no-ledger":
+            return Consumer(
+                services.jobs, self.process, session=services.session, concurrency=2, visibility=settings.visibility
+            )
+        return Consumer(
+            services.jobs,
+            self.process,
+            idempotency=SqlStore(services.session),
+            concurrency=settings.concurrency,
+            visibility=settings.visibility,
+        )
+
+    def events(self) -> Consumer:
+        """Takes what happened from its queue; the record of work stands on the shard of the timeline."""
+        services = self._services
+        store = SqlStore(route=self._on_shard)
+        return Consumer(
+            services.events, self.remember, idempotency=store, concurrency=2, visibility=services.settings.visibility
+        )
+
+    def _on_shard(self, happened: Happened) -> Session:
+        """A session on the owner's shard. A dead shard puts off its own messages, and none of the others."""
+        session = self._services.shards.session(key=happened.owner)
+        try:
+            session.connection()
+        except Unavailable as error:
+            session.close()
+            raise Redeliver("the shard does not answer", after=1) from error
+        return session
+
+    def run(self) -> None:
+        """Work until SIGTERM: pictures here, timelines and the outbox on threads of their own."""
+        services = self._services
+        events = self.events()
+        with services.db.primary():  # what is not sent yet is asked where it was written
+            services.outbox.start(services.session, interval=0.25)
+        timelines = start_thread(events.run, name="imagery-timelines")
+        if services.settings.sabotage == "delete-before-work":
+            careless.run(services.jobs, self.process, services.session)
+        else:
+            self.jobs().run()
+        events.stop()
+        services.outbox.stop()
+        timelines.join(5.0)
+
+
+def main() -> int:
+    """Run one worker process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    services = Services.connect(Settings.from_environment())
+    try:
+        Worker(services).run()
+    finally:
+        services.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
