@@ -37,8 +37,9 @@ def tracked() -> list[Path]:
 def tests_without_docstring(path: Path) -> Iterator[str]:
     """Test functions that do not say what they check."""
     for node in ast.walk(ast.parse(path.read_text())):
-        is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-        if is_test and not ast.get_docstring(node):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if node.name.startswith("test_") and not ast.get_docstring(node):
             yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has no docstring that states the behaviour"
 
 

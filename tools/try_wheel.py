@@ -1,4 +1,4 @@
-"""Build the wheel, install it in a clean environment and try it there: what users get, not what lies in the checkout."""
+"""Build the wheel, install it in a clean environment and try it there: that is what users get."""
 
 from __future__ import annotations
 
