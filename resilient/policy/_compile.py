@@ -26,7 +26,7 @@ __all__ = ["Timer", "build"]
 class Timer:
     """Cancels the current task at a moment, and tells its own cancellation from another's."""
 
-    __slots__ = ("_cancelling", "_handle", "_limit", "_task", "fired")
+    __slots__ = ("_cancelling", "_handle", "_limit", "_task", "fired", "taken")
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
@@ -35,6 +35,7 @@ class Timer:
         self._cancelling = task.cancelling()
         self._limit = seconds
         self.fired = False
+        self.taken = False  # whether the cancellation was taken back
         self._handle = asyncio.get_running_loop().call_later(max(0.0, seconds), self._fire)
 
     def _fire(self) -> None:
@@ -42,11 +43,14 @@ class Timer:
         self._task.cancel()
 
     def stop(self) -> None:
-        """Cancel nothing from now on."""
+        """Cancel nothing from now on; a cancellation that the call swallowed is taken back."""
         self._handle.cancel()
+        if self.fired and not self.taken:
+            self._task.uncancel()
 
     def ours(self) -> bool:
         """Whether the cancellation that arrived is this timer's alone; takes it back if it fired."""
+        self.taken = self.fired
         return self.fired and self._task.uncancel() <= self._cancelling
 
     def error(self, name: str) -> DeadlineExceeded:

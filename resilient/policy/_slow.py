@@ -314,10 +314,20 @@ class Slow:
             run.wait = max(run.wait, hint)
         if left is not None and run.wait >= left:
             return "deadline"
+        if not self._breaker_lets_through(now + run.wait):
+            return "breaker"
         budget = self.state.budget
         if budget is not None and not budget.take(now, self.state.calls()):
             return "budget"
         return None
+
+    def _breaker_lets_through(self, moment: float) -> bool:
+        """Whether the breaker, which this very failure may have opened, would let an attempt through at a moment."""
+        breaker = self.state.breaker
+        if breaker is None or breaker.state in {"closed", "half_open"}:
+            return True
+        wait = breaker.retry_after(moment)
+        return wait is not None and wait <= 0
 
     def _suppressed(self, reason: str) -> None:
         if reason != "attempts":

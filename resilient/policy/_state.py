@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,21 @@ def find(policies: tuple[Policy, ...], kind: type[Any]) -> Any:
         if isinstance(policy, kind):
             return policy
     return None
+
+
+class _Forks:
+    """All living states, so that a fork finds their locks at the price of one entry in a set each."""
+
+    def __init__(self) -> None:
+        self._states: weakref.WeakSet[State] = weakref.WeakSet()
+        after_fork(self._forget)
+
+    def add(self, state: State) -> None:
+        self._states.add(state)
+
+    def _forget(self) -> None:
+        for state in tuple(self._states):
+            state.forget_locks()
 
 
 class State:
@@ -78,9 +94,10 @@ class State:
         hedge: Hedge | None = find(policies, Hedge)
         self.latencies = None if hedge is None or hedge.delay is not None else Latencies(hedge.min_samples)
         self.pool = None if hedge is None else WorkerPool(f"hedge-{name}", hedge.threads, backlog=hedge.threads)
-        after_fork(self._after_fork)
+        _forks.add(self)
 
-    def _after_fork(self) -> None:
+    def forget_locks(self) -> None:
+        """Make new locks in a forked child."""
         self.lock = threading.Lock()
         cores = (self.breaker, self.bulkhead, self.budget, *(self.limits or {}).values())
         for core in cores:
@@ -108,3 +125,6 @@ class State:
     def calls(self) -> int:
         """How many calls reached the dependency and ended, however often each was tried."""
         return self.successes() + self.counts.get("failed", 0)
+
+
+_forks = _Forks()

@@ -91,27 +91,39 @@ class Template:
     # ------------------------------------------------------------------------------------- names, each looked up once
 
     def bind(self) -> None:
-        """Bind the parts that this shape uses."""
-        self.write("get_deadline = current.get", "check = slow.check", "failed = slow.failed", "name = state.name")
-        self.write("monotonic = clock.monotonic", "misused = slow.misused", "not_async = slow.not_async")
-        if "deadline" in self.shape.steps:
-            self.write("set_deadline = current.set", "reset_deadline = current.reset", "within = slow.within")
-            self.write(*(f"limit_{at} = limits[{at}]" for at in range(self.shape.steps.count("deadline"))))
-        if self.retry:
-            self.write(f"sleep = clock.{self.a}sleep", "recovered = slow.recovered")
-        if "fallback" in self.outer:
-            self.write("answers = slow.answers", f"fall_back = slow.{self.a}fall_back")
-        if self.breaker:
-            self.write("breaker = state.breaker", "enter = slow.enter", "measured = slow.measured")
-            self.write("released = breaker.released")
-        else:
-            self.write("ok = state.ok")
-        if self.bulkhead:
-            self.write("bulkhead = state.bulkhead", "take = bulkhead.take", "give = bulkhead.give")
-            self.write("wake = bulkhead.wake", "waiters = bulkhead.waiters", f"crowd = slow.{self.a}crowd")
-        for step in self.shape.steps:
-            if step.startswith("limit"):
-                self.write(f"{step} = policies[{step[5:]}]", f"take_turn = slow.{self.a}limit")
+        """Bind the parts that this shape uses, and no others: each costs memory in each pipeline."""
+        steps, shape = self.shape.steps, self.shape
+        names = {
+            "get_deadline = current.get": True,
+            "failed = slow.failed": True,
+            "monotonic = clock.monotonic": self.timed or "deadline" in steps,
+            "check = slow.check": "deadline" not in self.outer,
+            "not_async = slow.not_async": shape.is_async,
+            "name = state.name": self.timer and "deadline" in steps,
+            "misused = slow.misused": not shape.is_async and not shape.bound,
+            "set_deadline = current.set": "deadline" in steps,
+            "reset_deadline = current.reset": "deadline" in steps,
+            "within = slow.within": "deadline" in steps,
+            f"sleep = clock.{self.a}sleep": self.retry,
+            "recovered = slow.recovered": self.retry,
+            "answers = slow.answers": "fallback" in steps,
+            f"fall_back = slow.{self.a}fall_back": "fallback" in steps,
+            "breaker = state.breaker": self.breaker,
+            "enter = slow.enter": self.breaker,
+            "measured = slow.measured": self.slow,
+            "released = breaker.released": self.breaker and len(self.inner) > 1,
+            "ok = state.ok": not self.breaker,
+            "bulkhead = state.bulkhead": self.bulkhead,
+            "take = bulkhead.take": self.bulkhead,
+            "give = bulkhead.give": self.bulkhead,
+            "wake = bulkhead.wake": self.bulkhead,
+            "waiters = bulkhead.waiters": self.bulkhead,
+            f"crowd = slow.{self.a}crowd": self.bulkhead,
+            f"take_turn = slow.{self.a}limit": any(step.startswith("limit") for step in steps),
+        }
+        self.write(*(line for line, used in names.items() if used))
+        self.write(*(f"limit_{at} = limits[{at}]" for at in range(steps.count("deadline"))))
+        self.write(*(f"{step} = policies[{step[5:]}]" for step in steps if step.startswith("limit")))
 
     # -------------------------------------------------------------------------------------------------- round the call
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["length", "switch"]
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-_on = True
+__all__ = ["length", "off"]
+
+_lock = threading.Lock()
+_blocks = 0  # how many blocks want no waiting; blocks of several threads may overlap in any way
 
 
-def switch(on: bool) -> bool:  # noqa: FBT001 - a switch
-    """Turn waiting on or off for the whole process. Returns how it was."""
-    global _on
-    before, _on = _on, on
-    return before
+@contextmanager
+def off() -> Iterator[None]:
+    """Turn waiting off for the whole process, until the last such block ends."""
+    global _blocks
+    with _lock:
+        _blocks += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks -= 1
 
 
 def length(seconds: float) -> float:
     """The wait as it will be: itself, or nothing while waiting is turned off."""
-    return seconds if _on else 0.0
+    return 0.0 if _blocks else seconds

@@ -9,7 +9,7 @@ from typing import Self
 
 from resilient.errors import ConfigurationError
 from resilient.policy._breaker import Generation
-from resilient.policy._deadline import current, moment
+from resilient.policy._deadline import current, moment, nearest
 from resilient.policy._retry import Run
 from resilient.policy._slow import Slow
 from resilient.policy.policies import Breaker, Bulkhead, Deadline, Policy, RateLimit, Retry
@@ -35,7 +35,7 @@ class Attempt:
         self._token: Token[float | None] | None = None
 
     def _bind(self) -> None:
-        expires = self._attempts.expires_of(self._attempts.slow.state.clock.monotonic())
+        expires = self._attempts.expires()
         if expires is not None:
             self._token = current.set(expires)
         else:
@@ -165,14 +165,15 @@ class Attempts:
         self._total = next((policy.seconds for policy in policies[:at] if isinstance(policy, Deadline)), None)
         self._each = next((policy.seconds for policy in policies[at:] if isinstance(policy, Deadline)), None)
 
-    def expires_of(self, now: float) -> float | None:
-        """The moment that binds an attempt which starts now."""
+    def expires(self) -> float | None:
+        """The moment that binds an attempt which starts now; `None` where none of ours does."""
         clock, slow = self.slow.state.clock, self.slow
         expires = self._expires
         if expires is None and self._total is not None:
             expires = self._expires = slow.within(moment(self._total, clock))
         if self._each is not None:
-            expires = slow.within(moment(self._each, clock)) if expires is None else min(expires, now + self._each)
+            each = moment(self._each, clock)
+            expires = slow.within(each) if expires is None else nearest(expires, each)
         return expires
 
     def _next(self) -> Attempt | None:

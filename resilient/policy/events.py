@@ -92,8 +92,8 @@ class RetrySuppressed(Event):
 
     Args:
         pipeline: The name of the pipeline.
-        reason: ``attempts``, ``budget``, ``deadline``, ``not_idempotent``, ``retried_below``, ``retry_after`` or
-            ``stop``.
+        reason: ``attempts``, ``breaker``, ``budget``, ``deadline``, ``not_idempotent``,
+            ``retried_below``, ``retry_after`` or ``stop``.
     """
 
     metric: ClassVar[Metric | None] = Metric(

@@ -181,7 +181,6 @@ class Pipeline(Calls):
         state = State(name, policies, clock) if _state is None else _state
         self.__dict__["_slow"] = Slow(state, policies, judge, idempotent=False)
         self.__dict__["_classify"] = given
-        self.__dict__["_derived"] = {}
 
     def __setattr__(self, name: str, value: object) -> None:
         raise ConfigurationError(f"a pipeline is immutable: {name} cannot be set", advice="use with_options(...)")
@@ -223,7 +222,7 @@ class Pipeline(Calls):
             doc: Deadline(0.5) > Retry(attempts=1)
         """
         key = (attempts, deadline)
-        derived: dict[tuple[int | None, float | None], Pipeline] = self.__dict__["_derived"]
+        derived: dict[tuple[int | None, float | None], Pipeline] = self.__dict__.setdefault("_derived", {})
         if key not in derived:
             if len(derived) >= 64:  # computed options: keep no more than a few
                 derived.clear()

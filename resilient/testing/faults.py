@@ -220,8 +220,5 @@ def no_waiting() -> Iterator[None]:
         ...     except ConnectionRefusedError: print("five tries, no time")
         five tries, no time
     """
-    before = _waits.switch(False)
-    try:
+    with _waits.off():
         yield
-    finally:
-        _waits.switch(before)
