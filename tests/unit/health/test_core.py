@@ -1,0 +1,100 @@
+"""The pure core: what statuses add up to, and what cannot get into a report."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.errors import DeadlineExceeded, InvalidInput, Unavailable
+from resilient.health import Result, Status
+from resilient.health._core import effect, http_status, reason_of, settle, worst
+from resilient.policy import Failure, Verdict
+
+STATUSES = st.sampled_from(list(Status))
+
+
+def test_statuses_are_ordered_by_severity():
+    """pass < warn < unknown < fail, in every comparison."""
+    assert sorted([Status.FAIL, Status.WARN, Status.PASS, Status.UNKNOWN]) == [
+        Status.PASS,
+        Status.WARN,
+        Status.UNKNOWN,
+        Status.FAIL,
+    ]
+    for low, high in itertools.combinations(Status, 2):
+        assert low < high
+        assert low <= high
+        assert high > low
+        assert high >= low
+        assert not high < low
+        assert not low >= high
+
+
+@given(STATUSES, st.booleans(), st.sampled_from(["local", "shared"]), st.sampled_from(["warn", "fail"]))
+def test_only_a_critical_fault_of_this_instance_or_under_fail_takes_it_out(status, critical, scope, shared):
+    """503 needs a critical check that is worse than warn, and a local scope or shared="fail"."""
+    told = effect(status, critical=critical, scope=scope, shared=shared)
+    out = status > Status.WARN and critical and (scope == "local" or shared == "fail")
+    assert (http_status(told) == 503) is out
+    assert told == (status if out or status <= Status.WARN else Status.WARN)
+
+
+@given(st.lists(STATUSES))
+def test_a_report_is_as_bad_as_its_worst_check(statuses):
+    """The severest status decides; no check at all passes."""
+    assert worst(statuses) is max(statuses, default=Status.PASS)
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, "pass"), (True, "pass"), (False, "fail")])
+def test_plain_returns_are_understood(returned, status):
+    """Nothing and True pass, False fails."""
+    assert settle(returned).status.value == status
+
+
+@pytest.mark.parametrize("returned", [0, 1, "fine", object(), []])
+def test_any_other_return_is_an_error(returned):
+    """A truthy or falsy value is no answer: a forgotten comparison must not pass."""
+    with pytest.raises(InvalidInput):
+        settle(returned)
+
+
+@given(st.text() | st.text("ab1_-", max_size=42) | st.sampled_from(["timeout\n", "a" * 40, "a" * 41]))
+def test_a_reason_is_one_word(text):
+    """What is shown as a reason is one short word of harmless letters; all other text is refused."""
+    harmless = set("abcdefghijklmnopqrstuvwxyz0123456789_-")
+    if set(text) <= harmless and text[:1].isalpha() and len(text) <= 40:
+        assert Result.fail(text).reason == text
+    else:
+        with pytest.raises(InvalidInput):
+            Result.fail(text)
+
+
+@pytest.mark.parametrize("values", [{"depth": "12"}, {"a host": 1}, {"ok": True}, {"x": None}])
+def test_measurements_are_numbers_with_harmless_names(values):
+    """A measurement cannot carry text."""
+    with pytest.raises(InvalidInput):
+        Result(values=values)
+
+
+def test_an_error_is_shown_by_its_class_only():
+    """The word comes from the check's own table, else from the default one, else it is 'error'."""
+
+    def table(error: BaseException) -> Verdict | None:
+        return Verdict(Failure.READ_ONLY) if isinstance(error, KeyError) else None
+
+    assert reason_of(KeyError("secret"), table) == "read_only"
+    assert reason_of(DeadlineExceeded("secret"), table) == "timeout"
+    assert reason_of(Unavailable("secret")) == "unavailable"
+    assert reason_of(RuntimeError("secret")) == "error"
+
+
+def test_a_classifier_that_breaks_does_not_break_the_check():
+    """An error that cannot be looked at is still only an error."""
+
+    def broken(error: BaseException) -> Verdict | None:
+        raise ZeroDivisionError
+
+    assert reason_of(KeyError(), broken) == "error"

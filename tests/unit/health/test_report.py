@@ -1,0 +1,188 @@
+"""What leaves the process, and what never does."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resilient.health import Health, Result
+from resilient.health.answer import PATHS, answer, may_see, wants_json
+from resilient.health.lines import exit_code, lines
+from resilient.testing.clock import FakeClock
+
+SECRET = st.text(st.characters(min_codepoint=0x3B1, max_codepoint=0x3C9), min_size=4, max_size=30)  # Greek: ours is not
+
+
+class Weird(Exception):
+    """An exception whose every face holds the secret, and may itself break."""
+
+    def __init__(self, secret: str, breaks: bool) -> None:
+        super().__init__(secret, f"Access denied for user '{secret}'@'10.0.0.7'")
+        self.secret, self.breaks = secret, breaks
+        self.reason = self.status = self.output = secret
+
+    def __str__(self) -> str:
+        if self.breaks:
+            raise ValueError(self.secret)
+        return f"mysql://{self.secret}:{self.secret}@db\nSELECT '{self.secret}'"
+
+    __repr__ = __str__
+
+
+def raising(error: object):
+    def check() -> object:
+        if isinstance(error, BaseException):
+            raise error
+        return error
+
+    return check
+
+
+@settings(max_examples=300, deadline=None)
+@given(SECRET, st.booleans(), st.sampled_from(["raise", "cause", "reason", "value", "return", "builtin"]))
+def test_nothing_of_an_exception_ever_leaves(secret, breaks, way):
+    """Whatever a check raises or returns, no form of the report holds a piece of it, with details or without."""
+    error: object = Weird(secret, breaks)
+    if way == "cause":
+        try:
+            raise OSError(secret) from Weird(secret, breaks)
+        except OSError as caught:
+            error = caught
+    elif way == "builtin":
+        error = ConnectionRefusedError(111, secret)
+    elif way == "return":
+        error = secret
+
+    def check() -> object:
+        if way == "reason":
+            return Result.fail(secret)
+        if way == "value":
+            return Result.ok(**{secret: 1.0})
+        return raising(error)()
+
+    health = Health(clock=FakeClock())
+    health.add("db", check)
+    report = health.ready()
+    shown = [report.to_json(), report.to_json(details=True), report.word, *lines(report)]
+    for as_json in (True, False):
+        given_ = answer(report, as_json=as_json, details=True)
+        shown += [given_.body.decode(), str(given_.headers)]
+    assert report.http_status == 503
+    assert not any(secret in each for each in shown)
+    assert report.checks["db"].reason in {"error", "unavailable", "invalid", "transient"}
+
+
+def test_the_text_of_an_exception_is_in_the_log(caplog):
+    """There it is, on one line, where the operators look."""
+    health = Health()
+    health.add("db", raising(OSError("10.0.0.7\nsaid no")))
+    with caplog.at_level(logging.INFO, "resilient.health"):
+        health.ready()
+        health.ready()
+    (record,) = caplog.records
+    assert "10.0.0.7 said no" in record.getMessage()
+    assert record.levelno == logging.WARNING
+
+
+def test_the_public_body_is_the_status_alone_and_always_the_same():
+    """Without details nothing changes from probe to probe while the status does not."""
+    clock = FakeClock()
+    health = Health(clock=clock)
+    health.add("db", lambda: Result.ok(depth=clock.monotonic()), ttl=0)
+    first = health.ready().to_json()
+    clock.advance(5)
+    assert health.ready().to_json() == first == '{"status":"pass"}'
+
+
+def test_the_details_follow_the_draft():
+    """application/health+json, draft 06: status, and for each measurement a list of objects."""
+    clock = FakeClock(wall=1_750_000_000.25)
+    health = Health(clock=clock)
+    health.add("jobs", lambda: Result.warn("deep", depth=1200))
+    body = json.loads(health.ready().to_json(details=True))
+    assert body == {
+        "status": "warn",
+        "checks": {
+            "jobs:responseTime": [
+                {
+                    "componentType": "component",
+                    "status": "warn",
+                    "observedValue": 0.0,
+                    "observedUnit": "ms",
+                    "time": "2025-06-15T15:06:40.250+00:00",
+                    "output": "deep",
+                }
+            ],
+            "jobs:depth": [{"componentType": "component", "observedValue": 1200, "status": "warn"}],
+        },
+    }
+
+
+def test_a_check_that_has_not_ended_has_no_time():
+    """An outcome that never was is not dated."""
+    clock = FakeClock()
+    health = Health(clock=clock)
+    health.add("slow", lambda: clock.advance(0.6))
+    body = json.loads(health.ready().to_json(details=True))
+    assert "time" not in body["checks"]["slow:responseTime"][0]
+
+
+def test_reports_are_immutable():
+    """A report may be handed around."""
+    report = Health().ready()
+    with pytest.raises(TypeError):
+        report.checks["x"] = None  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        report.status = None  # type: ignore[misc,assignment]
+
+
+@pytest.mark.parametrize("path", list(PATHS))
+def test_no_answer_may_be_kept(path):
+    """Every response says no-store and how long it is."""
+    given_ = answer(Health().ready(), as_json=wants_json(path, "*/*"), details=False)
+    assert dict(given_.headers)["Cache-Control"] == "no-store"
+    assert dict(given_.headers)["Content-Length"] == str(len(given_.body))
+    assert given_.content_type.startswith("application/health+json" if path == "/health" else "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("details", "said", "seen"),
+    [
+        ("never", True, False),
+        ("always", False, True),
+        ("authorized", True, True),
+        ("authorized", False, False),
+        ("authorized", None, False),
+        ("authorized", "yes", False),
+        ("authorized", 1, False),
+    ],
+)
+def test_details_are_seen_by_whom_the_policy_names(details, said, seen):
+    """Only True opens the door, and only where the policy asks at all."""
+    assert may_see(details, lambda: said) is seen
+
+
+def test_a_door_that_breaks_stays_shut():
+    """An authoriser that raises has said no."""
+    assert may_see("authorized", raising(KeyError("user"))) is False
+
+
+def test_people_see_a_line_for_each_check():
+    """The answer first, then name, status, time, reason and measurements."""
+    health = Health(clock=FakeClock())
+    health.add("db", lambda: True)
+    health.add("jobs", lambda: Result.warn("deep", depth=12))
+    report = health.ready()
+    assert lines(report) == [
+        "ready: warn",
+        "  db    pass        0.0 ms",
+        "  jobs  warn        0.0 ms  deep  depth=12",
+    ]
+    assert exit_code(report) == 0
+    health.drain()
+    assert lines(health.ready()) == ["ready: fail (draining)"]
+    assert exit_code(health.ready()) == 1
