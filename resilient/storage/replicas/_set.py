@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -359,7 +359,7 @@ class ReplicaSet:
         """Probe one server and take what it says into account."""
         before = self._clock.wall()
         try:
-            answer = node.ask()
+            answer = Context().run(node.ask)  # a caller's deadline says nothing about the server
         except Exception:  # noqa: BLE001 - whatever it was, the server did not answer
             node.answered = False
             if not node.may_be_new:

@@ -1,0 +1,90 @@
+"""Which statements may leave the primary."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import func
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
+
+from resilient.storage.replicas._routing import why_primary
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+users = User.__table__
+
+PURE = {
+    "entity": sa.select(User),
+    "columns": sa.select(User.id, User.name).where(User.id.in_([1, 2]), User.name.like("a%")),
+    "order": sa.select(User).order_by(User.name.desc().nulls_last()).limit(1).offset(2),
+    "count": sa.select(func.count()).select_from(User),
+    "aggregate": sa.select(func.max(User.id.distinct())).group_by(User.name).having(func.count() > 1),
+    "scalar subquery": sa.select(User).where(User.id == sa.select(func.max(User.id)).scalar_subquery()),
+    "exists": sa.select(User).where(sa.exists().where(User.id == 1)),
+    "alias": sa.select(aliased(User)),
+    "union": sa.union(sa.select(User.id), sa.select(User.id)).order_by("id").limit(1),
+    "variable": sa.select(sa.literal_column("@@server_id")),
+    "case": sa.select(sa.case((User.id == 1, 2), else_=3), sa.cast(User.id, sa.String)),
+    "extract": sa.select(sa.extract("year", func.now())),
+    "window": sa.select(func.row_number().over(order_by=User.id)),
+    "subquery": sa.select(sa.select(User.id).subquery()),
+    "cte": sa.select(sa.select(User.id).cte()),
+    "filter": sa.select(func.sum(User.id).filter(User.id > 1)),
+    "join": sa.select(User).join(aliased(User), sa.true()),
+    "label": sa.select(User.id.label("x")).order_by("x"),
+    "not in": sa.select(User).where(~User.id.in_(sa.select(User.id))),
+    "core": users.select().where(users.c.id == 1),
+}
+
+NOT_PURE = {
+    "for update": (sa.select(User).with_for_update(), "lock"),
+    "for share": (sa.select(User).with_for_update(read=True), "lock"),
+    "lock in a subquery": (sa.select(sa.select(User).with_for_update().subquery()), "lock"),
+    "lock in a union": (sa.union(sa.select(User.id), sa.select(User.id).with_for_update()), "lock"),
+    "insert": (sa.insert(User), "write"),
+    "update": (sa.update(User), "write"),
+    "delete": (sa.delete(User), "write"),
+    "insert in a cte": (sa.select(sa.insert(users).values(id=1).returning(users.c.id).cte()), "write"),
+    "independent cte": (sa.select(User).add_cte(sa.insert(users).values(id=1).cte()), "write"),
+    "text": (sa.text("SELECT 1"), "text"),
+    "text in where": (sa.select(User).where(sa.text("1 = 1")), "text"),
+    "text as a column": (sa.select(sa.text("GET_LOCK('a', 1)")), "text"),
+    "literal column": (sa.select(sa.literal_column("GET_LOCK('a', 1)")), "text"),
+    "suffix": (sa.select(User).suffix_with("FOR UPDATE"), "text"),
+    "prefix": (sa.select(User).prefix_with("SQL_CALC_FOUND_ROWS"), "text"),
+    "statement hint": (sa.select(User).with_statement_hint("FOR UPDATE"), "text"),
+    "lock function": (sa.select(func.get_lock("a", 1)), "function"),
+    "unknown function": (sa.select(func.charge_customer(1)), "function"),
+    "unknown schema's count": (sa.select(func.evil.count(1)), "function"),
+    "connection's memory": (sa.select(func.last_insert_id()), "function"),
+    "sleep": (sa.select(func.sleep(1)), "function"),
+    "sequence": (sa.select(sa.Sequence("s").next_value()), None),
+    "from statement": (sa.select(User).from_statement(sa.text("SELECT 1")), "not-a-select"),
+    "text columns": (sa.text("SELECT 1").columns(User.id), None),
+    "ddl": (sa.DDL("DROP TABLE users"), "not-a-select"),
+    "nothing": (None, "unknown"),
+}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_read_may_leave_the_primary(name: str) -> None:
+    """Everyday reads are recognised as such."""
+    assert why_primary(PURE[name]) is None
+
+
+@pytest.mark.parametrize("name", NOT_PURE)
+def test_anything_else_stays(name: str) -> None:
+    """What writes, locks, has a side effect or is not understood stays on the primary, with a reason."""
+    statement, reason = NOT_PURE[name]
+    found = why_primary(statement)
+    assert found is not None
+    assert reason in {None, found}
