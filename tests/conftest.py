@@ -1,10 +1,33 @@
-"""What the whole suite shares: the line at its end that says which servers were missing."""
+"""What the whole suite shares: how often fault tests repeat, and the line that says which servers were missing."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 import pytest
+from hypothesis import settings
+
+SCALE = float(os.environ.get("RESILIENT_SCALE", "0.02"))
+SEED = int(os.environ.get("RESILIENT_SEED", "20261121"))
+
+settings.register_profile("quick", derandomize=True, deadline=None, max_examples=50, print_blob=True)
+settings.register_profile("full", deadline=None, max_examples=5000, print_blob=True)
+settings.load_profile("full" if SCALE >= 1 else "quick")
 
 MISSING = "missing server: "
+
+
+@pytest.fixture
+def repeat() -> Callable[[int], int]:
+    """How often to do what the full-size run does that many times: all of it in `make soak`, a fiftieth otherwise."""
+    return lambda full: max(1, round(full * SCALE))
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of this run's random schedules; RESILIENT_SEED changes it."""
+    return SEED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

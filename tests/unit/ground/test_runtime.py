@@ -1,0 +1,226 @@
+"""Threads, forks and loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+
+import pytest
+
+from resilient.errors import ConfigurationError, Overloaded, Unavailable
+from resilient.runtime import Periodic, PerLoop, WorkerPool, after_fork, start_thread
+
+word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
+
+
+def test_a_pool_runs_jobs_with_the_callers_context() -> None:
+    """A job sees the context variables of the one who submitted it, not of the one before."""
+    pool = WorkerPool("test", size=1)
+    try:
+        word.set("first")
+        first = pool.submit(word.get)
+        word.set("second")
+        second = pool.submit(word.get)
+        assert (first.result(5), second.result(5)) == ("first", "second")
+    finally:
+        word.set("none")
+        pool.close(1)
+
+
+def test_a_pool_hands_errors_to_the_waiter() -> None:
+    """Whatever a job raises reaches whoever waits for it, and the thread goes on."""
+    pool = WorkerPool("test", size=1)
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 // 0).result(5)
+    assert pool.submit(sum, [1, 2]).result(5) == 3
+    assert pool.close(1)
+
+
+def test_a_full_pool_refuses() -> None:
+    """With every thread busy and the backlog full, work is refused and not run."""
+    gate, ran = threading.Event(), []
+    pool = WorkerPool("test", size=2, backlog=1)
+    jobs = [pool.submit(gate.wait, 5) for _ in range(3)]
+    with pytest.raises(Overloaded):
+        pool.submit(ran.append, 1)
+    gate.set()
+    assert all(job.result(5) for job in jobs)
+    assert pool.submit(sum, [1]).result(5) == 1
+    assert ran == []
+    assert pool.close(1)
+
+
+def test_a_pool_starts_threads_only_when_needed() -> None:
+    """An idle thread is used before another one is started."""
+    pool = WorkerPool("test", size=8)
+    assert pool._threads == []
+    for _ in range(5):
+        pool.submit(sum, [1]).result(5)
+        while pool._free < 1:  # the thread reports back just after it has given its result
+            threading.Event().wait(0.001)
+    assert len(pool._threads) == 1
+    pool.close(1)
+
+
+def test_a_cancelled_job_is_not_run() -> None:
+    """A job cancelled while it waits for a thread is skipped."""
+    gate, ran = threading.Event(), []
+    pool = WorkerPool("test", size=1)
+    busy = pool.submit(gate.wait, 5)
+    waiting = pool.submit(ran.append, 1)
+    assert waiting.cancel()
+    gate.set()
+    assert busy.result(5)
+    assert pool.close(1)
+    assert ran == []
+
+
+def test_a_closed_pool_refuses_and_finishes() -> None:
+    """close() lets what was taken finish, and what comes later is refused."""
+    pool = WorkerPool("test", size=1)
+    done = pool.submit(sum, [2, 3])
+    assert pool.close(5)
+    assert done.result(0) == 5
+    with pytest.raises(Unavailable, match="closed"):
+        pool.submit(sum, [1])
+
+
+@pytest.mark.parametrize(("size", "backlog"), [(0, 1), (-1, 1), (1, -1)])
+def test_a_pool_of_nothing_is_refused(size: int, backlog: int) -> None:
+    """A pool without threads or with a negative backlog is a mistake, told at once."""
+    with pytest.raises(ConfigurationError):
+        WorkerPool("test", size=size, backlog=backlog)
+
+
+def test_a_hung_job_does_not_keep_the_process() -> None:
+    """The process ends while a job hangs for ever."""
+    code = "from resilient.runtime import WorkerPool as W; import threading; W('x', 1).submit(threading.Event().wait)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 0
+
+
+def test_a_thread_carries_the_context() -> None:
+    """start_thread hands the caller's context variables on, in a daemon."""
+    seen: list[str] = []
+    token = word.set("carried")
+    thread = start_thread(lambda: seen.append(word.get()), name="test")
+    word.reset(token)
+    thread.join(5)
+    assert seen == ["carried"]
+    assert thread.daemon
+    assert thread.name == "resilient-test"
+
+
+class Counter:
+    """Counts the calls of its method."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.twice = threading.Event()
+
+    def tick(self) -> None:
+        self.calls += 1
+        if self.calls == 2:
+            self.twice.set()
+        if self.calls == 1:
+            raise RuntimeError("the first call fails")
+
+
+def test_periodic_goes_on_after_a_failure() -> None:
+    """It starts with the first ensure(), outlives an exception of its method, and stops when closed."""
+    counter = Counter()
+    periodic = Periodic(counter.tick, 0.001, "test")
+    assert counter.calls == 0
+    periodic.ensure()
+    periodic.ensure()
+    assert counter.twice.wait(5)
+    periodic.close()
+    calls = counter.calls
+    periodic.ensure()
+    assert counter.calls == calls
+
+
+def test_periodic_lets_its_object_go() -> None:
+    """The thread does not keep the object alive, and ends when it is gone."""
+    counter = Counter()
+    gone = weakref.ref(counter)
+    periodic = Periodic(counter.tick, 0.001, "test")
+    periodic.ensure()
+    assert counter.twice.wait(5)
+    thread = periodic._thread
+    del counter
+    gc.collect()
+    assert thread is not None
+    thread.join(5)
+    assert gone() is None
+    assert not thread.is_alive()
+
+
+def in_child(check) -> int:
+    """Run a check in a forked child; 0 if it held."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if check() else 1)
+        except BaseException:  # noqa: BLE001 - the child must end here, whatever happened
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    """A pool and a periodic call that ran in the parent work in the child."""
+    pool = WorkerPool("test", size=1)
+    counter = Counter()
+    periodic = Periodic(counter.tick, 0.001, "test")
+    periodic.ensure()
+    assert pool.submit(sum, [1, 2]).result(5) == 3
+
+    def check() -> bool:
+        counter.calls, counter.twice = 1, threading.Event()
+        periodic.ensure()
+        return pool.submit(sum, [3, 4]).result(5) == 7 and counter.twice.wait(5)
+
+    assert in_child(check) == 0
+    periodic.close()
+    pool.close(1)
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_fork_hooks_run_for_living_objects_only() -> None:
+    """A hook is called in the child for as long as its object lives, and holds it no longer."""
+
+    class Client:
+        def __init__(self) -> None:
+            self.sockets = ["open"]
+            after_fork(self.forget)
+
+        def forget(self) -> None:
+            self.sockets = []
+
+    kept, dropped = Client(), Client()
+    gone = weakref.ref(dropped)
+    del dropped
+    gc.collect()
+    assert gone() is None
+    assert in_child(lambda: kept.sockets == []) == 0
+    assert kept.sockets == ["open"]
+
+
+def test_each_loop_has_its_own_value() -> None:
+    """The value is shared within a loop, another loop gets another, and outside any it is an error."""
+    values = PerLoop(object)
+
+    async def pair() -> tuple[object, object]:
+        return values.get(), values.get()
+
+    first, second = asyncio.run(pair()), asyncio.run(pair())
+    assert first[0] is first[1]
+    assert first[0] is not second[0]
+    with pytest.raises(RuntimeError):
+        values.get()
