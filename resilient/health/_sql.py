@@ -44,14 +44,13 @@ class SqlProbe:
                 "a check runs on a thread, where an async engine is of no use", advice="pass the URL, or a sync engine"
             )
         if isinstance(target, Engine):
-            if not event.contains(target, "do_connect", _dial):
-                event.listen(target, "do_connect", _dial)
+            _listen(target)
             engine, self._pool = target, target.pool.recreate()
         else:
             engine = sql.engine(
                 target, connect_timeout=_LIMIT, timeout=_LIMIT, pool_size=1, max_overflow=0, must_exist=True
             )
-            event.listen(engine, "do_connect", _dial)
+            _listen(engine)
             self._pool = engine.pool
         name = engine.dialect.name
         if writable and name not in _WRITABLE:
@@ -102,16 +101,26 @@ class SqlProbe:
         self._pool = self._pool.recreate()
 
 
-def _dial(dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
-    """Note that a connection is made for a check, and bound its handshake; connections of the application pass by.
+def _listen(engine: Engine) -> None:
+    """Watch how an engine connects: before its other listeners, and after they have had their say (a token, say)."""
+    if not event.contains(engine, "do_connect", _note):
+        event.listen(engine, "do_connect", _note, insert=True)
+        event.listen(engine, "do_connect", _bound)
+
+
+def _note(*_: Any) -> None:
+    """Note that a connection is made for a check; connections of the application pass by."""
+    dialled = _dialled.get()
+    if dialled is not None:
+        dialled.append(True)
+
+
+def _bound(dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
+    """Bound the handshake of a connection made for a check.
 
     PyMySQL's own limit ends before the handshake, which a frozen server never finishes; its read limit ends that too.
     """
-    dialled = _dialled.get()
-    if dialled is None:
-        return None
-    dialled.append(True)
-    if dialect.driver != "pymysql":
+    if _dialled.get() is None or dialect.driver != "pymysql":
         return None
     limit = deadline.bound(_LIMIT)
     bounded = {name: min(limit, options.get(name) or limit) for name in _PYMYSQL_LIMITS}
