@@ -1,0 +1,209 @@
+"""Engines whose every wait ends, and what their errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pymysql import err
+from sqlalchemy import exc
+
+from resilient.errors import ConfigurationError, DeadlineExceeded, Overloaded, Unavailable
+from resilient.policy import Failure, deadline
+from resilient.wire import sql
+
+SLOW = sa.text(
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000000) SELECT COUNT(*) FROM n"
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as made:
+        made.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[sa.Engine]:
+    made = sql.engine(f"sqlite:///{path}", pool_size=1, max_overflow=0, pool_timeout=0.1)
+    yield made
+    made.dispose()
+
+
+def test_a_deadline_interrupts_a_statement(engine: sa.Engine) -> None:
+    """A long statement ends with the deadline, and the connection is good for the next one without any."""
+    began = time.monotonic()
+    with engine.connect() as connection:
+        with deadline(0.1), pytest.raises(DeadlineExceeded):
+            connection.execute(SLOW)
+        assert time.monotonic() - began < 1.0
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+def test_a_deadline_that_has_passed_sends_nothing(engine: sa.Engine) -> None:
+    """Neither a connection nor a statement is begun without time."""
+    with engine.connect() as connection, deadline(0), pytest.raises(DeadlineExceeded):
+        connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT COUNT(*) FROM t")) == 0
+
+
+def test_a_deadline_shortens_the_wait_for_a_lock(engine: sa.Engine, path: Path) -> None:
+    """A locked database is waited for no longer than the deadline allows; the error stays the database's own."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        with engine.connect() as connection, deadline(0.1), pytest.raises((exc.OperationalError, DeadlineExceeded)):
+            connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+        assert time.monotonic() - began < 1.0
+        other.execute("ROLLBACK")
+
+
+def test_the_wait_for_a_connection_is_bounded_and_named(engine: sa.Engine) -> None:
+    """A full pool is Overloaded after its own limit, and DeadlineExceeded after the caller's."""
+    with engine.connect():
+        with pytest.raises(Overloaded, match=r"no database connection came free within 0\.1 s"):
+            engine.connect()
+        with deadline(0.02), pytest.raises(DeadlineExceeded):
+            engine.connect()
+    engine.dispose()  # the new pool has the limit of the old one, not what one caller had left
+    with engine.connect(), pytest.raises(Overloaded, match=r"0\.1 s"):
+        engine.connect()
+
+
+def test_a_missing_file_is_unavailable_where_it_must_exist(tmp_path: Path) -> None:
+    """A replica's vanished file is an error and not a new empty database."""
+    made = sql.engine(f"sqlite:///{tmp_path}/none.db", must_exist=True)
+    with pytest.raises(Unavailable, match="could not be reached"):
+        made.connect()
+    assert not (tmp_path / "none.db").exists()
+    made.dispose()
+
+
+def test_query_only_refuses_writes(path: Path) -> None:
+    """The database itself refuses what the checks above it might miss."""
+    made = sql.engine(f"sqlite:///{path}", query_only=True)
+    with made.connect() as connection, pytest.raises(Unavailable, match="read-only; nothing was written"):
+        connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+    made.dispose()
+
+
+def test_what_the_database_says_about_a_statement_stays_its_own(engine: sa.Engine) -> None:
+    """A duplicate and a syntax error are SQLAlchemy's errors, as callers expect them."""
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+        with pytest.raises(exc.IntegrityError) as caught:
+            connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+        verdict = sql.classify(caught.value)
+        assert verdict is not None
+        assert (verdict.failure, verdict.no_effect) == (Failure.CONFLICT, True)
+    with engine.connect() as connection, pytest.raises(exc.OperationalError):
+        connection.execute(sa.text("SELEC 1"))
+
+
+def test_no_message_holds_a_password() -> None:
+    """Neither a malformed URL nor an unreachable server tells it."""
+    with pytest.raises(ConfigurationError) as caught:
+        sql.engine("mysql+pymysql:/app:secret@nowhere/app")
+    assert "secret" not in str(caught.value) + repr(caught.value.__cause__)
+    made = sql.engine("mysql+pymysql://app:secret@127.0.0.1:1/app", connect_timeout=0.2)
+    with pytest.raises(Unavailable) as missing:
+        made.connect()
+    assert "secret" not in str(missing.value)
+    assert "127.0.0.1:1" in str(missing.value)
+    made.dispose()
+
+
+def test_tables_are_created_by_several_at_once(tmp_path: Path) -> None:
+    """Processes that start together may all create the tables."""
+    made = sql.engine(f"sqlite:///{tmp_path}/new.db")
+    errors: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            sql.create_tables(made)
+        except Exception as error:  # noqa: BLE001 - any error is one too many
+            errors.append(error)
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made.dispose()
+    assert errors == []
+
+
+MYSQL = {
+    2003: (Failure.UNAVAILABLE, True),
+    2013: (Failure.UNAVAILABLE, False),
+    1040: (Failure.THROTTLED, True),
+    1836: (Failure.READ_ONLY, True),
+    1213: (Failure.CONFLICT, True),
+    1205: (Failure.TRANSIENT, True),
+    1062: (Failure.CONFLICT, True),
+    1045: (Failure.AUTH, True),
+    1064: (Failure.INVALID, True),
+    1969: (Failure.TIMEOUT, True),
+}
+
+
+@pytest.mark.parametrize("number", MYSQL)
+def test_a_mariadb_error_is_told_by_its_number(number: int) -> None:
+    """Raw or wrapped by SQLAlchemy, whatever SQLSTATE it bears."""
+    raw: Any = err.OperationalError(number, "text")
+    raw.sqlstate = "HY000"
+    wrapped = exc.OperationalError("SELECT 1", {}, raw)
+    for error in (raw, wrapped):
+        verdict = sql.classify(error)
+        assert verdict is not None
+        assert (verdict.failure, verdict.no_effect) == MYSQL[number]
+
+
+def test_1290_is_read_only_only_where_it_says_so() -> None:
+    """The number is shared by every server option that forbids a statement."""
+    read_only = sql.classify(err.OperationalError(1290, "running with the --read-only option so it cannot"))
+    other = sql.classify(err.OperationalError(1290, "running with the --secure-file-priv option so it cannot"))
+    assert read_only is not None
+    assert other is not None
+    assert (read_only.failure, other.failure) == (Failure.READ_ONLY, Failure.INVALID)
+
+
+@pytest.mark.parametrize(
+    ("state", "failure"),
+    [
+        ("25006", Failure.READ_ONLY),
+        ("40001", Failure.CONFLICT),
+        ("57P01", Failure.UNAVAILABLE),
+        ("08006", Failure.UNAVAILABLE),
+        ("23505", Failure.CONFLICT),
+        ("23503", Failure.INVALID),
+        ("57014", Failure.TIMEOUT),
+        ("28P01", Failure.AUTH),
+    ],
+)
+def test_a_postgresql_error_is_told_by_its_sqlstate(state: str, failure: Failure) -> None:
+    """The whole state, or else its class."""
+
+    class FromPostgres(Exception):
+        sqlstate = state
+
+    verdict = sql.classify(FromPostgres())
+    assert verdict is not None
+    assert verdict.failure is failure
+
+
+def test_a_strangers_error_is_not_judged() -> None:
+    """What is no database's error is left to others."""
+    assert sql.classify(ValueError("x")) is None
+    assert sql.classify(exc.InvalidRequestError("x")) is None
