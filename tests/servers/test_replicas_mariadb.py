@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from resilient.errors import Refused, ResilientError, Unavailable
+from resilient.errors import DeadlineExceeded, OutcomeUnknown, Refused, ResilientError, Unavailable
 from resilient.policy import deadline
 from resilient.storage.replicas import ReplicaSet
-from resilient.testing.servers import MariaDbCluster
+from resilient.testing.servers import MariaDbCluster, TcpProxy
 
 SERVER_ID = sa.select(sa.literal_column("@@server_id"))
 
@@ -329,3 +330,88 @@ def test_a_frozen_primary_bounds_a_write_by_its_deadline(db: ReplicaSet, mariadb
     with db.scope(), pytest.raises(Unavailable):
         write(db, 1)
     assert time.monotonic() - began < 0.05
+
+
+def test_a_commit_without_an_answer_is_an_unknown_outcome(
+    mariadb: MariaDbCluster, db: ReplicaSet, tcp_proxy: Callable[[int], TcpProxy]
+) -> None:
+    """The answer to COMMIT is lost: the caller is told that it may have happened, and reads after it are not stale."""
+    proxy = tcp_proxy(mariadb.primary.port)
+    with ReplicaSet(proxy.through(mariadb.primary.url), [], probe_interval=None, timeout=0.5) as through:
+        with through.scope() as scope:
+            write(through, 1)
+            known = scope.token
+            proxy.swallow_answers(to=b"COMMIT")
+            with pytest.raises(OutcomeUnknown):
+                write(through, 2)
+            assert scope.token != known
+        proxy.restore()
+    with db.scope(), db.primary():
+        assert [note.id for note in db.sessionmaker()().scalars(sa.select(Note).order_by(Note.id))] == [1, 2]
+
+
+def test_a_lost_statement_is_unavailable_and_leaves_nothing(
+    mariadb: MariaDbCluster, db: ReplicaSet, tcp_proxy: Callable[[int], TcpProxy]
+) -> None:
+    """The connection breaks before COMMIT: Unavailable, nothing was written, and the next transaction succeeds."""
+    proxy = tcp_proxy(mariadb.primary.port)
+    with ReplicaSet(proxy.through(mariadb.primary.url), [], probe_interval=None, timeout=0.5) as through:
+        with through.scope(), through.sessionmaker()() as session:
+            session.add(Note(id=1, text="x"))
+            session.flush()
+            proxy.reset()
+            with pytest.raises(Unavailable):
+                session.execute(sa.update(Note).values(text="y"))
+            session.rollback()
+        with through.scope():
+            write(through, 2)
+    with db.scope(), db.primary(), db.sessionmaker()() as session:
+        assert [note.id for note in session.scalars(sa.select(Note))] == [2]
+
+
+def test_a_deadline_ends_a_statement_on_the_wire(
+    mariadb: MariaDbCluster, db: ReplicaSet, tcp_proxy: Callable[[int], TcpProxy]
+) -> None:
+    """A silent connection is waited for until the deadline and no longer, at connecting and within a statement."""
+    proxy = tcp_proxy(mariadb.primary.port)
+    with ReplicaSet(proxy.through(mariadb.primary.url), [], probe_interval=None) as through:
+        with through.scope(), through.sessionmaker()() as session:
+            assert session.scalar(SERVER_ID) == mariadb.primary.server_id
+            proxy.stall()
+            began = time.monotonic()
+            with deadline(0.3), pytest.raises(DeadlineExceeded):
+                session.scalar(sa.select(sa.func.count()).select_from(Note))
+            assert 0.2 < time.monotonic() - began < 0.6
+        began = time.monotonic()
+        with deadline(0.3), through.scope(), pytest.raises(DeadlineExceeded):
+            write(through, 1)
+        assert 0.2 < time.monotonic() - began < 0.6
+
+
+def test_a_forked_child_uses_connections_of_its_own(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
+    """Parent and child read at the same time after a fork, and neither gets the other's answer."""
+    Session = db.sessionmaker()
+    with db.scope():
+        assert _asks(Session) in replica_ids(mariadb)
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with db.scope():
+                numbers = [_echo(Session, number) for number in range(100)]
+            status = 0 if numbers == list(range(100)) and len(db.status()) == 3 else 2
+        finally:
+            os.write(sending, b"x")
+            os._exit(status)
+    with db.scope():
+        assert [_echo(Session, -number) for number in range(100)] == [-number for number in range(100)]
+    os.read(receiving, 1)
+    os.close(receiving)
+    os.close(sending)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def _echo(Session: Callable, number: int) -> int:
+    with Session() as session:
+        return session.scalar(sa.select(sa.literal(number)))
