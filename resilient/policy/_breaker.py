@@ -330,9 +330,9 @@ class BreakerCore:
         else:
             return
         if policy.metrics_only:
-            self._changes.append(("closed", "would_open", reason))
-            self._done += self._read()
-            self._start_closed(now)
+            if now >= self._reopen:  # said once in each window, not with each failure
+                self._reopen = now + policy.window
+                self._changes.append(("closed", "would_open", reason))
         else:
             self._open(now, reason)
 

@@ -178,12 +178,17 @@ def test_slow_failures_count_as_slow_too():
 
 
 def test_metrics_only_never_refuses():
-    """It tells that it would open, once for each time the window would have opened it."""
+    """It tells that it would open, once in each window, and goes on counting."""
     told = []
     core = make(min_calls=5, metrics_only=True, tell=lambda *change: told.append(change))
     fail(core, 0.0, 9)
     assert core.state == "closed"
     assert told == [("closed", "would_open", "5 of 5 calls failed in 10 s")]
+    assert core.counts(0.0) == (9, 9, 0)
+    fail(core, 9.0)
+    assert len(told) == 1
+    fail(core, 10.0, 5)
+    assert len(told) == 2
 
 
 def test_by_hand():
