@@ -45,7 +45,16 @@ _ADVICE = {
     "over": _EACH,
     "collation": "leave out collate()",
 }
-_MYSQL_PLAIN = (types.Integer, types.Numeric, types.Date, types.DateTime, types.Time, types.Boolean, types.LargeBinary)
+_MYSQL_PLAIN = (
+    types.Integer,
+    types.Numeric,
+    types.Float,
+    types.Date,
+    types.DateTime,
+    types.Time,
+    types.Boolean,
+    types.LargeBinary,
+)
 
 
 @dataclass(frozen=True, slots=True)
