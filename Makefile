@@ -11,7 +11,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --retries 1 --timeout 30
 export RESILIENT_SCALE ?= 0.02
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types units docs doc-tests wheel lowest soak suites mutants bench generate clean
+.PHONY: help demo test check lint types units docs doc-tests wheel lowest soak suites mutants bench tour generate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,7 @@ lint: $(VENV)/.dev ## ruff, floors, generated files, test docstrings, promises
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/lint-imports
 	@$(RUN) tools/unasync.py --check
+	@$(RUN) tools/readme.py --check
 	@$(RUN) tools/house.py
 
 types: $(VENV)/.dev ## mypy --strict and pyright
@@ -90,6 +91,10 @@ suites: $(VENV)/.dev ## other projects' test suites against our classes
 
 mutants: $(VENV)/.dev ## mutation testing of the pure cores
 	@$(RUN) tools/evidence.py mutants -- $(RUN) tools/mutants.py
+
+tour: $(VENV)/.demo ## the tour, with its table written into the README
+	@$(RUN) -m examples.imagery.tour --table docs/evidence/tour.md
+	@$(RUN) tools/readme.py
 
 bench: $(VENV)/.dev ## ratios to peers, measured in one run
 	@$(PIP) install -q --group bench
