@@ -27,7 +27,7 @@ _WRITABLE = {
     "postgresql": "SELECT pg_is_in_recovery()",
     "sqlite": "PRAGMA query_only",
 }
-_dialled: ContextVar[list[bool] | None] = ContextVar("resilient_health_dialled", default=None)
+_probing: ContextVar[bool] = ContextVar("resilient_health_probing", default=False)
 
 
 class SqlProbe:
@@ -65,35 +65,37 @@ class SqlProbe:
         self._pool = self._pool.recreate()
 
     def run(self) -> Result:
-        """Ask. A connection that had died in the meantime is replaced once."""
-        dialled: list[bool] = []
-        reset = _dialled.set(dialled)
+        """Ask. A connection that had died since the last time is replaced, once."""
+        reset = _probing.set(True)
         try:
-            try:
-                return self._ask()
-            except Exception:
-                if dialled or deadline.remaining() == 0.0:
-                    raise
-                return self._ask()
+            row, alive = self._ask()
+            if not alive:
+                row, _ = self._ask()
         finally:
-            _dialled.reset(reset)
+            _probing.reset(reset)
+        if self._writable and row is not None and str(row[0]).upper() not in {"0", "OFF", "FALSE"}:
+            return Result.fail("read_only")
+        return Result()
 
-    def _ask(self) -> Result:
+    def _ask(self) -> tuple[Any, bool]:
+        """The answer, and whether the connection was alive; an error where that was not the reason."""
         connection = self._pool.connect()
+        stale = connection.info.setdefault("resilient_asked", 0) > 0
         try:
+            connection.info["resilient_asked"] += 1
             cursor = connection.cursor()
             try:
                 cursor.execute(self._statement)
                 row = cursor.fetchone()
             finally:
                 cursor.close()
-        except BaseException:
+        except Exception:
             connection.invalidate()
+            if stale and deadline.remaining() != 0.0:
+                return None, False
             raise
         connection.close()
-        if self._writable and row is not None and str(row[0]).upper() not in {"0", "OFF", "FALSE"}:
-            return Result.fail("read_only")
-        return Result()
+        return row, True
 
     def close(self) -> None:
         """Close the connection."""
@@ -102,25 +104,17 @@ class SqlProbe:
 
 
 def _listen(engine: Engine) -> None:
-    """Watch how an engine connects: before its other listeners, and after they have had their say (a token, say)."""
-    if not event.contains(engine, "do_connect", _note):
-        event.listen(engine, "do_connect", _note, insert=True)
+    """Have a say in how an engine connects, after its other listeners (one that brings a token, say)."""
+    if not event.contains(engine, "do_connect", _bound):
         event.listen(engine, "do_connect", _bound)
 
 
-def _note(*_: Any) -> None:
-    """Note that a connection is made for a check; connections of the application pass by."""
-    dialled = _dialled.get()
-    if dialled is not None:
-        dialled.append(True)
-
-
 def _bound(dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
-    """Bound the handshake of a connection made for a check.
+    """Bound the handshake of a connection made for a check; connections of the application pass by.
 
     PyMySQL's own limit ends before the handshake, which a frozen server never finishes; its read limit ends that too.
     """
-    if _dialled.get() is None or dialect.driver != "pymysql":
+    if not _probing.get() or dialect.driver != "pymysql":
         return None
     limit = deadline.bound(_LIMIT)
     bounded = {name: min(limit, options.get(name) or limit) for name in _PYMYSQL_LIMITS}
