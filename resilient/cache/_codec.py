@@ -43,7 +43,6 @@ def _tag(code: int, content: Any) -> msgspec.msgpack.Ext:
 _MARK: dict[type, Callable[[Any, int], Any]] = {
     int: lambda value, _: value if value in _RANGE else _tag(1, str(value)),
     list: lambda value, depth: [_mark(each, depth) for each in value],
-    dict: lambda value, depth: _mark_dict(value, depth),
     tuple: lambda value, depth: _tag(2, [_mark(each, depth) for each in value]),
     set: lambda value, depth: _tag(3, [_mark(each, depth) for each in value]),
     frozenset: lambda value, depth: _tag(4, [_mark(each, depth) for each in value]),
@@ -91,6 +90,9 @@ def _mark_dict(value: dict[Any, Any], depth: int) -> Any:
     if any(isinstance(name, msgspec.msgpack.Ext) for name, _ in marked):
         return _tag(13, marked)  # a key such as a tuple or a Decimal
     return dict(marked)
+
+
+_MARK[dict] = _mark_dict
 
 
 def _unmark(code: int, data: memoryview) -> Any:

@@ -58,7 +58,9 @@ class _Table:
         self.moment = 0
         """Counts landings; take it before looking for a value."""
 
-    def _join(self, key: str, since: int, seen: object, place: int, leader: object, signal: Any) -> tuple[Flight, bool]:
+    def _join(
+        self, key: str, since: int, seen: object, *, place: int, leader: object, signal: Any
+    ) -> tuple[Flight, bool]:
         with self._lock:
             places = self._flights.setdefault(key, {})
             flight = places.get(place)
@@ -110,7 +112,7 @@ class Flights(_Table):
             since: The table's moment when the caller began to look for a value.
             seen: What the caller found in the store.
         """
-        return self._join(key, since, seen, 0, threading.get_ident(), _Signal())
+        return self._join(key, since, seen, place=0, leader=threading.get_ident(), signal=_Signal())
 
     def mine(self, flight: Flight) -> bool:
         """Whether the caller leads this flight already: its loader reads its own key."""
@@ -140,7 +142,7 @@ class AsyncFlights(_Table):
     def join(self, key: str, since: int, seen: object) -> tuple[Flight, bool]:
         """The flight for a key, and whether the caller leads it; the arguments are those of `Flights.join`."""
         loop = asyncio.get_running_loop()
-        return self._join(key, since, seen, id(loop), asyncio.current_task(), loop.create_future())
+        return self._join(key, since, seen, place=id(loop), leader=asyncio.current_task(), signal=loop.create_future())
 
     def mine(self, flight: Flight) -> bool:
         """Whether the caller leads this flight already: its loader reads its own key."""

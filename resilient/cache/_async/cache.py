@@ -373,7 +373,7 @@ class AsyncCache:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"AsyncCache(namespace={self.namespace!r})"
+        return f"{type(self).__name__}(namespace={self.namespace!r})"
 
 
 def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tuple[AsyncStore, Classifier | None]:

@@ -372,7 +372,7 @@ class Cache:
         self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncCache(namespace={self.namespace!r})"
+        return f"{type(self).__name__}(namespace={self.namespace!r})"
 
 
 def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tuple[Store, Classifier | None]:

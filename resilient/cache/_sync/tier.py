@@ -11,7 +11,7 @@ from resilient.cache._events import CacheDown, CacheUp
 from resilient.cache._journal import Journal
 from resilient.cache._values import Counts, Loader, Store
 from resilient.clock import Clock
-from resilient.errors import CircuitOpen, DeadlineExceeded, Unavailable
+from resilient.errors import DeadlineExceeded, Unavailable
 from resilient.policy import Pipeline, deadline
 
 __all__ = ["UNREACHABLE", "Tier"]
@@ -104,15 +104,19 @@ class Tier:
             raise
         except self._caught as error:
             self._counts.add("unreachable")
-            if isinstance(error, CircuitOpen) and self.down_since is None:
-                self.down_since = self._clock.monotonic()
-                events.emit(CacheDown(cache=self._name))
+            self._failed()
             if deadline.remaining() == 0.0:
                 raise DeadlineExceeded("the deadline passed while the cache was asked") from error
             return UNREACHABLE
         if self.down_since is not None and not self.journal:
             self._back()
         return result
+
+    def _failed(self) -> None:
+        breaker = self._pipeline.breaker if self._pipeline is not None else None
+        if self.down_since is None and breaker is not None and breaker.state != "closed":
+            self.down_since = self._clock.monotonic()
+            events.emit(CacheDown(cache=self._name))
 
     def _back(self) -> None:
         since, self.down_since = self.down_since, None

@@ -88,7 +88,7 @@ def database() -> Database:
         frozenset({"a"}),
         Decimal("1.10"),
         uuid.UUID(int=7),
-        dt.datetime(2024, 2, 29, 12, 30, 0, 123456),
+        dt.datetime(2024, 2, 29, 12, 30, 0, 123456),  # noqa: DTZ001 - a naive one must survive too
         dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.timezone(dt.timedelta(hours=2))),
         dt.date(2024, 2, 29),
         dt.time(1, 2, 3),

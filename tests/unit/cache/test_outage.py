@@ -1,0 +1,217 @@
+"""What a cache does while its store is away, told by the fake that can be made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from resilient import events
+from resilient.cache import Cache, CacheDown, CacheRead, CacheUp
+from resilient.errors import DeadlineExceeded
+from resilient.policy import deadline
+from resilient.testing import FakeClock
+from resilient.testing.cache import AsyncMemoryCache, MemoryCache
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that moves only when told to."""
+    return FakeClock()
+
+
+@pytest.fixture
+def cache(clock: FakeClock) -> MemoryCache:
+    """A cache whose store can be away."""
+    return MemoryCache(clock=clock)
+
+
+def test_reads_load_and_changes_are_remembered(cache: MemoryCache, clock: FakeClock) -> None:
+    """During an outage loaders answer; after it a value changed meanwhile is not served, an unchanged one is."""
+    rows = {1: "old", 2: "same"}
+    row = cache.lazy("row:{number}")(lambda number: rows[number])
+    assert (row(1), row(2)) == ("old", "same")
+    with cache.outage():
+        rows[1] = "new"
+        row.invalidate(1)
+        assert row(1) == "new"
+        assert row.lookup(2).source == "loader"
+        assert cache.get("row:2") is None
+        assert cache.get_many(["row:1", "row:2"]) == {}
+        assert cache.add("row:3", "x") is False
+        assert cache.stats().journal == 1
+    clock.advance(2)
+    assert row.lookup(2).source == "shared"
+    assert cache.stats().journal == 0
+    assert row(1) == "new"
+
+
+def test_an_open_breaker_asks_nothing(cache: MemoryCache, clock: FakeClock) -> None:
+    """After three failures the store is left alone but for one probe at a time."""
+    cache.fail()
+    for _ in range(100):
+        cache.get("k")
+    assert cache.asked == 3
+    clock.advance(1)
+    for _ in range(100):
+        cache.get("k")
+    assert cache.asked == 4
+
+
+def test_an_outage_is_two_lines_in_the_log(
+    cache: MemoryCache, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Down and up are told once each, however long it takes and however often it is probed."""
+    seen = events.MemorySink()
+    unsubscribe = events.subscribe(seen, kinds=[CacheDown, CacheUp])
+    with caplog.at_level(logging.INFO):
+        cache.set("k", 1)
+        with cache.outage():
+            for _ in range(60):
+                cache.invalidate("k")
+                clock.advance(1)
+        clock.advance(1)
+        assert cache.get("k") is None
+    unsubscribe()
+    down, up = seen.events
+    assert isinstance(down, CacheDown)
+    assert isinstance(up, CacheUp)
+    assert up.seconds == pytest.approx(61, abs=2)
+    assert up.replayed == 1
+    assert len(caplog.records) <= 5
+
+
+def test_when_the_journal_overflows_nothing_older_is_served(clock: FakeClock) -> None:
+    """More changes than it holds: then every entry from before counts as gone, in this process."""
+    cache = MemoryCache(clock=clock, journal=5)
+    cache.set_many({f"k{number}": "old" for number in range(20)})
+    with cache.outage():
+        for number in range(10):
+            cache.invalidate(f"k{number}")
+    clock.advance(2)
+    assert cache.get_many(f"k{number}" for number in range(20)) == {}
+    cache.set("k0", "new")
+    assert cache.get("k0") == "new"
+
+
+def test_a_store_that_failed_is_not_a_change(cache: MemoryCache, clock: FakeClock) -> None:
+    """Loading while the store is away leaves nothing to replay: what it holds is still right."""
+    with cache.outage():
+        cache.get_or_load("k", lambda: 1)
+    assert cache.stats().journal == 0
+    clock.advance(2)
+    assert cache.get_or_load("k", lambda: 1) == 1
+
+
+def test_when_no_time_is_left_an_invalidation_is_remembered(cache: MemoryCache) -> None:
+    """A deadline that has passed stops reads, and loses no change."""
+    cache.set("k", "old")
+    with deadline(0):
+        with pytest.raises(DeadlineExceeded):
+            cache.get("k")
+        with pytest.raises(DeadlineExceeded):
+            cache.set("k", "new")
+        cache.invalidate("k")
+    assert cache.get("k") is None
+
+
+def test_a_cancelled_invalidation_is_remembered(clock: FakeClock) -> None:
+    """A task that is cancelled while it tells the store of a change leaves it in the journal."""
+
+    async def main() -> None:
+        cache = AsyncMemoryCache(clock=clock)
+        await cache.set("k", "old")
+        stuck = asyncio.Event()
+
+        async def never(*_: Any) -> None:
+            stuck.set()
+            await asyncio.Event().wait()
+
+        bury, cache.store.bury = cache.store.bury, never  # type: ignore[method-assign]
+        task = asyncio.create_task(cache.invalidate("k"))
+        await stuck.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert cache.stats().journal == 1
+        cache.store.bury = bury  # type: ignore[method-assign]
+        assert await cache.get("k") is None
+        assert cache.stats().journal == 0
+
+    asyncio.run(main())
+
+
+def test_a_loader_may_read_its_own_key() -> None:
+    """A loader that asks for the value it loads does not wait for itself."""
+    cache = Cache(ttl=300)
+
+    @cache.lazy("n:{n}")
+    def value(n: int, depth: int = 0) -> int:
+        return 1 if depth else value(n, 1) + 1
+
+    assert value(1) == 2
+
+    async def main() -> None:
+        other = AsyncMemoryCache()
+
+        async def load(depth: int = 0) -> int:
+            return 1 if depth else await other.get_or_load("k", lambda: load(1)) + 1
+
+        async with asyncio.timeout(5):
+            assert await other.get_or_load("k", load) == 2
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_leader_leaves_the_load_to_a_waiter() -> None:
+    """In asyncio the task that loads may be cancelled; those who wait get their value all the same."""
+
+    async def main() -> None:
+        cache = AsyncMemoryCache()
+        calls = 0
+        started = asyncio.Event()
+
+        async def load() -> str:
+            nonlocal calls
+            calls += 1
+            started.set()
+            if calls == 1:
+                await asyncio.Event().wait()
+            return "v"
+
+        leader = asyncio.create_task(cache.get_or_load("k", load))
+        await started.wait()
+        waiter = asyncio.create_task(cache.get_or_load("k", load))
+        await asyncio.sleep(0)
+        leader.cancel()
+        assert await asyncio.wait_for(waiter, 5) == "v"
+        assert calls == 2
+
+    asyncio.run(main())
+
+
+def test_reads_are_told_to_those_who_listen(cache: MemoryCache) -> None:
+    """Each read is an event with its source, without the key."""
+    seen = events.MemorySink()
+    unsubscribe = events.subscribe(seen, kinds=[CacheRead])
+    cache.get("k")
+    cache.get_or_load("k", lambda: 1)
+    cache.get("k")
+    unsubscribe()
+    assert [event.source for event in seen.events] == ["none", "loader", "shared"]  # type: ignore[attr-defined]
+
+
+def test_the_wrong_kind_of_function_is_refused() -> None:
+    """Each face takes functions of its own world, and says which other face to use."""
+    with pytest.raises(ValueError, match="AsyncCache for async def"):
+
+        @Cache(ttl=1).lazy("k")
+        async def load() -> int:
+            return 1
+
+    with pytest.raises(ValueError, match="Cache for def"):
+
+        @AsyncMemoryCache().lazy("k")  # type: ignore[arg-type]
+        def load_sync() -> int:
+            return 1

@@ -1,0 +1,314 @@
+"""The pure parts: entries, keys, lives, the journal and the codec."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import decimal
+import string
+import typing
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.cache._codec import ANYTHING, Codec
+from resilient.cache._entry import FENCE, NEGATIVE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, unpack
+from resilient.cache._freshness import Policy
+from resilient.cache._journal import Journal
+from resilient.cache._keys import KeyMaker, physical, render
+from resilient.errors import ConfigurationError, InvalidInput
+
+seconds = st.floats(0, 1e6, width=32)
+entries = st.builds(
+    Entry,
+    body=st.binary(max_size=50),
+    codec=st.integers(0, 255),
+    schema=st.integers(0, 2**32 - 1),
+    flags=st.sampled_from([0, NEGATIVE, TOMBSTONE, FENCE]),
+    stamp=st.integers(0, 2**64 - 1),
+    created=st.floats(0, 1e10),
+    fresh=seconds,
+    keep=seconds,
+    cost=seconds,
+)
+atoms = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.uuids()
+    | st.decimals(allow_nan=False)
+    | st.datetimes()
+    | st.dates()
+    | st.times()
+    | st.timedeltas()
+)
+hashable = atoms | st.tuples(atoms, atoms) | st.frozensets(atoms, max_size=3)
+values = st.recursive(
+    hashable,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(hashable, inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.sets(hashable, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+# --------------------------------------------------------------------------------------------------------- entries
+
+
+@given(entries)
+def test_an_entry_is_read_as_it_was_written(entry: Entry) -> None:
+    """pack and unpack are inverse."""
+    assert unpack(pack(entry)) == entry
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_are_an_entry_or_unreadable(raw: bytes) -> None:
+    """No bytes raise anything but Unreadable, neither in the header nor in the body."""
+    with contextlib.suppress(Unreadable):
+        entry = unpack(raw)
+        Codec(ANYTHING).decode(entry.codec, entry.schema, entry.body)
+
+
+@given(entries, st.data())
+def test_a_damaged_entry_is_an_entry_or_unreadable(entry: Entry, data: st.DataObject) -> None:
+    """Flipping a byte or cutting the end raises nothing else."""
+    raw = bytearray(pack(entry))
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    raw = raw[: data.draw(st.integers(0, len(raw)))]
+    for kind in (ANYTHING, list[int], dict[str, dt.datetime]):
+        try:
+            found = unpack(bytes(raw))
+            Codec(kind).decode(found.codec, 0, found.body)
+        except Unreadable:
+            continue
+
+
+def test_an_entry_lives_fresh_then_stale_then_not_at_all() -> None:
+    """Its life follows from its times; an age is never negative though clocks differ."""
+    entry = Entry(b"", 1, 0, 0, 1, created=100.0, fresh=10.0, keep=30.0, cost=0.0)
+    assert [entry.life(now) for now in (90, 100, 109.9)] == [Life.FRESH] * 3
+    assert [entry.life(now) for now in (110, 129.9)] == [Life.STALE] * 2
+    assert entry.life(130) is Life.GONE
+    assert entry.age(90) == 0.0
+    assert entry.age(105) == 5.0
+
+
+@pytest.mark.parametrize("flag", [TOMBSTONE, FENCE])
+def test_tombstones_and_fences_have_no_value(flag: int) -> None:
+    """They are worth nothing at any time, and no two have the same bytes."""
+    first, second = marker(flag, 100.0, 10.0), marker(flag, 100.0, 10.0)
+    assert first != second
+    assert unpack(first).life(100.0) is Life.GONE
+
+
+# ------------------------------------------------------------------------------------------------------------ keys
+
+
+def rank(value: Any) -> Any:
+    """Equal for values that must share a key."""
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(rank, value))
+    if isinstance(value, float):
+        return float, repr(value)
+    return type(value), repr(value) if isinstance(value, decimal.Decimal) else value
+
+
+plain = atoms | st.lists(atoms, max_size=2) | st.tuples(atoms, atoms)
+
+
+@given(plain, plain)
+def test_different_values_have_different_key_parts(one: Any, other: Any) -> None:
+    """Two values share a part only if they are equal and of one type."""
+    assert (render(one) == render(other)) is (rank(one) == rank(other))
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_text_cannot_leave_its_part(a: str, b: str, c: str, d: str) -> None:
+    """Parts joined by a template never run into each other, and no part holds a brace that would steer a cluster."""
+    make = KeyMaker(lambda a, b: None, "x:{a}:{b}")
+    one, other = make((a, b), {}), make((c, d), {})
+    assert (one == other) is ((a, b) == (c, d))
+    assert not {"{", "}", "\n"} & set(one)
+    assert one.isprintable()
+
+
+def test_keys_are_for_people_too() -> None:
+    """What a key is made of can be read."""
+    make = KeyMaker(lambda user, day, kind=None: None, "visits:{user.name}:{day}:{kind}")
+
+    class User:
+        name = "Ada"
+
+    assert make((User(), dt.date(2024, 1, 2)), {}) == 'visits:"Ada":date(2024-01-02):none'
+    assert make((User(), uuid.UUID(int=0)), {"kind": True}).endswith("uuid(00000000-0000-0000-0000-000000000000):true")
+
+
+@pytest.mark.parametrize("template", ["", "{", "{nobody}", "{a!r}", "{a:>3}", "{}", "{a[0]}", "{0}"])
+def test_a_template_that_means_nothing_is_refused(template: str) -> None:
+    """A mistake in a template is found where it is written."""
+    with pytest.raises(ConfigurationError):
+        KeyMaker(lambda a: None, template)
+
+
+def test_an_object_is_no_key_part() -> None:
+    """A value without a text of its own is refused with advice."""
+    with pytest.raises(InvalidInput, match="attribute"):
+        render(object())
+
+
+@given(st.text(min_size=1, max_size=600), st.text(min_size=1, max_size=600))
+def test_keys_of_the_store_are_short_and_distinct(one: str, other: str) -> None:
+    """A long key ends in a hash; two keys are one only if they are equal."""
+    assert len(physical("n", one)) <= 210
+    assert (physical("n", one) == physical("n", other)) is (one == other)
+
+
+# ----------------------------------------------------------------------------------------------------------- lives
+
+
+@given(st.floats(0.1, 1e6), st.floats(0, 0.99), st.floats(0, 1, exclude_max=True), st.floats(0, 1e6))
+def test_jitter_only_shortens(ttl: float, jitter: float, chance: float, stale: float) -> None:
+    """No entry outlives its ttl, and none loses more than the jitter's part of it."""
+    fresh, keep = Policy(ttl, stale_if_error=stale, jitter=jitter).lives(chance)
+    assert ttl * (1 - jitter) * 0.999 <= fresh <= ttl
+    assert keep == pytest.approx(fresh + stale)
+
+
+def test_what_is_stored_together_does_not_end_together() -> None:
+    """C4: a thousand entries of one ttl end over a tenth of it."""
+    policy = Policy(60)
+    lives = [policy.lives(number / 1000)[0] for number in range(1000)]
+    assert max(lives) - min(lives) > 5
+    assert all(54 <= each <= 60 for each in lives)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ttl": None},
+        {"ttl": 0},
+        {"ttl": -1},
+        {"ttl": float("inf")},
+        {"ttl": 1, "negative_ttl": 0},
+        {"ttl": 1, "stale_if_error": -1},
+        {"ttl": 1, "jitter": 1.0},
+    ],
+    ids=repr,
+)
+def test_times_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    """A wrong time is found where it is written."""
+    with pytest.raises(ConfigurationError):
+        Policy(**options)
+
+
+# --------------------------------------------------------------------------------------------------------- journal
+
+
+def test_a_key_added_during_its_replay_is_replayed_again() -> None:
+    """What changes while its older change is told is not forgotten."""
+    journal = Journal(10)
+    journal.add("a", 1.0)
+    journal.add("b", 1.0)
+    taken = journal.begin()
+    assert taken == ["a", "b"]
+    assert journal.begin() is None
+    journal.add("a", 2.0)
+    journal.done(taken)
+    assert journal.begin() == ["a"]
+    journal.done([])
+    assert len(journal) == 1
+
+
+def test_a_journal_that_overflows_says_from_when_nothing_is_trusted() -> None:
+    """When it cannot hold all keys it forgets them, and entries from before that moment count as gone."""
+    journal = Journal(2)
+    for number, key in enumerate("abc"):
+        journal.add(key, float(number))
+    assert not journal
+    assert journal.horizon == 2.0
+
+
+# ----------------------------------------------------------------------------------------------------------- codec
+
+
+@given(values)
+def test_a_plain_value_survives(value: Any) -> None:
+    """Whatever is nested in what, values come back equal and of their types."""
+    codec = Codec(ANYTHING)
+    number, body = codec.encode(value)
+    found = codec.decode(number, codec.schema, body)
+    assert found == value
+    assert type(found) is type(value)
+
+
+class Row(typing.NamedTuple):
+    id: int
+    when: dt.datetime
+
+
+class Shape(typing.TypedDict):
+    sides: int
+    size: decimal.Decimal
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Row, Row(1, dt.datetime(2024, 1, 1, tzinfo=dt.UTC))),
+        (Shape, {"sides": 3, "size": decimal.Decimal("1.5")}),
+        (list[Row], [Row(1, dt.datetime(2024, 1, 1, tzinfo=dt.UTC))]),
+        (int | None, None),
+        (str, None),
+        (dict, {1: {2}}),
+        (list[Any], [(1,), {2}]),
+        (set[uuid.UUID], {uuid.UUID(int=1)}),
+        (tuple[int, ...], (1, 2)),
+        (typing.Literal["a", "b"], "a"),
+    ],
+    ids=str,
+)
+def test_a_typed_value_survives(kind: Any, value: Any) -> None:
+    """The type a function says it returns is the type that comes back; None always does."""
+    codec = Codec(kind)
+    number, body = codec.encode(value)
+    found = codec.decode(number, codec.schema, body)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_type_that_no_codec_reads_is_refused_with_advice() -> None:
+    """An ORM entity or any object of a class of its own is refused at its first store."""
+
+    class Entity:
+        id = 1
+
+    with pytest.raises((ConfigurationError, InvalidInput), match=r"dataclass|cannot be cached"):
+        Codec(Entity).encode(Entity())
+
+
+def test_the_schema_follows_the_layout_and_the_version() -> None:
+    """Another field, another nested field or another version is another schema; no type has none."""
+    one = dataclasses.make_dataclass("T", [("a", int)])
+    two = dataclasses.make_dataclass("T", [("a", str)])
+    schemas = {Codec(kind).schema for kind in (one, two, list[one], list[two])} | {Codec(one, version=1).schema}
+    assert len(schemas) == 5
+    assert Codec(ANYTHING).schema == 0
+    number, body = Codec(ANYTHING).encode("x")
+    with pytest.raises(Unreadable, match="other schema"):
+        Codec(str).decode(number, Codec(int).schema, body)
+
+
+def test_printable_text_stays_readable_in_keys() -> None:
+    """Ordinary words are not escaped."""
+    assert render("Ada Lovelace") == '"Ada Lovelace"'
+    assert all(character in render(character) for character in string.ascii_letters + string.digits)

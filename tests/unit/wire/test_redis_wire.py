@@ -1,0 +1,138 @@
+"""How errors of redis-py are judged, and what a link is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import fakeredis
+import pytest
+import redis
+
+from resilient.errors import ConfigurationError
+from resilient.policy import deadline
+from resilient.policy.classify import Failure
+from resilient.wire.redis import AsyncLink, Link, classify, connect, connect_async
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "no_effect"),
+    [
+        (redis.exceptions.ReadOnlyError("x"), Failure.READ_ONLY, True),
+        (redis.exceptions.AuthenticationError("x"), Failure.AUTH, True),
+        (redis.exceptions.NoPermissionError("x"), Failure.AUTH, True),
+        (redis.exceptions.OutOfMemoryError("x"), Failure.THROTTLED, True),
+        (redis.exceptions.BusyLoadingError("x"), Failure.UNAVAILABLE, True),
+        (redis.exceptions.ClusterDownError("x"), Failure.UNAVAILABLE, True),
+        (redis.exceptions.WatchError("x"), Failure.CONFLICT, True),
+        (redis.exceptions.ResponseError("WRONGTYPE"), Failure.INVALID, True),
+        (redis.exceptions.TimeoutError("Timeout reading from socket"), Failure.TIMEOUT, False),
+        (redis.exceptions.TimeoutError("Timeout connecting to server"), Failure.TIMEOUT, True),
+        (redis.exceptions.ConnectionError("Connection closed by server."), Failure.UNAVAILABLE, False),
+        (redis.exceptions.ConnectionError("Error 111 connecting to localhost:1."), Failure.UNAVAILABLE, True),
+        (redis.exceptions.RedisError("x"), Failure.PERMANENT, False),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, Exception) else "",
+)
+def test_errors_are_judged(error: Exception, failure: Failure, no_effect: bool) -> None:
+    """Each error of redis-py says what kind it is, and whether the command can have taken effect."""
+    verdict = classify(error)
+    assert verdict is not None
+    assert (verdict.failure, verdict.no_effect) == (failure, no_effect)
+
+
+def test_other_errors_are_left_to_others() -> None:
+    """A classifier answers only for its own library."""
+    assert classify(ValueError()) is None
+
+
+def test_a_refused_connection_is_known_to_have_done_nothing() -> None:
+    """The error as redis-py raises it for a closed port: the command never left, and there was no retry."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        client = connect(f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
+        with pytest.raises(redis.exceptions.ConnectionError) as failure:
+            client.get("k")
+    verdict = classify(failure.value)
+    assert verdict is not None
+    assert verdict.no_effect
+
+
+@pytest.fixture
+def silent() -> socket.socket:
+    """A port that accepts and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(20)
+        yield server  # type: ignore[misc]
+
+
+def test_a_silent_server_costs_the_limit_or_what_the_deadline_leaves(silent: socket.socket) -> None:
+    """Both faces wait for their own limit, and for less where the caller has less."""
+    url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+
+    def spent(client: redis.Redis) -> float:
+        began = time.monotonic()
+        with pytest.raises(redis.exceptions.TimeoutError):
+            client.get("k")
+        return time.monotonic() - began
+
+    assert 0.04 <= spent(connect(url)) < 0.5
+    patient = connect(url, timeout=30.0)
+    with deadline(0.1):
+        assert 0.05 <= spent(patient) < 0.5
+
+    async def main() -> None:
+        link = AsyncLink(url, timeout=30.0)
+        began = time.monotonic()
+        with deadline(0.1), pytest.raises(redis.exceptions.TimeoutError):
+            await link.get().get("k")
+        assert 0.05 <= time.monotonic() - began < 0.5
+        await link.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_link_says_who_closes_the_client() -> None:
+    """A ready client stays open when its link is closed; a fake in this process counts as bounded."""
+    ready = fakeredis.FakeRedis()
+    link = Link(ready)
+    assert link.get() is ready
+    assert not link.owned
+    link.close()
+    ready.set("k", 1)
+    assert Link("redis://127.0.0.1:1").owned
+
+
+def test_each_event_loop_has_a_client_of_its_own() -> None:
+    """One link serves several loops, one after the other, without sharing sockets between them."""
+    link = AsyncLink("redis://127.0.0.1:1")
+
+    async def client() -> object:
+        assert link.get() is link.get()
+        return link.get()
+
+    first, second = asyncio.run(client()), asyncio.run(client())
+    assert first is not second
+
+
+@pytest.mark.parametrize("target", ["localhost:6379", "http://x", "redis://x/0?decode_responses=yes"])
+def test_a_wrong_address_is_found_where_it_is_given(target: str) -> None:
+    """No socket is needed to refuse it; the message holds no address, which might hold a password."""
+    for face in (Link, AsyncLink):
+        with pytest.raises(ConfigurationError) as failure:
+            face(target)
+        assert target not in str(failure.value)
+
+
+def test_connect_async_gives_a_client_of_the_running_loop() -> None:
+    """The short form for those who need the client alone."""
+
+    async def main() -> None:
+        ready = fakeredis.FakeAsyncRedis()
+        assert connect_async(ready) is ready
+        assert isinstance(connect_async("redis://127.0.0.1:1"), redis.asyncio.Redis)
+        await ready.aclose()
+
+    asyncio.run(main())
