@@ -20,21 +20,21 @@ help: ## list the targets
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "resilient needs Python 3.11 or later, and none was found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "resilient needs Python 3.11 or later, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 || echo missing); name another: make PYTHON=/path/to/python3.11"; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "resilient needs Python 3.11 or later, and $(PYTHON) is $$("$(PYTHON)" --version 2>/dev/null || echo not there); name another: make PYTHON=/path/to/python3.11"; exit 2; }
 	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 2; }
 
 $(VENV)/.pip: | $(VENV)/bin/python
-	@$(PIP) install -q --upgrade 'pip>=25.1' || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@$(PIP) install -qq --upgrade 'pip>=25.1' || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	@echo "setting up $(VENV) (once)"
-	@$(PIP) install -q -e '.[all]' --group demo || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@$(PIP) install -qq -e '.[all]' --group demo || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.pip
 	@echo "setting up $(VENV) for development (once)"
-	@$(PIP) install -q -e '.[all]' --group dev || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@$(PIP) install -qq -e '.[all]' --group dev || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
 	@touch $@ $(VENV)/.demo
 
 # ------------------------------------------------------------------------------------------------------- for users
@@ -97,7 +97,7 @@ tour: $(VENV)/.demo ## the tour, with its table written into the README
 	@$(RUN) tools/readme.py
 
 bench: $(VENV)/.dev ## ratios to peers, measured in one run
-	@$(PIP) install -q --group bench
+	@$(PIP) install -qq --group bench
 	@for each in benchmarks/[a-z]*.py; do $(RUN) tools/evidence.py "bench-$$(basename $$each .py)" -- $(RUN) $$each || exit 1; done
 
 clean: ## remove the environment and everything that was built
