@@ -29,6 +29,7 @@ class Plan:
         message: The parameters that take the `Message`.
         session: The parameters that take the SQLAlchemy session.
         decode: Turns the text of a body into the payload.
+        positional: Whether the payload cannot be passed by name, as with ``list.append``.
     """
 
     handler: Handler
@@ -36,6 +37,7 @@ class Plan:
     message: tuple[str, ...]
     session: tuple[str, ...]
     decode: Callable[[str], Any]
+    positional: bool = False
 
     def read(self, message: Message) -> Any:
         """The payload. Raises Reject where the body is not what the handler takes."""
@@ -47,6 +49,8 @@ class Plan:
     def call(self, payload: Any, message: Message, session: Any) -> Any:
         """Call the handler."""
         arguments: dict[str, Any] = dict.fromkeys(self.message, message) | dict.fromkeys(self.session, session)
+        if self.positional:
+            return self.handler(payload, **arguments)
         if self.payload is not None:
             arguments[self.payload] = payload
         return self.handler(**arguments)
@@ -78,19 +82,24 @@ def plan(handler: Handler) -> Plan:
         raise ConfigurationError(
             f"the annotations of the handler cannot be read: {error}", advice="define its types at module level"
         ) from error
+    by_position = False
     payload: list[str] = []
     message: list[str] = []
     session: list[str] = []
     for name, parameter in signature.parameters.items():
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ConfigurationError(f"the handler's parameter {name!r} cannot be passed by name")
         wanted = hints.get(name, Any)
+        positional = parameter.kind is parameter.POSITIONAL_ONLY
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigurationError(f"a handler names its parameters; this one takes any number as {name!r}")
+        if positional and (wanted is Message or is_session(wanted) or payload):
+            raise ConfigurationError(f"the handler's parameter {name!r} cannot be passed by name")
         if wanted is Message:
             message.append(name)
         elif is_session(wanted):
             session.append(name)
         elif parameter.default is parameter.empty:
             payload.append(name)
+            by_position = positional
     if len(payload) > 1:
         raise ConfigurationError(
             f"a handler takes one payload, this one asks for {', '.join(payload)}",
@@ -98,7 +107,7 @@ def plan(handler: Handler) -> Plan:
         )
     taken = payload[0] if payload else None
     kind = str if taken is None else hints.get(taken, Any)
-    return Plan(handler, taken, tuple(message), tuple(session), _decoder(kind))
+    return Plan(handler, taken, tuple(message), tuple(session), _decoder(kind), by_position)
 
 
 def _hints(handler: Handler) -> dict[str, Any]:

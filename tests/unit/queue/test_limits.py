@@ -1,0 +1,63 @@
+"""What SQS allows, checked here."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.errors import InvalidInput
+from resilient.queue import _limits as limits
+
+
+@given(st.lists(st.integers(1, 60), max_size=60), st.integers(60, 200))
+def test_calls_hold_everything_once_in_order_within_both_limits(sizes, limit):
+    """Packing loses nothing, keeps the order, and is greedy: no two neighbours would have fitted in one call."""
+    parts = list(limits.pack(sizes, limit=limit))
+    assert [index for part in parts for index in part] == list(range(len(sizes)))
+    for part in parts:
+        assert 1 <= len(part) <= 10
+        assert sum(sizes[index] for index in part) <= limit
+    for left, right in itertools.pairwise(parts):
+        assert len(left) == 10 or sum(sizes[i] for i in left) + sizes[right[0]] > limit
+
+
+@pytest.mark.parametrize("delay", [-1, 900.5, 901, True, "5", float("nan")])
+def test_a_delay_out_of_range_is_refused(delay):
+    """901 seconds, negative ones, and what is no number."""
+    with pytest.raises(InvalidInput):
+        limits.check_delay(delay)
+
+
+@pytest.mark.parametrize("body", ["", b"", "a\x00b", "\ufffe", b"\xff", object(), {"x": object()}])
+def test_a_body_that_sqs_would_refuse_is_refused_here(body):
+    """Emptiness, forbidden characters, bytes that are no text, and what is no JSON."""
+    with pytest.raises(InvalidInput):
+        limits.encode(body)
+
+
+@pytest.mark.parametrize(("body", "text"), [("ü\n", "ü\n"), (b"abc", "abc"), ({"a": [1]}, '{"a":[1]}'), (None, "null")])
+def test_a_body_is_written_as_text(body, text):
+    """Text as it is, bytes as UTF-8, anything else as JSON."""
+    assert limits.encode(body) == text
+
+
+@pytest.mark.parametrize("name", ["", "a b", ".a", "a.", "a..b", "AWS.x", "amazon.x", "x" * 257, "resilient-id"])
+def test_a_name_that_sqs_would_refuse_is_refused_here(name):
+    """Characters, dots, reserved prefixes, and the library's own names."""
+    with pytest.raises(InvalidInput):
+        limits.check_attributes({name: "1"})
+
+
+def test_attributes_are_counted_and_not_empty():
+    """Ten at most, less those reserved; an empty value is no attribute."""
+    limits.check_attributes({f"a{n}": "1" for n in range(8)}, reserved=2)
+    with pytest.raises(InvalidInput):
+        limits.check_attributes({f"a{n}": "1" for n in range(9)}, reserved=2)
+    with pytest.raises(InvalidInput):
+        limits.check_attributes({"a": ""})
+
+
+def test_size_counts_bytes_of_everything():
+    """Names, types and values count, in bytes."""
+    assert limits.size("ü", {"k": b"12"}) == 2 + 1 + 6 + 2
