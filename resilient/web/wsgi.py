@@ -96,37 +96,22 @@ class Middleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        request = _Request(read(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_RESILIENT_TOKEN", "")))
-        return request.context.run(self._serve, request, environ, start_response)
-
-    def _serve(self, request: _Request, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        scope = request.stack.enter_context(self._open(request.token))
-        if self._deadline is not None:
-            request.stack.enter_context(policy.deadline(self._deadline))
-        start = _Start(start_response, scope, request.token, secure=environ.get("wsgi.url_scheme") == "https")
+        brought = read(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_RESILIENT_TOKEN", ""))
+        # A context of the request's own, in which its body is made too, whatever thread asks for the next piece. It is
+        # copied with the scope and the deadline open, so that nothing is left to close when a server forgets to.
+        bound = contextlib.nullcontext() if self._deadline is None else policy.deadline(self._deadline)
+        with self._open(brought) as scope, bound:
+            context = contextvars.copy_context()
+        start = _Start(start_response, scope, brought, secure=environ.get("wsgi.url_scheme") == "https")
         try:
-            body = self.app(environ, start)
+            body = context.run(self.app, environ, start)
         except DeadlineExceeded:
-            request.stack.close()
             if self._deadline is None or start.begun:
                 raise
             return _respond(Answer(504, TEXT, b"deadline exceeded\n"), environ, start_response)
-        except BaseException:
-            request.stack.close()
-            raise
         if isinstance(body, list | tuple) or _is_file(body, environ):
-            request.stack.close()  # nothing of the application runs any more
-            return body
-        return _Body(body, request)
-
-
-class _Request:
-    """What belongs to one request: a context of its own, which its body is made in too, whatever thread makes it."""
-
-    def __init__(self, token: Token) -> None:
-        self.token = token
-        self.context = contextvars.copy_context()
-        self.stack = contextlib.ExitStack()
+            return body  # nothing of the application runs any more
+        return _Body(body, context)
 
 
 class _Start:
@@ -148,9 +133,9 @@ class _Start:
 class _Body:
     """A body that is still to be made: each piece inside the request's context."""
 
-    def __init__(self, body: Iterable[bytes], request: _Request) -> None:
+    def __init__(self, body: Iterable[bytes], context: contextvars.Context) -> None:
         self._body = body
-        self._request = request
+        self._context = context
         self._pieces: Iterator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -158,20 +143,13 @@ class _Body:
 
     def __next__(self) -> bytes:
         if self._pieces is None:
-            self._pieces = self._request.context.run(iter, self._body)
-        return self._request.context.run(next, self._pieces)
+            self._pieces = self._context.run(iter, self._body)
+        return self._context.run(next, self._pieces)
 
     def close(self) -> None:
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                self._request.context.run(close)
-        finally:
-            self._request.context.run(self._request.stack.close)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(RuntimeError):  # collected inside its own context, which then ends by itself
-            self._request.context.run(self._request.stack.close)  # for a server that forgot to close it
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._context.run(close)
 
 
 def _is_file(body: object, environ: Mapping[str, Any]) -> bool:
