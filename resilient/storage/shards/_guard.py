@@ -116,9 +116,9 @@ class _Check:
         if statement.select is not None:
             raise Refused(f"{what} from a SELECT names no shard key; nothing was sent", advice="insert rows")
         given = list(_assigned(statement, names))
-        if parameters:
-            for row in parameters if isinstance(parameters, list) else [parameters]:
-                given.append(next((row[each] for each in names if each in row), given[0] if given else _MISSING))
+        common = given[0] if given else _MISSING
+        rows = parameters if isinstance(parameters, list) else [parameters] if parameters else []
+        given += [next((row[each] for each in names if each in row), common) for row in rows]
         for value in given or [_MISSING]:
             self.key(value, what)
 
@@ -127,7 +127,7 @@ def _assigned(statement: Any, names: set[str]) -> Iterator[Any]:
     """The values a statement sets the key to: one for each row, where it names the key at all."""
     # What values() was given has no public reader.
     many = [row for rows in getattr(statement, "_multi_values", ()) for row in rows]
-    single = statement._values  # noqa: SLF001
+    single = getattr(statement, "_values", None)
     for row in many or ([single] if single else []):
         found = {getattr(column, "key", column): value for column, value in row.items()}
         name = next((each for each in names if each in found), None)

@@ -51,7 +51,7 @@ def bucket_of(key: Key, buckets: int) -> int:
             f"a shard key is an int, a str, bytes or a UUID, not {type(key).__name__}",
             advice="say for which key: session(key=…)",
         )
-    return int.from_bytes(blake2b(data, digest_size=8).digest()) % buckets
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big") % buckets
 
 
 @dataclass(frozen=True, slots=True)
