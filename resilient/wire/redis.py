@@ -278,6 +278,8 @@ def classify(error: BaseException) -> Verdict | None:
     """
     if not isinstance(error, redis.RedisError):
         return None
+    if "No connection available" in str(error):
+        return Verdict(Failure.THROTTLED, no_effect=True)  # all of ours are busy: no word about the server
     names = {each.__name__ for each in type(error).__mro__}
     for row, failure, no_effect in _TABLE:
         if names.intersection(row):

@@ -31,6 +31,7 @@ from resilient.wire.redis import AsyncLink, Link, classify, connect, connect_asy
         (redis.exceptions.TimeoutError("Timeout connecting to server"), Failure.TIMEOUT, True),
         (redis.exceptions.ConnectionError("Connection closed by server."), Failure.UNAVAILABLE, False),
         (redis.exceptions.ConnectionError("Error 111 connecting to localhost:1."), Failure.UNAVAILABLE, True),
+        (redis.exceptions.ConnectionError("No connection available."), Failure.THROTTLED, True),
         (redis.exceptions.RedisError("x"), Failure.PERMANENT, False),
     ],
     ids=lambda value: repr(value) if isinstance(value, Exception) else "",
