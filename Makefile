@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 # pip gives up quickly where there is no network, so that the line that says so comes soon.
-PIP := $(RUN) -m pip --disable-pip-version-check --retries 1 --timeout 30
+PIP := $(RUN) -m pip --disable-pip-version-check --retries 1 --timeout 30 -qq
 # What fault tests repeat, as a share of their full size; `make soak` runs them at 1.
 export RESILIENT_SCALE ?= 0.02
 
@@ -24,17 +24,17 @@ $(VENV)/bin/python:
 	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 2; }
 
 $(VENV)/.pip: | $(VENV)/bin/python
-	@$(PIP) install -qq --upgrade 'pip>=25.1' || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@$(PIP) install --upgrade 'pip>=25.1' 2>$(VENV)/pip.log || { tail -n 1 $(VENV)/pip.log; echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	@echo "setting up $(VENV) (once)"
-	@$(PIP) install -qq -e '.[all]' --group demo || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@$(PIP) install -e '.[all]' --group demo 2>$(VENV)/pip.log || { tail -n 1 $(VENV)/pip.log; echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.pip
 	@echo "setting up $(VENV) for development (once)"
-	@$(PIP) install -qq -e '.[all]' --group dev || { echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
+	@$(PIP) install -e '.[all]' --group dev 2>$(VENV)/pip.log || { tail -n 1 $(VENV)/pip.log; echo "the packages could not be downloaded; is there a network? Nothing was started."; exit 2; }
 	@touch $@ $(VENV)/.demo
 
 # ------------------------------------------------------------------------------------------------------- for users
@@ -97,7 +97,7 @@ tour: $(VENV)/.demo ## the tour, with its table written into the README
 	@$(RUN) tools/readme.py
 
 bench: $(VENV)/.dev ## ratios to peers, measured in one run
-	@$(PIP) install -qq --group bench
+	@$(PIP) install --group bench
 	@for each in benchmarks/[a-z]*.py; do $(RUN) tools/evidence.py "bench-$$(basename $$each .py)" -- $(RUN) $$each || exit 1; done
 
 clean: ## remove the environment and everything that was built

@@ -43,7 +43,7 @@ _HOMES = {
     "deadline": "resilient.policy",
 }
 
-__all__ = [  # noqa: PLE0604 - _HOMES, spelled out for type checkers
+__all__ = [
     "AsyncCache",
     "Breaker",
     "Bucket",

@@ -1,11 +1,12 @@
 """What one user has seen: position tokens, and the scope that collects them.
 
-A *position* says how far a database had come. A *token* holds one position for each database that a user has written to
-or read from; it travels with the user (cookie, header, message attribute), and a read that names it must not be
-served by a copy that is further behind. A *scope* collects the token of one request. It is an object in a context variable,
-so that worker threads and tasks started by the request write into the same one.
+A *position* says how far a database had come. A *token* holds one position for each database that a user has written
+to or read from; it travels with the user (cookie, header, message attribute), and a read that names it must not be
+served by a copy that is further behind. A *scope* collects the token of one request. It is an object in a context
+variable, so that worker threads and tasks started by the request write into the same one.
 
-Tokens come back from clients, so parsing bounds everything. A forged token can only make reads fall back to the primary.
+Tokens come back from clients, so parsing bounds everything. A forged token can only make reads fall back to the
+primary.
 """
 
 from __future__ import annotations
