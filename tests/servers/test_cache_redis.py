@@ -93,7 +93,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 def test_the_people_page(redis_server: Any, people: People) -> None:
     """C1: loader, then shared; nobody shares an entry; a query in an argument finds nothing; a dead server answers."""
-    with Cache(redis_server.url, namespace="page", ttl=300) as cache:
+    with Cache(redis_server.url, namespace="page", ttl=300, timeout=2.0) as cache:
 
         @cache.lazy("about:{firstname}:{lastname}", ttl=1, negative_ttl=0.5)
         def about(firstname: str, lastname: str) -> str | None:
@@ -113,7 +113,7 @@ def test_the_people_page(redis_server: Any, people: People) -> None:
 
 def test_a_cold_read_is_one_get_and_one_set_and_a_warm_one_a_get(redis_server: Any, client: redis.Redis) -> None:
     """C2: the commands are counted on the server; every key has a ttl."""
-    with Cache(redis_server.url, namespace="shop", ttl=300) as cache:
+    with Cache(redis_server.url, namespace="shop", ttl=300, timeout=2.0) as cache:
         user = cache.lazy("user:{user_id}")(lambda user_id: {"id": user_id})
         cache.get("warm up the connection")
 
@@ -222,8 +222,7 @@ def test_a_dead_server_costs_little_and_is_used_again(
     unsubscribe = events.subscribe(seen, kinds=[CacheDown, CacheUp])
     with caplog.at_level(logging.INFO), Cache(redis_server.url, namespace="shop", ttl=300) as cache:
         user = cache.lazy("user:{user_id}")(lambda user_id: {"id": user_id})
-        user(17)
-        assert user.lookup(17).source == "shared"
+        wait_until(lambda: user.lookup(17).source == "shared")
         getattr(redis_server, fault)()
         slowest = 0.0
         for _ in range(200):
@@ -257,8 +256,9 @@ def test_the_async_face_survives_the_same(redis_server: Any, fault: str) -> None
             await asyncio.sleep(0.05)
             return {"id": user_id}
 
-        await user(17)
-        assert (await user.lookup(17)).source == "shared"
+        async with asyncio.timeout(10):
+            while (await user.lookup(17)).source != "shared":  # noqa: ASYNC110 - a busy machine may miss 50 ms
+                await asyncio.sleep(0.02)
         getattr(redis_server, fault)()
         loads = 0
         began = time.monotonic()
