@@ -15,7 +15,6 @@ from examples.imagery.model import Image, TimelineEvent
 from examples.imagery.services import Services
 from examples.imagery.transitions import UPLOAD, take
 from resilient import causality
-from resilient.clock import SYSTEM
 from resilient.errors import Conflict, InvalidInput, NotFound, Refused
 from resilient.storage.objects import Link, StoredObject, Ticket, UploadPolicy
 
@@ -86,9 +85,7 @@ class Images:
             Conflict: The id is taken, with another owner or title.
         """
         _check(image_id, owner, title)
-        row = Image(
-            id=image_id, owner=owner, title=title, state="created", version=0, created_at=round(SYSTEM.wall(), 3)
-        )
+        row = Image(id=image_id, owner=owner, title=title, state="created", version=0, created_at=self._now())
         answer = View.of(row)
         try:
             with self._session.begin() as session:
@@ -156,8 +153,11 @@ class Images:
 
     def announce(self, session: Any, image_id: str, owner: str, what: str) -> None:
         """Tell the timelines what happened, in the transaction in which it happens."""
-        happened = Happened(image_id, what, owner, round(SYSTEM.wall(), 3))
+        happened = Happened(image_id, what, owner, self._now())
         self._services.outbox.send(session, "events", happened)
+
+    def _now(self) -> float:
+        return round(self._services.clock.wall(), 3)
 
     def changed(self, image_id: str) -> None:
         """The row was changed and committed: what is cached of it is old."""
@@ -178,7 +178,7 @@ class Images:
 
     def _older_than_own_write(self, age: float) -> bool:
         written = causality.current().token.get(self._services.db.name)
-        return isinstance(written, causality.Instant) and written.at > SYSTEM.wall() - age
+        return isinstance(written, causality.Instant) and written.at > self._services.clock.wall() - age
 
     def _load(self, image_id: str) -> View:
         with self._services.db.primary(), self._session() as session:

@@ -145,7 +145,7 @@ class Parts:
 
     def stop(self) -> None:
         """End everything and remove every file. May be repeated."""
-        _together([process.stop for process in (*self.webs, *self.workers)] or [self.redis.stop])
+        _together([process.stop for process in (*self.webs, *self.workers)])
         _together([self.redis.stop, self.store.stop, self.databases.stop])
 
     def __enter__(self) -> Self:
@@ -157,6 +157,8 @@ class Parts:
 
 def _together(starts: Sequence[Callable[[], object]]) -> None:
     """Call all at the same time, wait for all, and raise the first error."""
+    if not starts:
+        return
     pool = WorkerPool("start", size=len(starts))
     try:
         jobs = [pool.submit(start) for start in starts]

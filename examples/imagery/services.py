@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from examples.imagery.model import Base, ShardBase
 from examples.imagery.settings import Settings
 from resilient.cache import Cache
+from resilient.clock import SYSTEM, Clock
 from resilient.queue import Outbox, Queue, create_tables
 from resilient.storage.objects import Bucket
 from resilient.storage.replicas import ReplicaSet
@@ -34,6 +35,7 @@ class Services:
         jobs: The queue of pictures to process.
         events: The queue of what happened.
         outbox: Sends messages if, and only if, the transaction they belong to is committed.
+        clock: What time it is.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class Services:
     jobs: Queue
     events: Queue
     outbox: Outbox
+    clock: Clock = SYSTEM
 
     @classmethod
     def connect(cls, settings: Settings, *, s3: Any = None, sqs: Any = None) -> Self:

@@ -15,7 +15,6 @@ from examples.imagery.sepia import sepia
 from examples.imagery.services import Services
 from examples.imagery.settings import Settings
 from examples.imagery.transitions import PROCESS, take
-from resilient.clock import SYSTEM
 from resilient.errors import InvalidInput, NotFound, Unavailable
 from resilient.queue import Consumer, Redeliver, Reject, SqlStore
 from resilient.runtime import start_thread
@@ -67,12 +66,13 @@ class Worker:
             self._services.bucket.delete(job.source_key)
 
     def _sepia(self, source: bytes) -> bytes:
-        began = SYSTEM.monotonic()
+        clock = self._services.clock
+        began = clock.monotonic()
         try:
             brown = sepia(source)
         except InvalidInput as error:
             raise Reject(error.message) from error
-        SYSTEM.sleep(max(0.0, self._services.settings.work_seconds - (SYSTEM.monotonic() - began)))
+        clock.sleep(max(0.0, self._services.settings.work_seconds - (clock.monotonic() - began)))
         return brown
 
     def remember(self, happened: Happened, session: Session) -> None:
@@ -132,7 +132,9 @@ class Worker:
 
 def main() -> int:
     """Run one worker process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    for name in ("imagery", "resilient"):
+        logging.getLogger(name).setLevel(logging.INFO)
     services = Services.connect(Settings.from_environment())
     try:
         Worker(services).run()

@@ -8,5 +8,6 @@ from examples.imagery.services import Services
 from examples.imagery.settings import Settings
 from examples.imagery.web import create_app
 
-logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+logging.getLogger("resilient").setLevel(logging.INFO)
 app = create_app(Services.connect(Settings.from_environment()))

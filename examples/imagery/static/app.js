@@ -31,7 +31,7 @@ async function ask(method, path, body, patience = 8000) {
 
 function note(method, path, status, ms, source) {
   const row = $("answers").insertRow(0);
-  const short = path.replace(/[0-9a-f]{8}-[0-9a-f-]{27}/, "…").replace(/\?.*/, "");
+  const short = path.replace(/[0-9a-f]{8}-[0-9a-f-]{27}/, "…").replace(/\?.*/, "").replace(/^(\/users\/).*\//, "$1…/");
   for (const text of [`${method} ${short}`, status, `${Math.round(ms)} ms`, source]) row.insertCell().textContent = text;
   if (!(status < 400)) row.className = "bad";
   while ($("answers").rows.length > 12) $("answers").deleteRow(-1);
@@ -176,3 +176,7 @@ setInterval(refreshTimeline, 5000);
 parts();
 quietly(list);
 refreshTimeline();
+if (location.hash === "#paint") { // paints one and sends it by itself, for a picture of this page
+  paint();
+  setTimeout(() => $("create").requestSubmit(), 800);
+}

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _go(options, port)
     except KeyboardInterrupt:
-        _say("\nEnded by Ctrl-C; everything is stopped.")
+        _say("\nInterrupted; everything is stopped.")
         return 130
 
 
@@ -95,12 +95,14 @@ def _go(options: argparse.Namespace, port: int | None) -> int:
         return _refuse(f"{error.name or 'a module'} is not installed: run `make demo`, which installs what is needed")
     logging.getLogger("resilient").addHandler(logging.NullHandler())  # the table tells the story
     sabotage = os.environ.get(SABOTAGE, "")
+    if sabotage not in SABOTAGES:
+        return _refuse(f"{SABOTAGE}={sabotage} is unknown: use one of {', '.join(filter(None, SABOTAGES))}")
     try:
         parts = Parts(port=port, sabotage=sabotage, embedded=options.embedded)
         for name, what in parts.what.items():
             _say(f"{name + ':':13}{what}")
         if sabotage:
-            _say(f"{'sabotage:':13}{SABOTAGES.get(sabotage, sabotage)}")
+            _say(f"{'sabotage:':13}{SABOTAGES[sabotage]}")
         with parts:
             _say(f"{'page:':13}{parts.webs[0].url}/\n")
             try:
@@ -115,7 +117,7 @@ def _go(options: argparse.Namespace, port: int | None) -> int:
 def _serve(parts: Parts) -> None:
     _say(f"\nStill running: {parts.webs[0].url}/ (Ctrl-C ends it). Break something yourself, for instance:")
     for name, pid in parts.processes().items():
-        _say(f"  kill -STOP {pid:<8} # freezes {name}; kill -CONT {pid} thaws it")
+        _say(f"  kill -STOP -- -{pid:<8} # freezes {name}; kill -CONT -- -{pid} thaws it")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
     _say("\nEnding.")

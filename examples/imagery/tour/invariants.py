@@ -68,7 +68,7 @@ class Inspector:
         self._map = shard_map
         self._s3 = parts.store.client("s3")
 
-    def settle(self, timeout: float = 25.0) -> float:
+    def settle(self, timeout: float = 15.0) -> float:
         """Wait until everything that was accepted is processed and all queues are empty. Returns the seconds it took.
 
         What is not settled in time is found by the invariants.
@@ -94,6 +94,7 @@ class Inspector:
         yield Finding(
             "nobody read older than his own write", self._tally.stale, f"{self._tally.checked} reads compared"
         )
+        yield Finding("whatever was mended recovered", self._tally.late, f"{len(self._tally.phases) - 2} faults")
         retried = sum(phase.retried for phase in self._tally.phases)
         yield Finding("every 5xx could be retried", self._tally.broken, f"{retried} were")
         yield Finding(

@@ -115,11 +115,11 @@ def _in_hand(output: str) -> set[str]:
 
 
 def _deliver_twice(site: Site) -> None:
-    """Catch messages on their way, let them go on, and send each of them once more."""
+    """Catch messages on their way, let them go on a second later, and send each of them twice more."""
     caught: set[str] = set()
     began = SYSTEM.monotonic()
     while len(caught) < 5 and SYSTEM.monotonic() < began + (4.0 if caught else 10.0):
-        for message in site.jobs.receive(10, visibility=0):
+        for message in site.jobs.receive(10, visibility=1):
             if message.key not in caught:
                 caught.add(message.key)
                 for _ in range(2):

@@ -18,7 +18,7 @@ from resilient.storage.shards import ShardMap
 
 __all__ = ["Tour"]
 
-_PATIENCE = 15.0
+_PATIENCE = 10.0
 """Seconds within which a part must have recovered after it was mended."""
 
 
@@ -110,7 +110,7 @@ class Tour:
         mended = SYSTEM.monotonic()
         while not fault.recovered(site):
             if SYSTEM.monotonic() > mended + _PATIENCE:
-                self.tally.note(self.tally.wrong, f"{fault.what}: not within {_PATIENCE:g} s")
+                self.tally.note(self.tally.late, f"{fault.what}: not within {_PATIENCE:g} s")
                 phase.recovered = f"NOT within {_PATIENCE:g} s"
                 return
             SYSTEM.sleep(0.05)

@@ -46,6 +46,8 @@ class Tally:
         """Reads that were compared with the reader's own writes."""
         self.broken: list[str] = []
         """Answers with a 5xx that does not say "try again"."""
+        self.late: list[str] = []
+        """What had not recovered in time after it was mended."""
         self.wrong: list[str] = []
         """Pictures that were not the sepia of what was uploaded, and answers that nobody should get."""
 
