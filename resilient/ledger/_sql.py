@@ -65,7 +65,8 @@ class SqlStore:
         session: A ``sessionmaker``, or any callable that returns a session or a context manager of one.
         route: Chooses the database by the decoded payload, for sharded effects: takes the payload, returns a session
             or a context manager of one. The record then stands on the shard of the effect.
-        lock_wait: Seconds a second worker waits on the row. SQLite waits as long as its connection's ``timeout``.
+        lock_wait: Seconds a second worker waits on the row. SQLite takes one writer at a time, whatever it writes: the
+            others wait as long as their connection's ``timeout``, and a consumer longer, with its message in hand.
         clock: Where the time of the record comes from.
 
     The handler must not end the transaction itself: a ``commit`` in it raises Refused.
@@ -106,7 +107,7 @@ class SqlStore:
         """Open a transaction and insert the record in it.
 
         Raises:
-            Unavailable: The database is not there.
+            Unavailable: The database is not there, or is SQLite and busy with another writer; nothing was done.
         """
         digest = _digest(key)
         values = {
@@ -126,6 +127,8 @@ class SqlStore:
             except DBAPIError as error:
                 if _busy(error):
                     return InProgress()
+                if _locked(error):
+                    raise Unavailable("SQLite takes one writer at a time, and another writes") from error
                 verdict = sql.classify(error)
                 if verdict is None or verdict.failure not in _AWAY:
                     raise
@@ -265,6 +268,9 @@ def _busy(error: DBAPIError) -> bool:
     """Whether a statement gave up waiting for another transaction."""
     original: Any = error.orig
     arguments = getattr(original, "args", ())
-    if getattr(original, "sqlstate", None) in _BUSY_STATES or (arguments and arguments[0] in _BUSY_CODES):
-        return True
-    return "database is locked" in str(original)
+    return getattr(original, "sqlstate", None) in _BUSY_STATES or bool(arguments and arguments[0] in _BUSY_CODES)
+
+
+def _locked(error: DBAPIError) -> bool:
+    """Whether SQLite's one writer's place is taken: by the same work or by any other, which cannot be told."""
+    return "database is locked" in str(error.orig)

@@ -1,0 +1,54 @@
+"""The program of the worker processes that `test_queue.py` starts and kills. It holds no test itself.
+
+Arguments: mode, URL of the queue, URL of the database, and a file that is made when a handler has begun.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, sessionmaker
+
+from resilient.queue import Consumer, Outbox, Queue, SqlStore
+
+
+def main(mode: str, queue_url: str, database: str, mark: str) -> None:
+    """Run one worker."""
+    queue, maker = Queue(queue_url), sessionmaker(sa.create_engine(database))
+
+    def handle(n: int, session: Session) -> None:
+        session.execute(sa.text("INSERT INTO effects (n) VALUES (:n)"), {"n": n})
+        Path(mark).touch()
+        if mode == "hang":
+            time.sleep(60)
+
+    def slow(n: int, session: Session) -> None:
+        Path(mark).touch()
+        time.sleep(2)
+        session.execute(sa.text("INSERT INTO effects (n) VALUES (:n)"), {"n": n})
+
+    def die(*_: object) -> None:
+        os._exit(9)
+
+    store = SqlStore(maker)
+    if mode == "hang":
+        Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()
+    elif mode == "die-before-delete":
+        queue.delete_many = die  # type: ignore[method-assign, assignment]  # stands for a death at that moment
+        Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()
+    elif mode == "slow":
+        # Without a record: it would be written first, and SQLite lets only one handler write at a time.
+        Consumer(queue, slow, idempotency=None, session=maker, concurrency=2, prefetch=10, wait=1).run()
+    else:
+        outbox = Outbox({"jobs": queue}, lease=2)
+        if mode == "relay-die-after-claim":
+            queue.send_many = die  # type: ignore[method-assign, assignment]
+        else:
+            outbox._mark = die  # type: ignore[method-assign, assignment]
+        outbox.relay(maker)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
