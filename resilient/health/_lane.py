@@ -162,12 +162,10 @@ class Lane:
             flight.outcome = outcome
             if self._flight is flight:
                 self._flight = None
-            # What comes after its time is dropped: a check that is always too slow must not pass every other time.
             late = flight.overdue or outcome.seconds > self.timeout
             flight.overdue = late
-            if not late:
-                self._last = outcome
-                self._fresh_until = now + self.ttl
+            self._last = _late(outcome) if late else outcome
+            self._fresh_until = now + self.ttl
         if not late:
             self._note(outcome, error)
         flight.land(outcome)
@@ -200,6 +198,17 @@ class Lane:
                 severity=status.severity,
             )
         )
+
+
+def _late(outcome: Outcome) -> Outcome | None:
+    """What is remembered of a run that ended after its time.
+
+    A good answer is dropped: a check that is always too slow must not pass every other time. A bad one is kept as the
+    timeout it was, so that not every probe has to wait for one.
+    """
+    if outcome.result.status <= Status.WARN:
+        return None
+    return Outcome(_TIMEOUT, outcome.at, outcome.seconds)
 
 
 async def _awaited(awaitable: Any) -> Any:

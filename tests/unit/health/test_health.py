@@ -280,6 +280,26 @@ def test_what_comes_after_its_time_is_dropped():
         assert len(calls) == count
 
 
+def test_a_failure_after_its_time_is_kept_as_the_timeout_it_was():
+    """Where a run gives up by itself, not every probe has to wait for one."""
+    clock = FakeClock()
+    health, calls = Health(clock=clock), []
+
+    def slow() -> None:
+        calls.append(1)
+        clock.advance(0.6)
+        raise OSError("gave up")
+
+    health.add("slow", slow, ttl=1.0)
+    for _ in range(5):
+        assert health.ready().checks["slow"].reason == "timeout"
+        until(lambda: health._entries["slow"].lane._flight is None)
+    assert len(calls) == 1
+    clock.advance(1.1)
+    assert health.ready().checks["slow"].reason == "timeout"
+    assert len(calls) == 2
+
+
 def test_a_check_sees_its_own_deadline_and_not_the_callers():
     """The run is for everybody: a request's deadline does not bind it, its own does."""
     seen: list[float | None] = []
