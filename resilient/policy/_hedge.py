@@ -16,7 +16,10 @@ from resilient.runtime import WorkerPool
 __all__ = ["Latencies", "race", "race_async"]
 
 KEPT = 128
-"""How many durations are looked back. The percentile is worked out anew after a quarter as many."""
+"""How many durations are looked back, unless more are needed to begin with."""
+
+ANEW = 32
+"""After how many durations the percentile is worked out anew."""
 
 
 class Latencies:
@@ -39,15 +42,14 @@ class Latencies:
 
     def add(self, seconds: float) -> None:
         """Take one duration."""
-        size = max(KEPT, min(self._needed, 10 * KEPT))
-        if len(self._samples) < size:
-            self._samples.append(seconds)
-        else:
+        size = max(KEPT, self._needed)
+        if len(self._samples) == size:
             self._samples[self._seen % size] = seconds
+        else:
+            self._samples.append(seconds)
         self._seen += 1
-        if self._seen >= self._needed and (self.delay is None or self._seen % (KEPT // 4) == 0):
-            ordered = sorted(self._samples)
-            self.delay = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+        if self._seen >= self._needed and (self.delay is None or self._seen % ANEW == 0):
+            self.delay = sorted(self._samples)[int(len(self._samples) * 0.95)]
 
 
 def race(pool: WorkerPool, delay: float, may_hedge: Callable[[], bool], function: Callable[[], Any]) -> Any:

@@ -100,7 +100,7 @@ class Template:
             "check = slow.check": "deadline" not in self.outer,
             "not_async = slow.not_async": shape.is_async,
             "name = state.name": self.timer and "deadline" in steps,
-            "misused = slow.misused": not shape.is_async and not shape.bound,
+            "misused = slow.misused": not shape.is_async,
             "set_deadline = current.set": "deadline" in steps,
             "reset_deadline = current.reset": "deadline" in steps,
             "within = slow.within": "deadline" in steps,
@@ -253,7 +253,7 @@ class Template:
 
     def succeed(self) -> None:
         """Count a success and return."""
-        if not self.shape.bound and not self.shape.is_async:
+        if not self.shape.is_async:
             self.write(f"if result.__class__ is Coroutine: misused(result, {self.generation})")
         if self.slow:
             self.write("measured(generation, now)")

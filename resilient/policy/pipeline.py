@@ -121,7 +121,10 @@ class Calls:
         """Decorate a function, sync or async. To call one, write ``pipeline.call(function, ...)``."""
         if not callable(function):
             raise ConfigurationError(f"{function!r} is no function", advice="write pipeline.call(function, ...)")
-        target = inspect.unwrap(function)
+        # A wrapper is judged by itself: what it wraps may be async where it is sync, and the other way round.
+        target: Any = function
+        while isinstance(target, functools.partial):
+            target = target.func
         target = target if inspect.isroutine(target) else getattr(target, "__call__", target)  # noqa: B004 - its method
         if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
             raise ConfigurationError(

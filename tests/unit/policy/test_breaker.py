@@ -162,11 +162,38 @@ def test_slow_calls_open_it():
     succeed(core, 0.0, 2)
     core.slow(enter(core, 0.0), 2.0)
     assert core.state == "closed"
+    assert core.counts(2.0) == (3, 0, 1)
     core.slow(enter(core, 0.0), 2.0)
     assert core.state == "open"
     core.slow(enter(core, 30.0), 32.0)
     assert core.state == "open", "a slow probe is no recovery"
     assert core.successes() == 4
+
+
+def test_changes_say_why():
+    """Each change is told with its reason, in words for people."""
+    told = []
+    core = make(min_calls=1, slow=1.0, slow_rate=1.0, tell=lambda *change: told.append(change))
+    core.slow(enter(core, 0.0), 2.0)
+    core.slow(enter(core, 10.0), 12.0)
+    fail(core, 30.0)
+    core.isolate()
+    core.close()
+    fail(core, 30.0)
+    succeed(core, 40.0)
+    assert told == [
+        ("closed", "open", "1 of 1 calls took longer than 1 s"),
+        ("open", "half_open", "the wait is over"),
+        ("half_open", "open", "a probe was slow"),
+        ("open", "half_open", "the wait is over"),
+        ("half_open", "open", "a probe failed"),
+        ("open", "isolated", "isolated by hand"),
+        ("isolated", "closed", "closed by hand"),
+        ("closed", "open", "1 of 1 calls failed in 10 s"),
+        ("open", "half_open", "the wait is over"),
+        ("half_open", "closed", "1 of 1 probes succeeded"),
+    ]
+    assert core.retry_after(40.0) is None
 
 
 def test_slow_failures_count_as_slow_too():

@@ -120,7 +120,10 @@ def test_tasks_and_threads_share_the_places():
         with pytest.raises(asyncio.CancelledError):
             await cancelled
         free.set()
-        return await waiter
+        begun = time.monotonic()
+        answer = await waiter
+        assert time.monotonic() - begun < 2, "it was woken, and did not wait out its time"
+        return answer
 
     assert asyncio.run(main()) == "ok"
     holder.join()
@@ -136,8 +139,10 @@ def test_async_wait_is_bounded():
         gate = asyncio.Event()
         holder = asyncio.create_task(pipeline.acall(gate.wait))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
+        begun = time.monotonic()
+        with pytest.raises(Overloaded, match=r"1 calls run already and none ended within 0\.02 s"):
             await pipeline.acall(gate.wait)
+        assert 0.02 <= time.monotonic() - begun < 2
         gate.set()
         await holder
 
@@ -186,6 +191,43 @@ def test_a_refusal_further_in_gives_back_what_was_taken(order, clock):
     core.give(0)
     assert pipeline.call(len, "abc") == 3
     assert pipeline.breaker.state == "closed"
+
+
+def test_waits_end_by_either_clock():
+    """A wait ends when the pipeline's clock says so, and also when that clock stands still."""
+
+    async def both(now):
+        core = BulkheadCore(1, 1)
+        core.take()
+        with pytest.raises(Overloaded):
+            core.wait(0.02, now)
+        with pytest.raises(Overloaded):
+            await core.await_(0.02, now)
+        assert core.waiters == []
+
+    begun = time.monotonic()
+    asyncio.run(both(lambda: 0.0))
+    runs = iter(range(1000))
+    asyncio.run(both(lambda: float(next(runs))))
+    assert time.monotonic() - begun < 2
+
+
+def test_a_waiter_whose_loop_is_gone():
+    """Waking a task whose loop was closed is no error for whoever gives the place back."""
+    core = BulkheadCore(1, 2)
+    core.take()
+    loop = asyncio.new_event_loop()
+    waiter = core.await_(5.0, time.monotonic)
+    task = loop.create_task(waiter)
+    loop.run_until_complete(asyncio.sleep(0))
+    wakes = list(core.waiters)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+    assert len(wakes) == 1
+    wakes[0]()
+    assert core.waiters == []
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,22 @@ def test_the_percentile_follows_the_durations():
     assert latencies.delay is None
     latencies.add(0.099)
     assert latencies.delay == pytest.approx(0.095)
-    for _ in range(300):
+    for number in range(60):
+        latencies.add(2.0)
+        assert latencies.delay == pytest.approx(2.0 if number >= 27 else 0.095), "anew at 128, and not before"
+    for _ in range(128 + 32):
         latencies.add(1.0)
-    assert latencies.delay == pytest.approx(1.0)
+    assert latencies.delay == pytest.approx(1.0), "what is 128 calls old is forgotten"
+    assert len(latencies._samples) == 128
+
+
+def test_more_samples_than_are_kept():
+    """Where more samples are asked for than are kept by default, so many are kept."""
+    latencies = Latencies(1000)
+    for number in range(1500):
+        latencies.add(number)
+        assert (latencies.delay is None) == (number < 999)
+    assert len(latencies._samples) == 1000
 
 
 def test_learns_when_to_hedge(clock):

@@ -185,6 +185,50 @@ def test_decorates_methods_partials_and_objects():
     assert asyncio.run(pipeline(Callable())()) == "called"
 
 
+def test_decorates_wrappers_by_what_they_are():
+    """A wrapper is judged by itself, whatever it wraps."""
+    pipeline = Pipeline("x", Retry())
+
+    async def inner():
+        return "async"
+
+    @pipeline
+    @functools.wraps(inner)
+    def runs_it():
+        return asyncio.run(inner())
+
+    @pipeline
+    @functools.wraps(len)
+    async def threaded(value):
+        return len(value)
+
+    @pipeline
+    @functools.wraps(inner)
+    def forgets_it():
+        return inner()
+
+    assert runs_it() == "async"
+    assert asyncio.run(threaded("abc")) == 3
+    with pytest.raises(InvalidInput, match="acall"):
+        forgets_it()
+
+
+def test_a_fork_gets_new_locks(clock):
+    """In a forked child no lock is held by a thread that does not exist there."""
+    from resilient.policy import _state
+
+    pipeline = Pipeline("x", Retry(), RateLimit(1000), Breaker(min_calls=1), Bulkhead(1), clock=clock)
+    state = pipeline._slow.state
+    cores = [state.breaker, state.bulkhead, state.budget, *state.limits.values()]
+    for core in cores:
+        core._lock.acquire()
+    state.lock.acquire()
+    _state._forks._forget()
+    with pytest.raises(ConnectionRefusedError):
+        pipeline.call(refuse)
+    assert pipeline.breaker.state == "open"
+
+
 def test_decorator_refuses_generators_and_others():
     """A generator function would be called and not run; what is no function cannot be called."""
     with pytest.raises(ConfigurationError, match="generator"):
