@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import json
 import os
 import typing
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def idempotent(
 
 def _text(value: Any) -> bytes:
     try:
-        return msgspec.json.encode(value, order="sorted")
+        return json.dumps(msgspec.to_builtins(value), sort_keys=True).encode()
     except (TypeError, ValueError, OverflowError):
         raise InvalidInput("the arguments of an idempotent function can be written as JSON") from None
 

@@ -43,7 +43,7 @@ class Plan:
         """The payload. Raises Reject where the body is not what the handler takes."""
         try:
             return self.decode(message.body)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
             raise Reject(f"the body does not fit the handler: {type(error).__name__}") from error
 
     def call(self, payload: Any, message: Message, session: Any) -> Any:

@@ -244,7 +244,7 @@ class FakeS3:
         try:
             document = msgspec.json.decode(base64.b64decode(policy, validate=True), type=dict[str, Any])
             return evaluate(document, fields, bucket=bucket, size=size, now=self._clock.wall())
-        except (InvalidInput, ValueError):
+        except (InvalidInput, ValueError, msgspec.MsgspecError):
             return Refusal("InvalidPolicyDocument", "the policy is no policy")
 
     def open_link(self, url: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
