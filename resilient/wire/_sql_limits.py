@@ -62,12 +62,11 @@ class PyMySqlLimits:
         return _pymysql_connection()(*args, **options)
 
     def _checked_out(self, raw: Any, record: Any, _proxy: Any) -> None:
-        raw._read_timeout = deadline.bound(self._timeout)  # noqa: SLF001 - PyMySQL offers no public way
         if not raw.open:  # it broke while it was given back
             raise exc.InvalidatePoolError("a database connection had broken")
         used = record.info.get("resilient_used")
         if used is not None and time.monotonic() - used > _IDLE_BEFORE_PING:
-            raw._read_timeout = deadline.bound(self._connect_timeout)  # noqa: SLF001 - as above
+            raw._read_timeout = deadline.bound(self._connect_timeout)  # noqa: SLF001 - PyMySQL offers no public way
             try:
                 raw.ping(reconnect=False)
             except Exception as error:  # whatever ended it, the connection is of no use

@@ -6,6 +6,9 @@
 >>> db.close()
 """
 
+from resilient.wire import sql as _sql  # noqa: F401 - first, so that a missing SQLAlchemy is told as a missing extra
+
+# isort: split
 from resilient.storage.replicas._events import NodeChanged, ReadMoved, ReadRouted
 from resilient.storage.replicas._node import NodeStatus
 from resilient.storage.replicas._session import RoutingSession

@@ -7,6 +7,9 @@
 >>> shards.close()
 """
 
+from resilient.wire import sql as _sql  # noqa: F401 - first, so that a missing SQLAlchemy is told as a missing extra
+
+# isort: split
 from resilient.storage.shards._events import Gathered, ShardMissing
 from resilient.storage.shards._gather import GatherResult, GatherSession
 from resilient.storage.shards._map import Key, Layout, ShardMap, bucket_of

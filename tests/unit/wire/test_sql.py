@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -207,3 +209,19 @@ def test_a_strangers_error_is_not_judged() -> None:
     """What is no database's error is left to others."""
     assert sql.classify(ValueError("x")) is None
     assert sql.classify(exc.InvalidRequestError("x")) is None
+
+
+@pytest.mark.parametrize("module", ["resilient.wire.sql", "resilient.storage.replicas", "resilient.storage.shards"])
+def test_without_sqlalchemy_the_extra_is_named(module: str) -> None:
+    """The error says which extra brings it."""
+    code = f"""
+import sys
+sys.modules["sqlalchemy"] = None
+from resilient.errors import MissingExtra
+try:
+    import {module}
+except MissingExtra as error:
+    print(error.extra)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "sql\n", done.stderr
