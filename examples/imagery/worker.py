@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -16,7 +18,7 @@ from examples.imagery.services import Services
 from examples.imagery.settings import Settings
 from examples.imagery.transitions import PROCESS, take
 from resilient.errors import InvalidInput, NotFound, Unavailable
-from resilient.queue import Consumer, Redeliver, Reject, SqlStore
+from resilient.queue import Consumer, Queue, Redeliver, Reject, SqlStore
 from resilient.runtime import start_thread
 
 __all__ = ["Worker", "main"]
@@ -83,26 +85,21 @@ class Worker:
 
     def jobs(self) -> Consumer:
         """Takes pictures from their queue; the record of work stands in the main database."""
-        services, settings = self._services, self._services.settings
-        if settings.sabotage == "no-ledger":
-            return Consumer(
-                services.jobs, self.process, session=services.session, concurrency=2, visibility=settings.visibility
-            )
-        return Consumer(
-            services.jobs,
-            self.process,
-            idempotency=SqlStore(services.session),
-            concurrency=settings.concurrency,
-            visibility=settings.visibility,
-        )
+        services = self._services
+        if services.settings.sabotage == "no-ledger":
+            return self._consumer(services.jobs, self.process, session=services.session, concurrency=2)
+        store = SqlStore(services.session)
+        return self._consumer(services.jobs, self.process, idempotency=store, concurrency=services.settings.concurrency)
 
     def events(self) -> Consumer:
         """Takes what happened from its queue; the record of work stands on the shard of the timeline."""
-        services = self._services
         store = SqlStore(route=self._on_shard)
-        return Consumer(
-            services.events, self.remember, idempotency=store, concurrency=2, visibility=services.settings.visibility
-        )
+        return self._consumer(self._services.events, self.remember, idempotency=store, concurrency=2)
+
+    def _consumer(self, queue: Queue, handler: Callable[..., None], **options: Any) -> Consumer:
+        # What a poll that is given up at the end may have received comes again after the visibility: better than
+        # to keep whoever stops this worker waiting.
+        return Consumer(queue, handler, visibility=self._services.settings.visibility, poll_grace=0.2, **options)
 
     def _on_shard(self, happened: Happened) -> Session:
         """A session on the owner's shard. A dead shard puts off its own messages, and none of the others."""

@@ -68,7 +68,7 @@ class Inspector:
         self._map = shard_map
         self._s3 = parts.store.client("s3")
 
-    def settle(self, timeout: float = 15.0) -> float:
+    def settle(self, timeout: float) -> float:
         """Wait until everything that was accepted is processed and all queues are empty. Returns the seconds it took.
 
         What is not settled in time is found by the invariants.

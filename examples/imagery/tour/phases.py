@@ -130,6 +130,11 @@ def _deliver_twice(site: Site) -> None:
     site.done = f"{len(caught)} messages, each sent 3 times"
 
 
+def _stop_shard(site: Site) -> None:
+    site.parts.databases.kill_shard(site.dead_shard)
+    site.done = site.dead_shard
+
+
 # ---------------------------------------------------------------------------------------------------------- the list
 
 
@@ -198,7 +203,7 @@ PHASES = (
     Fault("delivered twice", _deliver_twice, _nothing, lambda _: True, "", hold=1.5),
     Fault(
         "shard stopped",
-        lambda site: site.parts.databases.kill_shard(site.dead_shard),
+        _stop_shard,
         lambda site: site.parts.databases.restart_shard(site.dead_shard),
         _shard_answers,
         "its timelines answer",

@@ -32,6 +32,7 @@ class Tour:
         pause: Seconds between two requests of one user, about.
         calm: Seconds before the first fault.
         faults: What to break, in order.
+        settle: Seconds within which everything must be done after the last user has gone.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Tour:
         pause: float = 0.15,
         calm: float = 4.0,
         faults: tuple[Fault, ...] = PHASES,
+        settle: float = 15.0,
     ) -> None:
         self._parts = parts
         self._say = say
         self._calm = calm
         self._faults = faults
+        self._settle = settle
         self._map = ShardMap.hashed(sorted(SHARDS))
         self._dead_shard = SHARDS[-1]
         self.tally = Tally()
@@ -70,11 +73,11 @@ class Tour:
         with open_site(self._parts, dead_shard=self._dead_shard, its_owner=self._names[0]) as site:
             self._say(header())
             try:
-                self._phases(site)
+                ending = self._phases(site)
             finally:
                 self.crowd.stop(0.0)
             inspector = Inspector(self._parts, self.crowd, self.tally, dead_shard=self._dead_shard, shard_map=self._map)
-            findings = self._inspect(inspector)
+            findings = self._inspect(inspector, ending)
         broken = sum(bool(each.broken) for each in findings)
         verdict = (
             f"{len(findings) - broken} of {len(findings)} invariants held after {SYSTEM.monotonic() - began:.0f} s"
@@ -84,7 +87,7 @@ class Tour:
             table.write_text(markdown(self.tally.phases, self._parts.what, f"{verdict}."))
         return findings
 
-    def _phases(self, site: Site) -> None:
+    def _phases(self, site: Site) -> Phase:
         calm = self.tally.begin("calm")
         self.crowd.start()
         SYSTEM.sleep(self._calm)
@@ -98,8 +101,7 @@ class Tour:
         SYSTEM.sleep(self._calm / 2)
         if not self.crowd.stop():
             raise Unavailable("a simulated user did not come to an end")
-        ending.recovered = "nothing left to mend"
-        self._last = ending
+        return ending
 
     def _suffer(self, fault: Fault, site: Site, phase: Phase) -> None:
         """Break, wait, mend, and measure the time until all is as before."""
@@ -127,10 +129,9 @@ class Tour:
             SYSTEM.sleep(0.05)
         return self.crowd.accepted[0].id
 
-    def _inspect(self, inspector: Inspector) -> list[Finding]:
-        seconds = inspector.settle()
-        self._last.recovered = f"queues empty after {seconds:.1f} s"
-        self._say(line(self._last) + "\n")
+    def _inspect(self, inspector: Inspector, ending: Phase) -> list[Finding]:
+        ending.recovered = f"queues empty after {inspector.settle(self._settle):.1f} s"
+        self._say(line(ending) + "\n")
         findings = []
         for finding in inspector.findings():
             findings.append(finding)
