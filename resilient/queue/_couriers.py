@@ -16,6 +16,7 @@ from resilient.clock import Clock
 from resilient.errors import ResilientError
 from resilient.queue import _events as told
 from resilient.queue._inhand import Held, InHand
+from resilient.queue._message import Message
 from resilient.runtime import start_thread
 
 __all__ = ["Acknowledger", "Keeper", "Transport"]
@@ -90,28 +91,26 @@ class Acknowledger:
         return batch, True
 
     def _delete(self, batch: list[Held]) -> None:
-        left, reason = batch, ""
+        reasons = dict.fromkeys(batch, "")
+        left = batch
         for attempt in range(_TRIES):
             if attempt:
                 self._clock.sleep(_PAUSE * attempt)
             try:
                 codes = self._transport.delete_many([held.message.receipt for held in left])
             except ResilientError as error:
-                reason = error.message
-                continue
-            failed: list[Held] = []
+                codes = [type(error).__name__] * len(left)
+            reasons.update(zip(left, codes, strict=True))
             for held, code in zip(left, codes, strict=True):
-                if code:
-                    failed.append(held)
-                    reason = code
-                else:
+                if not code:
                     self._done(held)
-            left = failed
-            if not left or reason == "ReceiptHandleIsInvalid":
+            left = [held for held, code in zip(left, codes, strict=True) if code and not _gone(code)]
+            if not left:
                 break
-        for held in left:
-            events.emit(told.AcknowledgeFailed(queue=self._transport.name, reason=reason))
-            self._done(held)
+        for held, reason in reasons.items():
+            if reason:
+                events.emit(told.AcknowledgeFailed(queue=self._transport.name, reason=reason))
+                self._done(held)
 
 
 class Keeper:
@@ -184,14 +183,17 @@ class Keeper:
         return returned, False
 
     def _return(self, batch: list[tuple[Held, int]]) -> None:
+        left = batch
         for attempt in range(_TRIES):
             if attempt:
                 self._clock.sleep(_PAUSE)
             try:
-                self._transport.change_visibility_many([(held.message.receipt, seconds) for held, seconds in batch])
-                break
+                codes = self._transport.change_visibility_many([(held.message.receipt, s) for held, s in left])
             except ResilientError:
                 continue  # in the end it comes back by itself, when its time has run out
+            left = [each for each, code in zip(left, codes, strict=True) if code and not _gone(code)]
+            if not left:
+                break
         for held, _ in batch:
             self._done(held)
 
@@ -221,8 +223,10 @@ class Keeper:
         holds = [bool(code) or self._extend(held) for (held, _), code in zip(wanted, codes, strict=True)]
         with self._lock:
             for (held, _), code, claimed in zip(wanted, codes, holds, strict=True):
-                if code:
+                if _gone(code):
                     self._lost(held, code, now)
+                elif code:
+                    self._hand.missed(held, now)
                 elif not claimed:
                     self._lost(held, "another worker has taken over", now)
                 else:
@@ -235,9 +239,12 @@ class Keeper:
         events.emit(told.HeartbeatLost(queue=self._transport.name, reason=reason, seconds_in_hand=now - held.received))
 
 
-def _nobody() -> Held:
-    from resilient.queue._message import Message
+def _gone(code: str) -> bool:
+    """Whether a code says that the receipt is good for nothing any more; others are worth another try."""
+    return code.endswith(("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"))
 
+
+def _nobody() -> Held:
     return Held(Message(id="", body=""), 0.0, None)
 
 
