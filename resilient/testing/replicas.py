@@ -160,8 +160,7 @@ class FakeReplicaSet(ReplicaSet):
         while len(self._snapshots) > 1 and self._snapshots[1][0] <= self._looked - self.lag:
             self._snapshots.pop(0)
         for _ in range(3):  # as many good probes as bring a server back
-            for ticker in self._tickers:
-                ticker.tick()
+            self._watch.ask_all()
 
     def _bring(self, path: Path, holds: float) -> None:
         """Make a replica hold exactly what was committed up to a moment."""

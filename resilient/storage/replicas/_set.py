@@ -1,13 +1,12 @@
-"""The replica set: the face of this room, and the prober behind it."""
+"""The replica set: the face of this room."""
 
 from __future__ import annotations
 
 import itertools
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -20,11 +19,12 @@ from resilient import causality, events
 from resilient.causality import Instant, Position, Scope, Token
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import CircuitOpen, ConfigurationError, InvalidInput, Unavailable
-from resilient.runtime import Periodic, after_fork
-from resilient.storage.replicas._events import NodeChanged, ReadRouted
-from resilient.storage.replicas._health import Copy, History, State, choose, judge_lag
+from resilient.runtime import after_fork
+from resilient.storage.replicas._events import ReadRouted
+from resilient.storage.replicas._health import Copy, State, choose
 from resilient.storage.replicas._node import Limits, Node, NodeStatus
 from resilient.storage.replicas._session import RoutingSession
+from resilient.storage.replicas._watch import Watch
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -102,16 +102,10 @@ class ReplicaSet:
             Node(self.name, f"replica-{number}", target, role="replica", limits=limits, failed=self._failed)
             for number, target in enumerate(replicas, start=1)
         )
-        self._history = History()
         self._turn = itertools.count()
-        self._lock = threading.Lock()
-        self._probers: tuple[Periodic, ...] = ()
-        self._tickers = tuple(_Ticker(self, node) for node in (self.primary_node, *self._replicas))
-        if probe_interval is not None:
-            self._probers = tuple(
-                Periodic(ticker.tick, probe_interval, f"probe-{self.name}-{ticker.node.name}")
-                for ticker in self._tickers
-            )
+        self._watch = Watch(
+            self.name, self.primary_node, self._replicas, max_lag=max_lag, interval=probe_interval, clock=clock
+        )
         self._closed = False
         after_fork(self._after_fork)
 
@@ -191,23 +185,21 @@ class ReplicaSet:
     def status(self) -> tuple[NodeStatus, ...]:
         """What is known of each server, the primary first. Asks nobody."""
         self._ensure()
-        reference = self._reference()
+        reference = self._watch.reference()
         return tuple(
-            NodeStatus(node.name, node.role, node.health.state, self._lag(node, reference), node.outstanding)
+            NodeStatus(node.name, node.role, node.health.state, _lag(node, reference), node.outstanding)
             for node in self._nodes
         )
 
     def probe(self) -> tuple[NodeStatus, ...]:
         """Ask every server now, one after the other, and return the `status`. For tests and tools."""
-        for ticker in self._tickers:
-            ticker.tick()
+        self._watch.ask_all()
         return self.status()
 
     def close(self) -> None:
         """End the probes and close every connection made here. Async engines are closed by `aclose`."""
         self._closed = True
-        for prober in self._probers:
-            prober.close()
+        self._watch.close()
         for node in self._nodes:
             node.close()
 
@@ -311,7 +303,7 @@ class ReplicaSet:
         """Remember, for the current scope, that something was committed just now."""
         causality.current().observe(self.name, Instant(self._clock.wall()))
 
-    # --------------------------------------------------------------------------------------------------- probing
+    # --------------------------------------------------------------------------------------------------- the rest
 
     @property
     def _nodes(self) -> tuple[Node, ...]:
@@ -320,89 +312,22 @@ class ReplicaSet:
     def _ensure(self) -> None:
         if self._closed:
             raise Unavailable(f"the replica set {self.name!r} is closed")
-        for prober in self._probers:
-            prober.ensure()
+        self._watch.ensure()
 
     def _failed(self, node: Node, state: State) -> None:
-        """A caller met a server that does not serve."""
-        self._change(node, state, at_once=True)
-
-    def _change(self, node: Node, state: State, *, at_once: bool = False) -> None:
-        with self._lock:
-            before = node.health.state
-            if at_once:
-                node.health.failed(state)
-            else:
-                node.health.probed(state)
-            after = node.health.state
-        if before == after:
-            return
-        if after == "down":
-            node.drop_connections()
-        if before != "unknown" or after != "up":
-            events.emit(NodeChanged(set_name=self.name, node=node.name, before=before, after=after))
-
-    def _reference(self) -> float | None:
-        """The moment a lag is counted from: now, or while the primary is silent what the best replica holds."""
-        if self.primary_node.answered:
-            return self._clock.wall()
-        return max((node.proven for node in self._replicas if node.proven is not None), default=None)
-
-    def _lag(self, node: Node, reference: float | None) -> float | None:
-        if node.role == "primary":
-            return 0.0
-        if node.proven is None or reference is None:
-            return None
-        return max(0.0, reference - node.proven)
-
-    def ask(self, node: Node) -> None:
-        """Probe one server and take what it says into account."""
-        before = self._clock.wall()
-        try:
-            answer = Context().run(node.ask)  # a caller's deadline says nothing about the server
-        except Exception:  # noqa: BLE001 - whatever it was, the server did not answer
-            node.answered = False
-            if not node.may_be_new:
-                self._change(node, "down")
-            return
-        node.answered = True
-        if answer.position is None or (node.position is not None and not answer.position.covers(node.position)):
-            node.proven = None  # it was rebuilt from an older copy: what was proven holds no more
-        node.position = answer.position
-        if node.role == "primary":
-            if answer.position is not None:
-                self._history.record(before, answer.position)
-            self._change(node, "read_only" if answer.read_only else "up")
-            for each in self._replicas:
-                self._prove(each)
-            return
-        self._prove(node)
-        self._change(node, judge_lag(node.proven, self._reference(), self.max_lag))
-
-    def _prove(self, node: Node) -> None:
-        position = node.position
-        if isinstance(position, Instant):
-            node.proven = position.at
-        elif position is not None:
-            proven = self._history.proven(position)
-            # Further back than the history reaches: what was proven before still holds while positions grow.
-            node.proven = node.proven if proven is None else proven
+        self._watch.failed(node, state)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
         for node in self._nodes:
             node.drop_connections(close=False)  # the sockets belong to the parent
 
 
-class _Ticker:
-    """Probes one server; apart from the set, so that a frozen server delays no other one's probes."""
-
-    def __init__(self, owner: ReplicaSet, node: Node) -> None:
-        self._owner = owner
-        self.node = node
-
-    def tick(self) -> None:
-        self._owner.ask(self.node)
+def _lag(node: Node, reference: float | None) -> float | None:
+    if node.role == "primary":
+        return 0.0
+    if node.proven is None or reference is None:
+        return None
+    return max(0.0, reference - node.proven)
 
 
 def _checked(level: str) -> Consistency:
