@@ -69,7 +69,7 @@ def test_python_blocks_run(page: Path, addresses: dict[str, str], tmp_path: Path
     code = "\n".join(lines) + "\n"
     for written, served in addresses.items():
         code = code.replace(written, served)
-    script = tmp_path / page.with_suffix(".py").name.replace("-", "_")
+    script = tmp_path / f"page_{page.stem}.py"  # never the name of a package that the page imports
     script.write_text(code)
     workplace = tmp_path / "here"
     workplace.mkdir()
