@@ -14,6 +14,10 @@ from resilient.errors import Conflict, InvalidInput, NotFound, Refused, Unavaila
 from resilient.queue import Redeliver, Reject
 
 
+SOME_ID = "5f0c2c4e-8a51-4c1e-9f5e-0b6a1d2e3f4a"
+"""An id that stands for any; fixed, so that every worker of a parallel run collects the same tests."""
+
+
 def charges(world, image_id=None):
     query = sa.select(sa.func.count()).select_from(Charge)
     if image_id is not None:
@@ -57,13 +61,13 @@ def test_create_again(world):
     ("image_id", "owner", "title"),
     [
         ("17", "alice", "t"),
-        (str(uuid.uuid4()).upper(), "alice", "t"),
-        (str(uuid.uuid4()), "../bob", "t"),
-        (str(uuid.uuid4()), "", "t"),
-        (str(uuid.uuid4()), "alice", ""),
-        (str(uuid.uuid4()), "alice", "t" * 201),
+        (SOME_ID.upper(), "alice", "t"),
+        (SOME_ID, "../bob", "t"),
+        (SOME_ID, "", "t"),
+        (SOME_ID, "alice", ""),
+        (SOME_ID, "alice", "t" * 201),
         (None, "alice", "t"),
-        (str(uuid.uuid4()), None, "t"),
+        (SOME_ID, None, "t"),
     ],
 )
 def test_create_refuses(world, image_id, owner, title):
@@ -116,6 +120,7 @@ def test_a_later_upload_replaces_the_first(world):
     """Of two accepted uploads the last one counts, whichever message is handled first; nothing is left of the other."""
     image_id = world.created()
     world.uploaded(image_id, seed=1)
+    world.clock.advance(0.1)
     last = world.uploaded(image_id, seed=2)
     consumer, messages = world.worker.jobs(), world.messages(world.jobs)
     for message in reversed(messages):
@@ -124,6 +129,44 @@ def test_a_later_upload_replaces_the_first(world):
     assert world.services.bucket.get(found.result_key) == sepia(last)
     assert set(world.objects()) == {found.source_key, found.result_key}
     assert charges(world) == 1
+
+
+def test_a_replaced_upload_never_comes_back(world):
+    """Confirmed once more after a newer one was accepted, it is refused and leaves no object: its worker may be late."""
+    image_id = world.created()
+    old, _ = world.posted(image_id, seed=1)
+    world.images.confirm(image_id, old)
+    world.clock.advance(0.1)
+    new = world.uploaded(image_id, seed=2)
+    with pytest.raises(Conflict):
+        world.images.confirm(image_id, old)
+    world.work()
+    found = row(world, image_id)
+    assert set(world.objects()) == {found.source_key, found.result_key}
+    assert world.services.bucket.get(found.result_key) == sepia(new)
+
+
+def test_an_upload_that_is_gone_is_a_loss_not_a_result(world):
+    """A source that vanished from the store leaves the image as it is, and the message is set aside with the reason."""
+    image_id = world.created()
+    world.uploaded(image_id)
+    world.services.bucket.delete(row(world, image_id).source_key)
+    [message] = world.messages(world.jobs)
+    with pytest.raises(Reject, match="gone"):
+        world.worker.jobs().handle_one(message.body, id=message.key)
+    assert row(world, image_id).state == "uploaded"
+
+
+def test_what_was_announced_twice_stands_once(world):
+    """Two announcements of one step, as two racing confirmations make them, are one row of the timeline."""
+    image_id = world.created()
+    with world.services.session.begin() as session:
+        world.images.announce(session, image_id, "alice", "created")
+    messages = world.messages(world.events)
+    assert len(messages) == 2
+    for message in messages:
+        world.worker.events().handle_one(message.body, id=message.key)
+    assert [each.what for each in world.images.timeline("alice")] == ["created"]
 
 
 def test_a_ticket_of_another_image_is_refused(world):
@@ -273,6 +316,7 @@ class Story:
         self.known = []
 
     def post(self):
+        self.world.clock.advance(0.01)
         try:
             self.tokens.append(self.world.posted(self.image, seed=len(self.tokens)))
         except Conflict:
