@@ -57,9 +57,11 @@ class Probe(Generation):
         self.epoch = epoch
         self.settled = False
         self.until = math.inf
-        self.ok = self._succeeded
 
-    def _succeeded(self) -> None:
+    # A method, not the attribute it stands for: a bound method kept on the object would be a cycle, and a dropped probe
+    # would wait for the cycle collector.
+    def ok(self) -> None:
+        """Count a success."""
         self._core.probe_succeeded(self)
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Bad input is refused where a policy is made, with words that say what to write instead."""
+"""Bad input is refused where a policy is made, with words that say what to write instead; policies as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from resilient.errors import ConfigurationError
 
-__all__ = ["at_least_one", "positive", "share"]
+__all__ = ["at_least_one", "positive", "share", "shown"]
 
 
 def positive(owner: str, name: str, value: Any, *, zero: bool = False) -> float:
@@ -34,3 +34,18 @@ def share(owner: str, name: str, value: Any, *, zero: bool = False) -> float:
             f"{owner}({name}=...) takes a part of 1, got {value!r}", advice=f"write {name}=0.5 for one half"
         )
     return float(value)
+
+
+def shown(policy: Any, *, first: str | None = None, always: tuple[str, ...] = ()) -> str:
+    """A policy as the shortest call that makes it."""
+    parts = []
+    for name, slot in policy.__dataclass_fields__.items():
+        value = getattr(policy, name)
+        text = f"{value:g}" if isinstance(value, float) else repr(value)
+        if isinstance(value, frozenset):
+            text = "{" + ", ".join(sorted(kind.value for kind in value)) + "}"
+        if name == first:
+            parts.append(text)
+        elif name in always or value != slot.default:
+            parts.append(f"{name}={text}")
+    return f"{type(policy).__name__}({', '.join(parts)})"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from resilient.errors import ConfigurationError
-from resilient.policy._checks import at_least_one, positive, share
+from resilient.policy._checks import at_least_one, positive, share, shown
 from resilient.policy.classify import Failure
 from resilient.policy.limiter import SharedRate
 
@@ -147,14 +147,12 @@ class Retry:
         return cls(attempts=MaxAttempts + 1, wait=wait, cap=MaxDelaySeconds)
 
     def __repr__(self) -> str:
-        return _show(self, always=("attempts",))
+        return shown(self, always=("attempts",))
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many extra calls (retries and hedges together) a dependency may get from this process.
-
-    It is on by default wherever a pipeline retries or hedges; name it to change it.
+    """How many extra calls (retries and hedges together) a dependency may get; name it to change the default.
 
     Args:
         ratio: Extra calls for each call, over time.
@@ -180,7 +178,7 @@ class Budget:
             )
 
     def __repr__(self) -> str:
-        return _show(self)
+        return shown(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +242,7 @@ class Breaker:
         object.__setattr__(self, "counts", _kinds("Breaker", "counts", self.counts))
 
     def __repr__(self) -> str:
-        return _show(self)
+        return shown(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +270,7 @@ class Bulkhead:
             at_least_one("Bulkhead", "queue", self.queue, "leave queue out, or wait=0 for no waiting")
 
     def __repr__(self) -> str:
-        return _show(self, first="limit")
+        return shown(self, first="limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +303,7 @@ class RateLimit:
         at_least_one("RateLimit", "burst", self.burst, "burst=1 spaces all calls evenly")
 
     def __repr__(self) -> str:
-        return _show(self, first="rate")
+        return shown(self, first="rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +334,7 @@ class Hedge:
         at_least_one("Hedge", "threads", self.threads)
 
     def __repr__(self) -> str:
-        return _show(self)
+        return shown(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,18 +384,3 @@ class Fallback(Generic[T]):
 
 Policy: TypeAlias = Deadline | Retry | Budget | Breaker | Bulkhead | RateLimit | Hedge | Fallback[Any]
 """Whatever a pipeline is made of."""
-
-
-def _show(policy: Any, *, first: str | None = None, always: tuple[str, ...] = ()) -> str:
-    """A policy as the shortest call that makes it."""
-    parts = []
-    for name, slot in policy.__dataclass_fields__.items():
-        value = getattr(policy, name)
-        text = f"{value:g}" if isinstance(value, float) else repr(value)
-        if isinstance(value, frozenset):
-            text = "{" + ", ".join(sorted(kind.value for kind in value)) + "}"
-        if name == first:
-            parts.append(text)
-        elif name in always or value != slot.default:
-            parts.append(f"{name}={text}")
-    return f"{type(policy).__name__}({', '.join(parts)})"
