@@ -81,12 +81,13 @@ def test_the_redis_check_has_one_connection_of_its_own(redis_server: RedisServer
     """An exhausted pool of the application is no outage, and probes open no further connections."""
     pool = redis.ConnectionPool(host="127.0.0.1", port=redis_server.port, max_connections=1)
     client = redis.Redis(connection_pool=pool)
-    held = pool.get_connection()
+    held = client.pubsub()
+    held.subscribe("news")  # takes the pool's only connection
     health.add("redis", checks.redis(client), ttl=0)
     before = connections(redis_server)
     assert [health.ready().word for _ in range(10)] == ["pass"] * 10
     assert connections(redis_server) == before + 1
-    pool.release(held)
+    held.close()
     client.close()
     pool.disconnect()
 

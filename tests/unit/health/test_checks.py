@@ -197,7 +197,7 @@ def test_an_async_redis_client_is_refused():
     client = redis.asyncio.Redis()
     with pytest.raises(ConfigurationError, match="sync client"):
         checks.redis(client)
-    asyncio.run(client.aclose())
+    asyncio.run(client.connection_pool.disconnect())
 
 
 def test_a_look_alike_is_asked_itself():
