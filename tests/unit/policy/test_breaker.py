@@ -126,6 +126,7 @@ def test_a_probe_counts_once():
     core.failed(probe, 10)
     assert core.state == "half_open"
     assert core._out == 0
+    assert not core._settle(probe)
 
 
 def test_a_dropped_probe_gives_its_place_back():
@@ -233,12 +234,19 @@ def test_by_hand():
 
 
 def test_closing_forgets():
-    """After closing by hand the window is empty."""
-    core = make()
-    fail(core, 0.0, 9)
+    """After closing by hand the window is empty and the wait is short again; the total stays."""
+    core = make(wait=5)
+    for _ in range(2):
+        succeed(core, 0.0, 5)
+        fail(core, 0.0, 4)
+        core.close()
+    assert core.successes() == 10
+    assert core.counts(0.0) == (0, 0, 0)
+    fail(core, 0.0, 10)
     core.close()
-    fail(core, 0.0, 9)
-    assert core.state == "closed"
+    fail(core, 0.0, 10)
+    assert core.retry_after(0.0) == 5
+    assert core.counts(0.0) == (0, 0, 0), "an open breaker counts nothing"
 
 
 def test_refusals_say_when_to_come_back():

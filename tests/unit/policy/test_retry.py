@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from resilient import events
 from resilient.errors import CircuitOpen, ConfigurationError, DeadlineExceeded, Overloaded, Unavailable
 from resilient.policy import Budget, Failure, Pipeline, Retry, Verdict, classify
+from resilient.policy._retry import mark, retried_below
 from resilient.policy.events import Retried, RetrySuppressed
 from resilient.policy.strategies import GrowingWait
 from resilient.testing import faults
@@ -197,6 +198,43 @@ def test_not_retried_above_what_was_retried_below(clock):
     assert script.calls == 6
 
 
+def test_the_mark_is_found_behind_other_errors():
+    """An error that was raised while a marked one was handled bears the mark; ``from None`` says it is another."""
+    inner = ConnectionRefusedError()
+    mark(inner, owner=1)
+
+    def behind(*, hidden=False, depth=1):
+        error = inner
+        for _ in range(depth):
+            outer = Unavailable("x")
+            outer.__context__, outer.__suppress_context__ = error, hidden
+            error = outer
+        return error
+
+    assert retried_below(behind(), owner=2)
+    assert not retried_below(behind(), owner=1)
+    assert not retried_below(behind(hidden=True), owner=2)
+    assert retried_below(behind(depth=9), owner=2)
+    assert not retried_below(behind(depth=10), owner=2), "no further than ten errors are looked at"
+    assert not retried_below(Unavailable("x"), owner=2)
+
+
+def test_strategies_see_what_tenacity_shows_them(clock):
+    """Strategies find the attempts, the waits so far, the next wait and the outcome where tenacity puts them."""
+    seen = []
+
+    def stop(state):
+        seen.append((state.attempt_number, state.idle_for, state.upcoming_sleep, state.outcome.failed))
+        assert state.retry_object is not None
+        assert (state.args, state.kwargs) == ((), {})
+        return False
+
+    retry = Retry(attempts=4, wait=tenacity.wait_incrementing(start=1, increment=1), stop=stop)
+    with pytest.raises(ConnectionRefusedError):
+        Pipeline("x", retry, clock=clock).call(Script(ConnectionRefusedError))
+    assert seen == [(1, 0.0, 1.0, True), (2, 1.0, 2.0, True), (3, 3.0, 3.0, True)]
+
+
 def test_retried_above_what_was_not_safe_below(clock):
     """Where the layer below could not know that the call may be repeated, the layer that knows repeats it."""
     inner = Pipeline("inner", Retry(attempts=3), clock=clock)
@@ -217,12 +255,13 @@ def test_one_error_object_raised_again_and_again(clock):
         assert script.calls == expected
 
 
-def test_errors_without_a_dictionary(clock):
+@pytest.mark.parametrize("refusal", [AttributeError, TypeError])
+def test_errors_without_a_dictionary(clock, refusal):
     """An error that cannot be marked is raised as it is."""
 
     class Bare(ConnectionRefusedError):
         def __setattr__(self, name, value):
-            raise AttributeError(name)
+            raise refusal(name)
 
     with pytest.raises(Bare):
         Pipeline("x", Retry(attempts=2), clock=clock).call(Script(Bare))
