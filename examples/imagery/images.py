@@ -73,7 +73,7 @@ class Images:
         self._services = services
         self._session = services.session
         # Read through the cache; the loader asks the primary, so that what is cached was never old when it was stored.
-        self._cached = services.cache.lazy("image:{image_id}", ttl=5)(self._load)
+        self._cached = services.cache.lazy("image:{image_id}", ttl=30)(self._load)
 
     # ------------------------------------------------------------------------------------------------------- writing
 
@@ -85,17 +85,27 @@ class Images:
             Conflict: The id is taken, with another owner or title.
         """
         _check(image_id, owner, title)
-        row = Image(id=image_id, owner=owner, title=title, state="created", version=0, created_at=self._now())
+        row = Image(
+            id=image_id,
+            owner=owner,
+            title=title,
+            state="created",
+            version=0,
+            source_at=0,
+            created_at=self._now(),
+        )
         answer = View.of(row)
         try:
             with self._session.begin() as session:
                 session.add(row)
                 session.flush()
                 self.announce(session, image_id, owner, "created")
-        except IntegrityError:
-            known = self._load(image_id)
+        except IntegrityError as error:
+            known = self._find(image_id)
+            if known is None:
+                raise  # it was not the id
             if (known.owner, known.title) != (owner, title):
-                raise Conflict("this id is taken by another image", advice="make a new UUID for a new image") from None
+                raise Conflict("this id is taken by another image", advice="make a new UUID for a new image") from error
         return answer
 
     def ticket(self, image_id: str) -> Ticket:
@@ -107,32 +117,32 @@ class Images:
         image = self._load(image_id)
         if image.state == "processed":
             raise _too_late()
-        return self._services.bucket.presign_post(_policy(image_id), owner=image.owner, filename="upload.jpg")
+        now = round(self._services.clock.wall() * 1e6)
+        return self._services.bucket.presign_post(_policy(image_id), owner=image.owner, filename=f"{now}.jpg")
 
     def confirm(self, image_id: str, token: str) -> View:
         """Accept what was uploaded: created -> uploaded, and the message to the workers, in one transaction.
 
-        A second upload before the image is processed replaces the first. One that comes later is refused and leaves
-        no object.
+        An upload with a newer form replaces one that is not processed yet. What was replaced never comes back, so
+        that whoever finds it replaced may remove it. An upload that comes too late is refused and leaves no object.
 
         Raises:
             NotFound: Nothing was uploaded.
             Refused: The token is for another image or owner, or the upload breaks the policy.
-            Conflict: The image is processed.
+            Conflict: The image is processed, or this upload was replaced by a newer one.
         """
         image = self._load(image_id)
         stored = self._uploaded(image, token)
         job = Job(image_id, image.owner, stored.key)
         with self._session.begin() as session:
-            another = sa.or_(Image.source_key.is_(None), Image.source_key != stored.key)
-            accepted = take(session, UPLOAD, image_id, another, source_key=stored.key)
+            at = _given_out(stored.key)
+            accepted = take(session, UPLOAD, image_id, Image.source_at < at, source_key=stored.key, source_at=at)
             if accepted:
                 self._services.outbox.send(session, "jobs", job)
                 if image.version == 0:
                     self.announce(session, image_id, image.owner, "uploaded")
             else:
-                row = session.get_one(Image, image_id)
-                accepted, image = row.source_key == stored.key, View.of(row)
+                accepted = session.scalar(sa.select(Image.source_key).where(Image.id == image_id)) == stored.key
         if not accepted:
             self._services.bucket.delete(stored.key)
             raise _too_late()
@@ -165,14 +175,18 @@ class Images:
 
     # ------------------------------------------------------------------------------------------------------- reading
 
-    def view(self, image_id: str) -> View:
+    def view(self, image_id: str, reader: str | None = None) -> View:
         """One image, from the cache.
 
         The cache may have been out of reach when the reader's own change was to be dropped from it. So an entry that
-        is older than the reader's last write is loaded again. Raises NotFound.
+        is older than the reader's last write is loaded again, unless the image is known to be somebody else's.
+
+        Raises:
+            NotFound: There is no such image.
         """
         found = self._cached.lookup(image_id)
-        if found.source != "loader" and self._older_than_own_write(found.age):
+        perhaps_own = found.source != "loader" and reader in (None, found.value.owner)
+        if perhaps_own and self._older_than_own_write(found.age):
             return self._cached.refresh(image_id)
         return found.value
 
@@ -181,11 +195,15 @@ class Images:
         return isinstance(written, causality.Instant) and written.at > self._services.clock.wall() - age
 
     def _load(self, image_id: str) -> View:
+        found = self._find(image_id)
+        if found is None:
+            raise NotFound("there is no such image")
+        return found
+
+    def _find(self, image_id: str) -> View | None:
         with self._services.db.primary(), self._session() as session:
             row = session.get(Image, image_id)
-            if row is None:
-                raise NotFound("there is no such image")
-            return View.of(row)
+            return None if row is None else View.of(row)
 
     def newest(self, owner: str | None = None, limit: int = 50) -> list[View]:
         """The newest images, of one owner or of all, from a replica that holds what the reader has written."""
@@ -202,7 +220,7 @@ class Images:
             Refused: The reader is not the owner.
             Conflict: It is not processed yet.
         """
-        image = self.view(image_id)
+        image = self.view(image_id, reader)
         if reader != image.owner:
             raise Refused("only its owner gets a link to a result", advice="say who asks with ?owner=")
         if image.result_key is None:
@@ -243,5 +261,10 @@ def _policy(image_id: str) -> UploadPolicy:
     )
 
 
+def _given_out(key: str) -> int:
+    """When the form of an upload was given out: it stands in the key, which its user cannot choose."""
+    return int(key.rpartition("/")[2].removesuffix(".jpg"))
+
+
 def _too_late() -> Conflict:
-    return Conflict("the image is processed already", advice="create a new one to upload another picture")
+    return Conflict("the image is processed, or has a newer upload", advice="create a new one for another picture")

@@ -27,6 +27,7 @@ class Image(Base):
     state: Mapped[str] = mapped_column(sa.String(16))
     version: Mapped[int]
     source_key: Mapped[str | None] = mapped_column(sa.String(500))
+    source_at: Mapped[int] = mapped_column(sa.BigInteger)  # when its form was given out, in microseconds; 0 before
     result_key: Mapped[str | None] = mapped_column(sa.String(500))
     created_at: Mapped[float] = mapped_column(sa.Double)  # seconds since 1970
 

@@ -130,7 +130,7 @@ def _routes(app: Flask, images: Images, services: Services) -> None:
 
     @app.get("/images/<image_id>")
     def view(image_id: str) -> Response:
-        return jsonify(_told(images.view(image_id)))
+        return jsonify(_told(images.view(image_id, request.args.get("owner"))))
 
     @app.get("/images/<image_id>/result")
     def result(image_id: str) -> Response:

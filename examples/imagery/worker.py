@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
@@ -56,16 +57,21 @@ class Worker:
         try:
             source = self._services.bucket.get(job.source_key)
         except NotFound:
-            source = b""  # replaced by a later upload, and removed by an earlier attempt at this message
-        if source:
-            self._services.bucket.put(key, self._sepia(source), content_type="image/jpeg")
+            self._must_be_replaced(job, session)
+            return
+        self._services.bucket.put(key, self._sepia(source), content_type="image/jpeg")
         if take(session, PROCESS, job.image_id, Image.source_key == job.source_key, result_key=key):
             session.add(Charge(image_id=job.image_id, owner=job.owner))
             self._images.announce(session, job.image_id, job.owner, "processed")
             event.listen(session, "after_commit", lambda _: self._images.changed(job.image_id), once=True)
-        else:  # a later upload replaced this one: it leaves nothing behind
+        else:  # a newer upload replaced this one: it leaves nothing behind
             self._services.bucket.delete(key)
             self._services.bucket.delete(job.source_key)
+
+    def _must_be_replaced(self, job: Job, session: Session) -> None:
+        """An upload is removed only after a newer one has replaced it; a missing one that still counts is a loss."""
+        if session.scalar(sa.select(Image.source_key).where(Image.id == job.image_id)) == job.source_key:
+            raise Reject("the upload is gone")
 
     def _sepia(self, source: bytes) -> bytes:
         clock = self._services.clock
@@ -78,8 +84,11 @@ class Worker:
         return brown
 
     def remember(self, happened: Happened, session: Session) -> None:
-        """Write one row to the timeline of its owner, on the owner's shard."""
-        session.add(TimelineEvent(image_id=happened.image_id, what=happened.what, owner=happened.owner, at=happened.at))
+        """Write one row to the timeline of its owner, on the owner's shard, unless it was announced before."""
+        if session.get(TimelineEvent, (happened.image_id, happened.what)) is None:
+            session.add(
+                TimelineEvent(image_id=happened.image_id, what=happened.what, owner=happened.owner, at=happened.at)
+            )
 
     # ----------------------------------------------------------------------------------------------------- consumers
 

@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-const MEANING = { 400: "that is not acceptable", 403: "that is not yours", 404: "there is no such image", 409: "the image is processed already" };
+const MEANING = { 400: "that is not acceptable", 403: "that is not yours", 404: "there is no such image", 409: "the image is processed already, or has a newer upload" };
 let picture = null; // the Blob to upload
 const mine = new Map(); // image id -> what this page knows of it
 
@@ -101,7 +101,7 @@ async function send(event) {
 
 async function follow(id) {
   for (let turn = 0; turn < 60; turn++) {
-    const { data, source } = await ask("GET", `/images/${id}`);
+    const { data, source } = await ask("GET", `/images/${id}?owner=${encodeURIComponent($("owner").value)}`);
     show({ ...data, source });
     if (data.state === "processed") return refreshTimeline();
     await pause(700);

@@ -7,7 +7,6 @@ import pytest
 from examples.imagery.sepia import sample
 from resilient.errors import OutcomeUnknown, Unavailable
 
-
 SOME_ID = "5f0c2c4e-8a51-4c1e-9f5e-0b6a1d2e3f4a"
 """An id that stands for any; fixed, so that every worker of a parallel run collects the same tests."""
 
