@@ -79,22 +79,20 @@ def test_a_redis_that_restarts_comes_back(redis_server: RedisServer, health: Hea
 
 def test_the_redis_check_has_one_connection_of_its_own(redis_server: RedisServer, health: Health):
     """An exhausted pool of the application is no outage, and probes open no further connections."""
-    pool = redis.ConnectionPool(host="127.0.0.1", port=redis_server.port, max_connections=1)
+    host = {"host": "127.0.0.1", "port": redis_server.port, "socket_timeout": 5}
+    pool = redis.ConnectionPool(**host, max_connections=1)
     client = redis.Redis(connection_pool=pool)
     held = client.pubsub()
     held.subscribe("news")  # takes the pool's only connection
     health.add("redis", checks.redis(client), ttl=0)
-    before = connections(redis_server)
+    counter = redis.Redis(**host)
+    before = len(counter.client_list())
     assert [health.ready().word for _ in range(10)] == ["pass"] * 10
-    assert connections(redis_server) == before + 1
+    assert len(counter.client_list()) == before + 1
+    counter.connection_pool.disconnect()
     held.close()
     client.close()
     pool.disconnect()
-
-
-def connections(server: RedisServer) -> int:
-    with redis.Redis(host="127.0.0.1", port=server.port, socket_timeout=5) as client:
-        return len(client.client_list()) - 1
 
 
 # --------------------------------------------------------------------------------------------------------- MariaDB
