@@ -131,13 +131,16 @@ def test_a_probe_counts_once():
 
 def test_a_dropped_probe_gives_its_place_back():
     """A probe whose caller vanished does not block the breaker for ever."""
-    core = make(min_calls=1)
+    core = make(min_calls=1, probes=2)
     fail(core, 0.0)
-    probe = enter(core, 10)
+    probes = [enter(core, 10), enter(core, 10)]
     with pytest.raises(CircuitOpen):
         enter(core, 10)
-    del probe  # at once, without the cycle collector
-    enter(core, 10).ok()
+    probes.pop()  # at once, without the cycle collector
+    kept = enter(core, 10)
+    with pytest.raises(CircuitOpen):
+        enter(core, 10)
+    kept.ok()
     assert core.state == "closed"
 
 
@@ -308,6 +311,52 @@ def test_a_listener_may_use_the_breaker():
     assert core.state == "closed"
 
 
+def test_failures_in_a_row():
+    """With ``consecutive``, so many failures with no success between them open it, however few calls there are."""
+    told = []
+    core = make(consecutive=3, tell=lambda *change: told.append(change))
+    fail(core, 0.0, 2)
+    succeed(core, 0.0)
+    fail(core, 0.0, 2)
+    assert core.state == "closed"
+    fail(core, 60.0)
+    assert core.state == "open", "a row does not end with the window"
+    assert told == [("closed", "open", "3 calls failed in a row")]
+    succeed(core, 120.0)
+    fail(core, 120.0, 2)
+    assert core.state == "closed", "a row begins anew after closing"
+
+
+def test_without_a_row_the_rate_judges():
+    """Without ``consecutive``, failures in a row are only failures; with it, the rate still judges."""
+    core = make(min_calls=20)
+    fail(core, 0.0, 19)
+    assert core.state == "closed"
+    core = make(min_calls=4, consecutive=3)
+    for _ in range(2):
+        succeed(core, 0.0)
+        fail(core, 0.0)
+    assert core.state == "open"
+
+
+def test_a_refusal_says_what_it_is(clock):
+    """The error of a breaker that refuses names the pipeline and the state, and says what to do."""
+    pipeline = Pipeline("x", Breaker(min_calls=1), clock=clock)
+    pipeline.breaker.permit().failure(ConnectionError())
+    clock.advance(60)
+    probe = pipeline.breaker.permit()
+    for _ in range(2):
+        with pytest.raises(CircuitOpen) as caught:
+            pipeline.breaker.permit()
+        assert str(caught.value) == (
+            "x: the call was not made: the breaker is half-open; "
+            "the dependency failed lately; serve a substitute or come back later"
+        )
+        assert caught.value.retry_after is None
+    assert pipeline._slow.state.breaker.rejected == 2
+    probe.success()
+
+
 def test_permits_settle_once(clock):
     """A permit is judged by the pipeline's classifier, and only its first word counts."""
     pipeline = Pipeline("x", Breaker(min_calls=2), clock=clock)
@@ -368,6 +417,7 @@ def test_what_was_answered_counts_as_success(clock):
         {"wait": 10, "max_wait": 5},
         {"slow": 0},
         {"counts": [OSError]},
+        {"consecutive": 0},
     ],
 )
 def test_nonsense_is_refused(options):
