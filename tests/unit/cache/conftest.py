@@ -117,7 +117,7 @@ class Kind:
         if self._name == "fakeredis":
             return Cache(fakeredis.FakeRedis(server=self._server), **options)
         if self._name == "redis":
-            return Cache(self._url, timeout=2.0, **options)
+            return Cache(self._url, connect_timeout=2.0, timeout=2.0, **options)
         if self._first is None:
             store = MemoryStore(clock=self.clock)
             self._first = store if self._name == "local" else MemoryCache(**options).store
@@ -128,7 +128,7 @@ class Kind:
         if self._name == "fakeredis":
             made = AsyncCache(fakeredis.FakeAsyncRedis(server=self._server), **options)
         elif self._name == "redis":
-            made = AsyncCache(self._url, timeout=2.0, **options)
+            made = AsyncCache(self._url, connect_timeout=2.0, timeout=2.0, **options)
         else:
             if self._first is None:
                 store = AsyncMemoryStore(clock=self.clock)
