@@ -1,0 +1,116 @@
+"""What the tests here share: other projects' sources as they were released, and a run of their tests."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+KEPT = ROOT / ".suites"
+"""Where the sources are kept; nothing of it is in the repository."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of their tests ended in, by the tests' names."""
+
+    passed: frozenset[str]
+    failed: frozenset[str]
+    skipped: frozenset[str]
+    seconds: float
+    output: str
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped in {self.seconds:.0f} s"
+        )
+
+    @property
+    def routed(self) -> dict[str, int]:
+        """What our plugin counted, in the last line that it wrote; empty where it was not loaded."""
+        lines = [line for line in self.output.splitlines() if line.startswith("routed: ")]
+        parts = lines[-1].split()[1:] if lines else []
+        return {key: int(value) for key, value in (part.split("=") for part in parts)}
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many cases of each test failed."""
+        return dict(Counter(name.partition("[")[0] for name in self.failed))
+
+
+@pytest.fixture(scope="session")
+def source() -> Callable[[str], Path]:
+    """The source distribution of an installed package, in the version that is installed, unpacked."""
+    return _source
+
+
+def _source(name: str) -> Path:
+    version = importlib.metadata.version(name)
+    folder = KEPT / f"{name.lower()}-{version}"
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory() as temporary:
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps"]
+            got = subprocess.run(
+                [*pip, "--no-binary", name, "--dest", temporary, f"{name}=={version}"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            archives = list(Path(temporary).glob("*.tar.gz"))
+            if len(archives) != 1:
+                pytest.fail(f"the source of {name} {version} could not be downloaded:\n{got.stderr}", pytrace=False)
+            with tarfile.open(archives[0]) as archive:
+                archive.extractall(KEPT, filter="data")
+    return folder
+
+
+@pytest.fixture
+def run_theirs(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs tests of theirs in a process of their own: ``run_theirs(folder, *arguments, **variables)``."""
+
+    def run(folder: Path, *arguments: str, **variables: str) -> Outcome:
+        report = tmp_path / "report.xml"
+        ours = {"PYTEST_ADDOPTS", "PYTHONWARNINGS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST"}
+        environment = {key: value for key, value in os.environ.items() if key not in ours}
+        environment |= {"PYTHONPATH": str(HERE), **variables}
+        options = ["-q", "--tb=short", "--maxfail=0", "-p", "no:cacheprovider", "-p", "no:resilient"]
+        started = time.monotonic()
+        process = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=1800,
+        )
+        seconds = time.monotonic() - started
+        assert process.returncode in {0, 1}, process.stdout[-5000:]  # 1: tests failed; more: they did not run
+        outcome = Outcome(*_sorted(report), seconds, process.stdout)
+        sys.stdout.write(f"{' '.join(arguments)}\n  {outcome} {outcome.routed or ''}\n")
+        for name, count in sorted(outcome.failures.items()):
+            sys.stdout.write(f"  failed: {name}, {count} cases\n")
+        return outcome
+
+    return run
+
+
+def _sorted(report: Path) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    passed, failed, skipped = set(), set(), set()
+    for case in ET.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        kinds = {child.tag for child in case}
+        (failed if kinds & {"failure", "error"} else skipped if "skipped" in kinds else passed).add(name)
+    return frozenset(passed - failed), frozenset(failed), frozenset(skipped)

@@ -1,0 +1,48 @@
+"""SQLAlchemy's own tests of its Session, with our session in its place (see sqlalchemy_swap.py)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+ORM = ["test/orm/test_session.py", "test/orm/test_bind.py", "test/orm/test_transaction.py"]
+ASYNC = ["test/ext/asyncio/test_session.py", "--db", "aiosqlite"]
+SWAP = ["-p", "sqlalchemy_swap"]
+
+SERVED_BY_A_REPLICA = {
+    # They ask which engine a read is sent to, and expect the one they gave; it is the replica's, as it should be.
+    "test.orm.test_bind.BindIntegrationTest.test_get_bind": 16,
+    "test.orm.test_bind.BindIntegrationTest.test_bind_through_execute": 9,
+}
+
+
+def test_sessions_on_a_primary_alone(source: Callable[..., Path], run_theirs: Callable) -> None:
+    """Each test of sessions, binds and transactions that passes with SQLAlchemy's Session passes with ours."""
+    folder = source("SQLAlchemy")
+    plain, ours = run_theirs(folder, *ORM), run_theirs(folder, *SWAP, *ORM, SWAP="primary")
+    assert ours.failed == plain.failed == frozenset()
+    assert ours.passed == plain.passed
+    assert len(ours.passed) > 400
+    assert ours.routed["primary"] > 150  # reads that were proven pure and given a server
+    assert ours.routed["needs-primary"] > 200
+
+
+def test_sessions_whose_reads_a_replica_serves(source: Callable[..., Path], run_theirs: Callable) -> None:
+    """With every pure read served by another connection, which can only read, they pass as well."""
+    folder = source("SQLAlchemy")
+    database = ["--db", "sqlite_file"]
+    plain = run_theirs(folder, *ORM, *database)
+    ours = run_theirs(folder, *SWAP, *ORM, *database, SWAP="replica")
+    assert plain.failed == frozenset()
+    assert ours.failures == SERVED_BY_A_REPLICA
+    assert ours.passed | ours.failed == plain.passed
+    assert ours.routed["replica"] > 150
+    assert "primary" not in ours.routed  # no read that may leave it stayed there
+
+
+def test_async_sessions(source: Callable[..., Path], run_theirs: Callable) -> None:
+    """Each test of AsyncSession that passes with SQLAlchemy's Session beneath passes with ours beneath."""
+    folder = source("SQLAlchemy")
+    plain, ours = run_theirs(folder, *ASYNC), run_theirs(folder, *SWAP, *ASYNC, SWAP="primary")
+    assert ours.failed == plain.failed == frozenset()
+    assert ours.passed == plain.passed
+    assert len(ours.passed) > 100
+    assert ours.routed["primary"] > 50
