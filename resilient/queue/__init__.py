@@ -30,8 +30,9 @@ from resilient.queue._events import (
 )
 from resilient.queue._idempotent import idempotent
 from resilient.queue._message import Backoff, Message, Redeliver, Reject, Release
-from resilient.queue._queue import MessagesSent, Outgoing, PartlySent, Queue, QueueAttributes, SendResult
+from resilient.queue._queue import MessagesSent, Queue
 from resilient.queue._run import Report
+from resilient.queue._sending import Outgoing, PartlySent, QueueAttributes, SendResult
 
 if TYPE_CHECKING:
     from resilient.ledger import SqlStore

@@ -11,19 +11,18 @@ import msgspec
 
 from resilient import causality, events
 from resilient.clock import SYSTEM, Clock
-from resilient.errors import ConfigurationError, InvalidInput, MissingExtra, ResilientError
+from resilient.errors import ConfigurationError, InvalidInput, ResilientError, needs_extra
 from resilient.queue._events import OutboxFailed
 from resilient.queue._limits import encode
-from resilient.queue._queue import Outgoing, PartlySent, Queue
+from resilient.queue._queue import Queue
+from resilient.queue._sending import Outgoing, PartlySent
 from resilient.runtime import start_thread
 
-try:
+with needs_extra("sql"):
     import sqlalchemy as sa
     from sqlalchemy import event
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.orm import Session
-except ImportError as missing:
-    raise MissingExtra("sql", "sqlalchemy") from missing
 
 from resilient.wire.sql import metadata
 
