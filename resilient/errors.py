@@ -21,6 +21,8 @@ credentials, or a value of the user's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Refused",
     "ResilientError",
     "Unavailable",
+    "needs_extra",
 ]
 
 
@@ -116,6 +119,23 @@ class MissingExtra(ConfigurationError, ImportError):
         )
         self.extra = extra
         self.module = module
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around imports of an optional dependency: where it is missing, the error names the extra that brings it.
+
+    Raises:
+        MissingExtra: An import inside failed.
+
+    Example:
+        >>> with needs_extra("redis"):
+        ...     import redis
+    """
+    try:
+        yield
+    except ImportError as missing:
+        raise MissingExtra(extra, missing.name or extra) from missing
 
 
 class InvalidInput(ResilientError, ValueError):

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv-lowest"
 NOT_OURS = {"resilient-patterns", "moto", "fakeredis", "pytest"}
 """Test tools: their age is no concern of the library's users."""
+COMPANIONS = ["Werkzeug<3"]
+"""What a lowest version needs of its own dependencies: the test client of Flask 2.3.0 does not know Werkzeug 3."""
 
 
 def pins() -> list[str]:
@@ -30,7 +32,7 @@ def pins() -> list[str]:
         name, extras, lowest = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?(?:>=([\d.]+).*)?", requirement).groups()  # type: ignore[union-attr] # every requirement of ours has this form
         if lowest and name not in NOT_OURS:
             found.add(f"{name}{extras or ''}=={lowest}" + (".0" if lowest.count(".") == 0 else ""))
-    return sorted(found)
+    return [*sorted(found), *COMPANIONS]
 
 
 def main() -> int:

@@ -13,12 +13,10 @@
 Needs the extra ``django``.
 """
 
-from resilient.errors import MissingExtra
+from resilient.errors import needs_extra
 
-try:
+with needs_extra("django"):
     import django as _django  # noqa: F401 - only to say which extra is missing
-except ImportError as missing:
-    raise MissingExtra("django", "django") from missing
 
 from resilient.django._urls import health_urls
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilient.errors import MissingExtra
+from resilient.errors import needs_extra
 from resilient.events._stream import Event, Metric
 
-try:
+with needs_extra("otel"):
     from opentelemetry import metrics
-except ImportError as missing:
-    raise MissingExtra("otel", "opentelemetry") from missing
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter

@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from resilient.errors import MissingExtra
+from resilient.errors import needs_extra
 from resilient.events._stream import Event, Metric
 
-try:
+with needs_extra("prometheus"):
     import prometheus_client
-except ImportError as missing:
-    raise MissingExtra("prometheus", "prometheus_client") from missing
 
 __all__ = ["PrometheusSink"]
 

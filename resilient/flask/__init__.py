@@ -12,12 +12,10 @@ r"""The Flask extension: one `Resilient`, and blueprints for health and uploads.
 Needs the extra ``flask``.
 """
 
-from resilient.errors import MissingExtra
+from resilient.errors import needs_extra
 
-try:
+with needs_extra("flask"):
     import flask as _flask  # noqa: F401 - only to say which extra is missing
-except ImportError as missing:
-    raise MissingExtra("flask", "flask") from missing
 
 from resilient.flask._blueprints import health_blueprint, uploads_blueprint
 from resilient.flask._extension import Resilient, Settings, State

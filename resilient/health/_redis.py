@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilient.errors import ConfigurationError, MissingExtra
+from resilient.errors import ConfigurationError, needs_extra
 from resilient.wire.redis import Link
 
-try:
+with needs_extra("redis"):
     import redis
     import redis.backoff
     import redis.retry
-except ImportError as missing:
-    raise MissingExtra("redis", "redis") from missing
 
 __all__ = ["RedisProbe"]
 

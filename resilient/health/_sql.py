@@ -5,18 +5,16 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from resilient.errors import ConfigurationError, MissingExtra
+from resilient.errors import ConfigurationError, needs_extra
 from resilient.health._core import Result
 from resilient.policy import deadline
 from resilient.runtime import after_fork
 from resilient.wire import sql
 
-try:
+with needs_extra("sql"):
     import sqlalchemy as sa
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
-except ImportError as missing:
-    raise MissingExtra("sql", "sqlalchemy") from missing
 
 __all__ = ["SqlProbe"]
 

@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient.clock import SYSTEM, Clock
-from resilient.errors import InvalidInput, MissingExtra, Refused, Unavailable
+from resilient.errors import InvalidInput, Refused, Unavailable, needs_extra
 from resilient.ledger._record import Claim, Done, InProgress, Mismatch, New, Outcome
 
-try:
+with needs_extra("sql"):
     import sqlalchemy as sa
     from sqlalchemy import event
     from sqlalchemy.dialects import mysql, postgresql, sqlite
     from sqlalchemy.exc import DBAPIError, IntegrityError
     from sqlalchemy.orm import Session
-except ImportError as missing:
-    raise MissingExtra("sql", "sqlalchemy") from missing
 
 from resilient.policy.classify import Failure
 from resilient.wire import sql

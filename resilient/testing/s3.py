@@ -17,14 +17,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import msgspec
 
 from resilient.clock import SYSTEM, Clock
-from resilient.errors import InvalidInput, MissingExtra
+from resilient.errors import InvalidInput, needs_extra
 from resilient.storage.objects import Refusal, evaluate
 
-try:
+with needs_extra("aws"):
     from botocore.exceptions import ClientError
     from botocore.response import StreamingBody
-except ImportError as missing:
-    raise MissingExtra("aws", "botocore") from missing
 
 __all__ = ["FakeS3"]
 

@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient.clock import SYSTEM, Clock
-from resilient.errors import MissingExtra
+from resilient.errors import needs_extra
 from resilient.queue._limits import BATCH, LONGEST_DELAY, LONGEST_VISIBILITY, MAX_BYTES, size
 
-try:
+with needs_extra("aws"):
     from botocore.exceptions import ClientError
-except ImportError as missing:
-    raise MissingExtra("aws", "botocore") from missing
 
 __all__ = ["FakeSqs"]
 

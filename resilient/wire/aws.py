@@ -16,25 +16,23 @@ from resilient.errors import (
     ConfigurationError,
     Conflict,
     DeadlineExceeded,
-    MissingExtra,
     NotFound,
     OutcomeUnknown,
     Refused,
     ResilientError,
     Unavailable,
+    needs_extra,
 )
 from resilient.policy import deadline
 from resilient.policy.classify import Failure, Verdict
 from resilient.runtime import after_fork
 
-try:
+with needs_extra("aws"):
     import boto3.session
     import botocore.awsrequest
     import botocore.exceptions
     from botocore.config import Config
     from urllib3.util.timeout import Timeout
-except ImportError as missing:
-    raise MissingExtra("aws", "boto3") from missing
 
 __all__ = ["classify", "client", "code_of", "read_limit", "sign_v4", "translated", "waiting"]
 

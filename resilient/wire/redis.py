@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilient.errors import ConfigurationError, MissingExtra
+from resilient.errors import ConfigurationError, needs_extra
 from resilient.policy import deadline
 from resilient.policy.classify import Failure, Verdict
 from resilient.runtime import PerLoop, after_fork
 
-try:
+with needs_extra("redis"):
     import redis
     import redis.asyncio
     import redis.asyncio.connection
@@ -22,8 +22,6 @@ try:
     import redis.backoff
     import redis.connection
     import redis.retry
-except ImportError as missing:
-    raise MissingExtra("redis", "redis") from missing
 
 __all__ = ["AsyncLink", "Link", "classify", "connect", "connect_async"]
 

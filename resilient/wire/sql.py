@@ -19,15 +19,20 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from resilient.errors import ConfigurationError, DeadlineExceeded, MissingExtra, OutcomeUnknown, Unavailable
+from resilient.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    MissingExtra,
+    OutcomeUnknown,
+    Unavailable,
+    needs_extra,
+)
 from resilient.policy import Failure
 
-try:
+with needs_extra("sql"):
     import sqlalchemy as sa
     from sqlalchemy import event, exc
     from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext, make_url
-except ImportError as missing:
-    raise MissingExtra("sql", "sqlalchemy") from missing
 
 from resilient.wire._sql_errors import classify
 from resilient.wire._sql_limits import BoundedPool, PyMySqlLimits, SqliteLimits, no_time_left
