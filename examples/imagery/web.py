@@ -168,8 +168,9 @@ def _show(app: Flask, services: Services, health: Health) -> None:
                 status = {"up": "pass", "down": "fail"}.get(node.state, "warn")
                 told.append({"name": node.name, "status": status, "note": node.state if status == "fail" else lag})
         for shard in services.shards.status(timeout=0.3):
-            status = "pass" if shard.state == "up" else "fail"
-            told.append({"name": f"shard {shard.name}", "status": status, "note": f"{shard.buckets} buckets"})
+            alive = shard.state == "up"
+            note = f"{shard.buckets} buckets" if alive else "down"
+            told.append({"name": f"shard {shard.name}", "status": "pass" if alive else "fail", "note": note})
         return jsonify(checks=told)
 
 
