@@ -58,6 +58,14 @@ def wait_for(reached: Callable[[], object], timeout: float = 10.0) -> float:
     return time.monotonic() - began
 
 
+def test_replicas_serve_before_anything_was_written(mariadb: MariaDbCluster) -> None:
+    """On a cluster whose binary log is still empty the replicas are proven, and take reads."""
+    with MariaDbCluster(replicas=1) as fresh:
+        assert str(fresh.primary.position()) == ""
+        with ReplicaSet(fresh.primary.url, [fresh.replicas[0].url], probe_interval=0.1) as opened:
+            wait_for(lambda: states(opened) == ["up", "up"])
+
+
 def write(db: ReplicaSet, number: int) -> None:
     with db.sessionmaker()() as session:
         session.add(Note(id=number, text="x"))

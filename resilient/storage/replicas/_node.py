@@ -24,7 +24,7 @@ __all__ = ["Answer", "Limits", "Node", "NodeStatus"]
 
 _ASYNC_DRIVERS = {"sqlite": ("aiosqlite",), "mysql": ("asyncmy", "aiomysql"), "mariadb": ("asyncmy", "aiomysql")}
 _COPIED = sa.text("SELECT at FROM resilient_copied")
-_PRIMARY = sa.text("SELECT @@gtid_binlog_pos, @@read_only")
+_PRIMARY = sa.text("SELECT @@gtid_binlog_pos, @@read_only, @@log_bin")
 _REPLICA = sa.text("SELECT @@gtid_slave_pos")
 _ALIVE = sa.text("PRAGMA schema_version")
 
@@ -225,7 +225,8 @@ class Node:
         if self.role == "replica":
             return Answer(_gtid(connection.scalar(_REPLICA)))
         row = connection.execute(_PRIMARY).one()
-        return Answer(_gtid(row[0]), read_only=bool(int(row[1])))
+        # With a binary log, empty means that nothing was written yet; without one it stays empty and proves nothing.
+        return Answer(_gtid(row[0]) if int(row[2]) else None, read_only=bool(int(row[1])))
 
     # --------------------------------------------------------------------------------------------------- the rest
 
@@ -275,6 +276,5 @@ class Node:
         return f"<{self.name} of {self.set_name!r}: {self.health.state}>"
 
 
-def _gtid(text: Any) -> Position | None:
-    # An empty position is what a server without a binary log says: it proves nothing.
-    return Gtid.parse(str(text)) if text else None
+def _gtid(text: Any) -> Position:
+    return Gtid.parse(str(text or ""))
