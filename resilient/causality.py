@@ -77,7 +77,7 @@ class Gtid:
     Args:
         domains: Domain id to (server id, sequence number).
 
-    Example:
+    Examples:
         >>> Gtid.parse("0-1-42").covers(Gtid.parse("0-2-41"))
         True
     """
@@ -140,7 +140,7 @@ class Token:
     Args:
         positions: Database name to position.
 
-    Example:
+    Examples:
         >>> token = Token.parse("1!app:t1700000000.000000")
         >>> token = token.advance("app", Instant(1700000001.5))
         >>> str(token)
@@ -269,7 +269,7 @@ def scope(token: Token | str | None = None) -> Iterator[Scope]:
     Raises:
         InvalidInput: The text is no token.
 
-    Example:
+    Examples:
         >>> with scope() as learned:
         ...     current().observe("app", Instant(1700000000.0))
         >>> str(learned.token)

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 all is well, 1 it is not, 2 it could not be asked.
 
-    Example:
+    Examples:
         >>> main(["health", "nowhere:health"])
         2
     """

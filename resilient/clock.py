@@ -37,7 +37,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock.
 
-    Example:
+    Examples:
         >>> before = SYSTEM.monotonic()
         >>> SYSTEM.sleep(0.001)
         >>> SYSTEM.monotonic() > before

@@ -56,7 +56,7 @@ class ResilientError(Exception):
     A pickled error keeps its message, advice and fields. Its cause stays behind, since causes of other libraries
     often cannot be pickled and may hold secrets; ``caused_by`` keeps the name of the cause's type.
 
-    Example:
+    Examples:
         >>> error = ResilientError("the cache did not answer in 50 ms", advice="look at its load")
         >>> str(error)
         'the cache did not answer in 50 ms; look at its load'
@@ -128,7 +128,7 @@ def needs_extra(extra: str) -> Iterator[None]:
     Raises:
         MissingExtra: An import inside failed.
 
-    Example:
+    Examples:
         >>> with needs_extra("redis"):
         ...     import redis
     """

@@ -39,7 +39,7 @@ def after_fork(method: Callable[[], None]) -> None:
     Args:
         method: A bound method that drops what a child must not share: sockets, threads, locks.
 
-    Example:
+    Examples:
         >>> class Client:
         ...     def __init__(self) -> None:
         ...         self.sockets: list[object] = []
@@ -94,11 +94,12 @@ class WorkerPool:
         size: How many threads at most; they are started when needed.
         backlog: How many jobs may wait for a thread.
 
-    Example:
+    Examples:
         >>> pool = WorkerPool("sums", size=2)
         >>> pool.submit(sum, [1, 2, 3]).result()
         6
-        >>> pool.close()
+        >>> pool.close(timeout=1.0)
+        True
     """
 
     def __init__(self, name: str, size: int, backlog: int = 1000) -> None:
@@ -247,7 +248,7 @@ class PerLoop(Generic[T]):
     Args:
         factory: Makes the value; called inside the loop it is for.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> locks = PerLoop(asyncio.Lock)
         >>> async def same() -> bool:

@@ -166,7 +166,7 @@ class Codec:
     Raises:
         ConfigurationError: The type cannot be read back by any codec.
 
-    Example:
+    Examples:
         >>> codec = Codec(ANYTHING)
         >>> number, body = codec.encode({1: ("a", {2})})
         >>> codec.decode(number, codec.schema, body)

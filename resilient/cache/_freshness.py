@@ -52,7 +52,7 @@ class Policy:
             chance: A random number from 0 up to 1.
             negative: Whether the entry says that there is no such thing; such an entry is never served stale.
 
-        Example:
+        Examples:
             >>> Policy(100, stale_if_error=60).lives(0.5)
             (95.0, 155.0)
         """

@@ -16,7 +16,7 @@ class Journal:
         size: How many keys at most. When one more comes, the journal forgets them all and tells so: then no entry older
             than that moment may be trusted.
 
-    Example:
+    Examples:
         >>> journal = Journal(10)
         >>> journal.add("a", now=1.0)
         >>> journal.begin()

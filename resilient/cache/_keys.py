@@ -52,7 +52,7 @@ def render(value: Any) -> str:
     Raises:
         InvalidInput: A value of this type has no text that means it alone.
 
-    Example:
+    Examples:
         >>> render(17), render("17"), render(("a:b", None))
         ('17', '"17"', '("a%3Ab",none)')
     """
@@ -92,7 +92,7 @@ class KeyMaker:
     Raises:
         ConfigurationError: The template names what is no parameter, or cannot be read.
 
-    Example:
+    Examples:
         >>> def get_user(user_id, lang="en"): ...
         >>> KeyMaker(get_user, "user:{user_id}:{lang}")((17,), {})
         'user:17:"en"'

@@ -27,7 +27,7 @@ def health_urls(
         authorize: Says of a request whether details may be seen, by returning True; asked where the `Health` was made
             with ``details="authorized"``.
 
-    Example:
+    Examples:
         >>> [each.name for each in health_urls(Health())]
         ['livez', 'readyz', 'startupz', 'health']
     """

@@ -44,7 +44,7 @@ class MemorySink:
     Args:
         capacity: How many to keep; older ones are dropped.
 
-    Example:
+    Examples:
         >>> from resilient import events
         >>> sink = MemorySink()
         >>> unsubscribe = events.subscribe(sink)

@@ -114,7 +114,7 @@ def subscribe(sink: Sink, *, kinds: Sequence[type[Event]] = (Event,), level: int
     Returns:
         A function that ends the subscription.
 
-    Example:
+    Examples:
         >>> seen = []
         >>> unsubscribe = subscribe(seen.append)
         >>> emit(Event())

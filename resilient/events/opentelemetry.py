@@ -22,7 +22,7 @@ class OpenTelemetrySink:
     Args:
         meter: Where to make the instruments; by default the meter ``resilient`` of the global provider.
 
-    Example:
+    Examples:
         >>> from resilient import events
         >>> from resilient.events.opentelemetry import OpenTelemetrySink
         >>> unsubscribe = events.subscribe(OpenTelemetrySink())

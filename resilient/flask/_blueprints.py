@@ -34,7 +34,7 @@ def health_blueprint(
             with ``details="authorized"``.
         name: The blueprint's name.
 
-    Example:
+    Examples:
         >>> from flask import Flask
         >>> app = Flask("shop")
         >>> app.register_blueprint(health_blueprint(Health()), url_prefix="/internal")
@@ -89,7 +89,7 @@ def uploads_blueprint(
         confirmed: Called with each confirmed object; what it returns, if anything, is the response instead.
         name: The blueprint's name.
 
-    Example:
+    Examples:
         >>> from flask import Flask
         >>> from resilient.storage.objects import Bucket, UploadPolicy
         >>> from resilient.testing.s3 import FakeS3

@@ -87,7 +87,7 @@ class Resilient:
     Raises:
         ConfigurationError: The application was set up before, or a ``RESILIENT_*`` key is unknown or wrong.
 
-    Example:
+    Examples:
         >>> from flask import Flask
         >>> resilient = Resilient()
         >>> app = Flask("shop")

@@ -55,7 +55,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Status(enum.Enum):
     """How well something is. Statuses compare by severity: ``PASS < WARN < UNKNOWN < FAIL``.
 
-    Example:
+    Examples:
         >>> max(Status.PASS, Status.WARN).value
         'warn'
     """
@@ -121,7 +121,7 @@ class Result:
     Raises:
         InvalidInput: The reason is more than a word, or a measurement is no number.
 
-    Example:
+    Examples:
         >>> Result.warn("deep", depth=1200).status
         <Status.WARN: 'warn'>
     """
@@ -217,7 +217,7 @@ def effect(status: Status, *, critical: bool, scope: Scope, shared: Shared) -> S
     Whatever is worse than a warning becomes one if the check is not critical, or if the fault is of something that all
     instances share and ``shared`` says ``"warn"``: taking every instance out would make it an outage.
 
-    Example:
+    Examples:
         >>> effect(Status.FAIL, critical=True, scope="shared", shared="warn")
         <Status.WARN: 'warn'>
     """
@@ -239,7 +239,7 @@ def http_status(status: Status) -> int:
 def reason_of(error: BaseException, classify: Classifier | None = None) -> str:
     """The one word shown for an error: its class of failure, never its text.
 
-    Example:
+    Examples:
         >>> reason_of(TimeoutError("10.0.0.7 did not answer"))
         'timeout'
     """

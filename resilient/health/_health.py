@@ -71,7 +71,7 @@ class Health:
     Raises:
         ConfigurationError: An argument is not one of those.
 
-    Example:
+    Examples:
         >>> from resilient.health import Health, checks
         >>> health = Health()
         >>> health.add("breakfast", lambda: True)
@@ -175,7 +175,7 @@ class Health:
     ) -> Callable[[F], F]:
         """Add the decorated function as a check; the arguments are those of `add`.
 
-        Example:
+        Examples:
             >>> health = Health()
             >>> @health.check("disk", critical=False)
             ... def disk():

@@ -57,7 +57,7 @@ class Answer:
 def wants_json(path: str, accept: str) -> bool:
     """Whether the answer is JSON: on ``/health`` always, elsewhere where the ``Accept`` header names it.
 
-    Example:
+    Examples:
         >>> wants_json("/health", ""), wants_json("/readyz", "*/*"), wants_json("/readyz", "application/json")
         (True, False, True)
     """
@@ -82,7 +82,7 @@ def may_see(details: Details, authorize: Callable[[], object]) -> bool:
 def answer(report: Report, *, as_json: bool, details: bool) -> Answer:
     r"""The response that tells a report.
 
-    Example:
+    Examples:
         >>> from resilient.health import Health
         >>> answer(Health().ready(), as_json=False, details=False)
         Answer(status=200, content_type='text/plain; charset=utf-8', body=b'pass\n')

@@ -33,7 +33,7 @@ def callable(  # noqa: A001 - reads as checks.callable(...)
         dependency: Whether it asks something outside the process; liveness refuses such a check.
         kind: What is checked: ``component``, ``datastore`` or ``system``.
 
-    Example:
+    Examples:
         >>> callable(lambda: True).scope
         'local'
     """
@@ -56,7 +56,7 @@ def sqlalchemy(target: Any, *, writable: bool = False) -> Check:
     Raises:
         ConfigurationError: It is an async engine, or the database cannot be asked whether it takes writes.
 
-    Example:
+    Examples:
         >>> from sqlalchemy import create_engine
         >>> sqlalchemy(create_engine("sqlite://")).run().status.value
         'pass'
@@ -77,7 +77,7 @@ def redis(target: Any) -> Check:
     Raises:
         ConfigurationError: It is neither, or an async client.
 
-    Example:
+    Examples:
         >>> import fakeredis
         >>> check = redis(fakeredis.FakeRedis())
         >>> check.run()
@@ -97,7 +97,7 @@ def s3(bucket: Any, client: Any = None) -> Check:
         bucket: A `resilient.storage.objects.Bucket`, or a bucket's name.
         client: A boto3 S3 client, for a name; by default one is built.
 
-    Example:
+    Examples:
         >>> from resilient.storage.objects import Bucket
         >>> from resilient.testing.s3 import FakeS3
         >>> s3(Bucket("photos", client=FakeS3(buckets=["photos"]))).scope
@@ -136,7 +136,7 @@ def sqs(queue: _QueueWithDeadLetters | _Queue, *, max_depth: int | None = None, 
         dead_letters: Whether messages in its dead-letter queue warn (``dead_letters``). The queue is found by the
             redrive policy; that takes the permission to read its attributes.
 
-    Example:
+    Examples:
         >>> class Quiet:
         ...     depth = 3
         ...     def attributes(self):
@@ -187,7 +187,7 @@ def replicas(db: _ReplicaSet) -> Check:
     Args:
         db: A `resilient.storage.replicas.ReplicaSet`.
 
-    Example:
+    Examples:
         >>> from resilient.storage.replicas import ReplicaSet
         >>> with ReplicaSet("sqlite://") as db:
         ...     _ = db.probe()
@@ -265,7 +265,7 @@ def breaker(pipeline: _Guarded | _Breaker) -> Check:
     Args:
         pipeline: A `resilient.policy.Pipeline` with a `Breaker`, or the pipeline's ``.breaker``.
 
-    Example:
+    Examples:
         >>> from resilient.policy import Breaker, Pipeline
         >>> orders = Pipeline("orders", Breaker())
         >>> check = breaker(orders)
@@ -296,7 +296,7 @@ class Heartbeat:
         max_age: Seconds without a beat after which it fails (``silent``); they begin to count when it is made.
         clock: Where the time comes from.
 
-    Example:
+    Examples:
         >>> from resilient.health import Health, checks
         >>> worker, health = checks.heartbeat(max_age=30), Health()
         >>> health.add("worker", worker.check, views=["live", "ready"])

@@ -10,7 +10,7 @@ __all__ = ["exit_code", "lines"]
 def lines(report: Report) -> list[str]:
     """A report as lines of text: the answer, then each check.
 
-    Example:
+    Examples:
         >>> from resilient.health import Health
         >>> health = Health()
         >>> health.add("disk", lambda: True)

@@ -37,7 +37,7 @@ def create_tables(bind: Any) -> None:
     Args:
         bind: An engine or a connection of SQLAlchemy.
 
-    Example:
+    Examples:
         >>> import sqlalchemy as sa
         >>> engine = sa.create_engine("sqlite://")
         >>> create_tables(engine)

@@ -106,7 +106,7 @@ def claim(
     Returns:
         The record to store, if the work is granted; else why it is not.
 
-    Example:
+    Examples:
         >>> granted, _ = claim(None, owner="a", lease=30, payload_hash="", now=0)
         >>> granted.fence
         1

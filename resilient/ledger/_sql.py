@@ -69,7 +69,7 @@ class SqlStore:
 
     The handler must not end the transaction itself: a ``commit`` in it raises Refused.
 
-    Example:
+    Examples:
         >>> import sqlalchemy as sa
         >>> from sqlalchemy.orm import sessionmaker
         >>> from resilient.ledger import create_tables

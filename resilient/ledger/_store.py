@@ -56,7 +56,7 @@ class MemoryStore:
         clock: Where the time comes from.
         capacity: How many records to keep. The oldest that are done are dropped for new ones.
 
-    Example:
+    Examples:
         >>> store = MemoryStore()
         >>> granted = store.claim("order-1", owner="me", lease=30)
         >>> store.claim("order-1", owner="you", lease=30).retry_after > 29

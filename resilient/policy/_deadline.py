@@ -69,7 +69,7 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
     Raises:
         ConfigurationError: The time is negative or not a number.
 
-    Example:
+    Examples:
         >>> with deadline(1.5):
         ...     deadline.remaining() <= 1.5
         True
@@ -104,7 +104,7 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
         Raises:
             DeadlineExceeded: Nothing is left.
 
-        Example:
+        Examples:
             >>> deadline.bound(5.0)
             5.0
         """

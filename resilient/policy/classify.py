@@ -66,7 +66,7 @@ class Verdict:
             idempotent be made again.
         retry_after: Seconds the dependency asked to wait, where it did.
 
-    Example:
+    Examples:
         >>> Verdict(Failure.THROTTLED, no_effect=True, retry_after=2.0).failure.value
         'throttled'
     """
@@ -133,7 +133,7 @@ def default(error: BaseException) -> Verdict | None:
     Returns:
         The verdict, or ``None`` for a class of somebody else's.
 
-    Example:
+    Examples:
         >>> default(ConnectionRefusedError()).no_effect
         True
         >>> default(ConnectionResetError()).no_effect
@@ -157,7 +157,7 @@ def table(entries: Mapping[type[BaseException], Failure | Verdict]) -> Classifie
     Raises:
         ConfigurationError: An entry is no exception class, or maps to something else.
 
-    Example:
+    Examples:
         >>> class Busy(Exception): ...
         >>> judge = table({Busy: Failure.TRANSIENT})
         >>> judge(Busy()).failure
@@ -186,7 +186,7 @@ def table(entries: Mapping[type[BaseException], Failure | Verdict]) -> Classifie
 def chain(classifiers: Iterable[Classifier]) -> Classifier:
     """Ask several classifiers in turn; the first that knows the error is believed.
 
-    Example:
+    Examples:
         >>> judge = chain([table({KeyError: Failure.CONFLICT}), default])
         >>> judge(KeyError()).failure, judge(TimeoutError()).failure
         (<Failure.CONFLICT: 'conflict'>, <Failure.TIMEOUT: 'timeout'>)

@@ -65,7 +65,7 @@ class BreakerControl:
     Args:
         slow: The pipeline's inside.
 
-    Example:
+    Examples:
         >>> from resilient.policy import Breaker, Pipeline
         >>> orders = Pipeline("orders-db", Breaker())
         >>> orders.breaker.state
@@ -118,7 +118,7 @@ class BreakerControl:
         Raises:
             CircuitOpen: The breaker refuses.
 
-        Example:
+        Examples:
             >>> from resilient.policy import Breaker, Pipeline
             >>> with Pipeline("orders-db", Breaker()).breaker.permit():
             ...     answer = 42

@@ -106,7 +106,7 @@ class Calls:
     def attempts(self) -> Attempts:
         """The block form, for code that is no function.
 
-        Example:
+        Examples:
             >>> for attempt in Pipeline("doc", Retry()).attempts():
             ...     with attempt:
             ...         answer = 42
@@ -157,7 +157,7 @@ class Pipeline(Calls):
     Raises:
         ConfigurationError: The policies make no sense together; the message says what to write instead.
 
-    Example:
+    Examples:
         >>> orders = Pipeline("orders-db", Retry(attempts=3))
         >>> orders.call(max, 1, 2)
         2
@@ -219,7 +219,7 @@ class Pipeline(Calls):
             attempts: How many tries in all.
             deadline: Seconds for the whole call.
 
-        Example:
+        Examples:
             >>> orders = Pipeline("doc", Deadline(2.0), Retry())
             >>> print(orders.with_options(attempts=1, deadline=0.5))
             doc: Deadline(0.5) > Retry(attempts=1)

@@ -51,7 +51,7 @@ class Deadline:
     Args:
         seconds: How long.
 
-    Example:
+    Examples:
         >>> Deadline(1.5)
         Deadline(1.5)
     """
@@ -82,7 +82,7 @@ class Retry:
         max_retry_after: The longest wait a dependency may ask for, in seconds. It is never called before the time it
             asked for: where it asks for more, the error goes to the caller at once.
 
-    Example:
+    Examples:
         >>> Retry(attempts=3)
         Retry(attempts=3)
     """
@@ -128,7 +128,7 @@ class Retry:
             MaxDelaySeconds: The longest wait.
             JitterStrategy: ``FULL`` draws each wait between zero and its length.
 
-        Example:
+        Examples:
             >>> Retry.step_functions(IntervalSeconds=2, MaxAttempts=4, BackoffRate=1.5).attempts
             5
         """
@@ -159,7 +159,7 @@ class Budget:
         reserve: Extra calls per second that are free, so that a quiet process may retry too.
         burst: How many unused ones may be saved up.
 
-    Example:
+    Examples:
         >>> Budget(ratio=0.1)
         Budget(ratio=0.1)
     """
@@ -205,7 +205,7 @@ class Breaker:
         consecutive: Also open after so many failures with no success between them, however few calls there are;
             ``None`` judges by the rate alone.
 
-    Example:
+    Examples:
         >>> Breaker(rate=0.5, min_calls=20)
         Breaker(min_calls=20)
     """
@@ -254,7 +254,7 @@ class Bulkhead:
         wait: Seconds a call may wait for its turn; by default it is refused at once with `Overloaded`.
         queue: How many calls may wait; by default as many as may run.
 
-    Example:
+    Examples:
         >>> Bulkhead(20)
         Bulkhead(20)
     """
@@ -285,7 +285,7 @@ class RateLimit:
             come back.
         shared: State that other processes see, such as one in Redis. While it fails, this process limits alone.
 
-    Example:
+    Examples:
         >>> RateLimit(100, burst=10)
         RateLimit(100, burst=10)
     """
@@ -318,7 +318,7 @@ class Hedge:
         min_samples: How many durations must be known before the percentile means anything.
         threads: How many threads serve the sync calls of a pipeline that hedges.
 
-    Example:
+    Examples:
         >>> Hedge(delay=0.05)
         Hedge(delay=0.05)
     """
@@ -361,7 +361,7 @@ class Fallback(Generic[T]):
         on: The kinds of failure it answers for. An error no classifier knows goes to the caller unless
             `Failure.PERMANENT` is among them.
 
-    Example:
+    Examples:
         >>> Fallback(lambda error: [], mark=False).mark
         False
     """

@@ -19,7 +19,7 @@ class GrowingWait:
         longest: The longest wait, in seconds.
         jitter: Draw each wait between zero and its length.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> GrowingWait(2, 1.5, 60)(SimpleNamespace(attempt_number=3))
         4.5

@@ -54,7 +54,7 @@ class Consumer:
     Raises:
         ConfigurationError: The handler cannot be called, or an option makes no sense.
 
-    Example:
+    Examples:
         >>> from resilient.queue import Queue
         >>> from resilient.testing.sqs import FakeSqs
         >>> sqs = FakeSqs()

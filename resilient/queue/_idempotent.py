@@ -43,7 +43,7 @@ def idempotent(
     Raises:
         Conflict: By the call: another call with this key is running, or one with other arguments was made before.
 
-    Example:
+    Examples:
         >>> from resilient.ledger import MemoryStore
         >>> @idempotent(MemoryStore(), key=lambda order: order["id"])
         ... def charge(order: dict) -> str:

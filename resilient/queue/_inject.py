@@ -67,7 +67,7 @@ def plan(handler: Handler) -> Plan:
     Raises:
         ConfigurationError: The handler cannot be called like that.
 
-    Example:
+    Examples:
         >>> def handle(order: dict, message: Message) -> None: ...
         >>> plan(handle).payload
         'order'

@@ -42,7 +42,7 @@ def encode(body: Any) -> str:
     Raises:
         InvalidInput: It cannot be written as JSON, or holds a character that SQS refuses.
 
-    Example:
+    Examples:
         >>> encode({"order": 1})
         '{"order":1}'
     """
@@ -89,7 +89,7 @@ def check_delay(seconds: float) -> int:
 def size(body: str, attributes: Mapping[str, str | bytes]) -> int:
     """The bytes that count against the limit: the body, and name, type and value of each attribute.
 
-    Example:
+    Examples:
         >>> size("abc", {"kind": "x"})
         14
     """
@@ -103,7 +103,7 @@ def size(body: str, attributes: Mapping[str, str | bytes]) -> int:
 def pack(sizes: Sequence[int], *, limit: int = MAX_BYTES) -> Iterator[range]:
     """Divide messages into calls: each at most ten entries and ``limit`` bytes, in order.
 
-    Example:
+    Examples:
         >>> list(pack([1] * 25))
         [range(0, 10), range(10, 20), range(20, 25)]
         >>> list(pack([6, 6, 1], limit=10))

@@ -35,7 +35,7 @@ class Message:
         token: What its producer had written; the handler runs in a scope with it.
         receipt: The right to delete this copy of it.
 
-    Example:
+    Examples:
         >>> Message(id="1", body='{"order": 1}').json()
         {'order': 1}
     """
@@ -65,7 +65,7 @@ class Redeliver(ResilientError):
     Args:
         after: Seconds, at most twelve hours; by default what the consumer's backoff says.
 
-    Example:
+    Examples:
         >>> raise Redeliver(after=60)
         Traceback (most recent call last):
         ...
@@ -112,7 +112,7 @@ class Backoff:
         factor: By how much each further failure prolongs it.
         cap: Seconds at most.
 
-    Example:
+    Examples:
         >>> Backoff(base=2, factor=2, cap=60).delay(3, draw=1.0)
         8.0
     """

@@ -62,7 +62,7 @@ class Outbox:
         keep: Seconds for which sent rows are kept.
         clock: Where the time comes from.
 
-    Example:
+    Examples:
         >>> import sqlalchemy as sa
         >>> from sqlalchemy.orm import sessionmaker
         >>> from resilient.queue import Queue, create_tables

@@ -74,7 +74,7 @@ class Queue:
     Every message gets an attribute with an id of its own, so that a copy made by a repeated send is known as such, and,
     inside a `resilient.causality.scope`, one with what the scope has learned.
 
-    Example:
+    Examples:
         >>> from resilient.testing.sqs import FakeSqs
         >>> sqs = FakeSqs()
         >>> orders = Queue(sqs.create_queue(QueueName="orders")["QueueUrl"], client=sqs)
@@ -166,7 +166,7 @@ class Queue:
             InvalidInput: One of them breaks a limit of SQS; none was sent.
             PartlySent: Some could not be sent; its ``results`` tell which.
 
-        Example:
+        Examples:
             >>> from resilient.queue import Outgoing
             >>> from resilient.testing.sqs import FakeSqs
             >>> sqs = FakeSqs()

@@ -90,7 +90,7 @@ class MemoryCache(_Outages, Cache):
         clock: Where time is read: a `resilient.testing.FakeClock` lets entries grow old at once.
         **options: The other arguments of `Cache`.
 
-    Example:
+    Examples:
         >>> cache = MemoryCache()
         >>> cache.set("greeting", "hello")
         >>> with cache.outage():

@@ -19,7 +19,7 @@ class FakeClock:
         start: The first monotonic reading, in seconds.
         wall: The first reading of the wall clock, in seconds since 1970-01-01 UTC.
 
-    Example:
+    Examples:
         >>> clock = FakeClock()
         >>> before = clock.monotonic()
         >>> clock.sleep(5); clock.advance(2.5)

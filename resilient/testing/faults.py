@@ -92,7 +92,7 @@ def point(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     Args:
         name: What tests arm.
 
-    Example:
+    Examples:
         >>> @point("billing.charge")
         ... def charge(amount: int) -> int:
         ...     return amount
@@ -159,7 +159,7 @@ def error(
         after: How many calls go through unharmed first.
         times: How many calls are hit; ``None`` means all.
 
-    Example:
+    Examples:
         >>> @point("mail.send")
         ... def send() -> str:
         ...     return "sent"
@@ -211,7 +211,7 @@ def no_waiting() -> Iterator[None]:
 
     Decisions stay as they are: the same calls are retried, and the same are not.
 
-    Example:
+    Examples:
         >>> from resilient.policy import Pipeline, Retry
         >>> def refuse():
         ...     raise ConnectionRefusedError

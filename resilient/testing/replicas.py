@@ -32,7 +32,7 @@ class FakeReplicaSet(ReplicaSet):
         clock: What the lag is counted on; by default a `FakeClock`, to be found as ``clock``.
         **options: What `ReplicaSet` takes.
 
-    Example:
+    Examples:
         >>> import sqlalchemy as sa
         >>> db = FakeReplicaSet(lag=0.5)
         >>> with db.engine.begin() as connection:

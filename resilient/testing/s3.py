@@ -57,7 +57,7 @@ class FakeS3:
         calls: Each request made, as the name of the operation and its arguments.
         fault: Called before each request with the same; what it raises, the caller gets.
 
-    Example:
+    Examples:
         >>> store = FakeS3(buckets=["photos"])
         >>> _ = store.put_object(Bucket="photos", Key="a", Body=b"abc")
         >>> store.head_object(Bucket="photos", Key="a")["ContentLength"]

@@ -42,7 +42,7 @@ class SqliteReplication:
         interval: Seconds between the end of one round and the start of the next.
         clock: Where time is read.
 
-    Example:
+    Examples:
         >>> import sqlite3, tempfile, pathlib
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> with contextlib.closing(sqlite3.connect(folder / "a.db")) as primary:

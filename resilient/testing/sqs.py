@@ -111,7 +111,7 @@ class FakeSqs:
         entry_fault: Called for each entry of a batch call with the name of the operation and the entry; the code it
             returns is that entry's failure.
 
-    Example:
+    Examples:
         >>> sqs = FakeSqs()
         >>> url = sqs.create_queue(QueueName="jobs")["QueueUrl"]
         >>> _ = sqs.send_message(QueueUrl=url, MessageBody="hello")

@@ -52,7 +52,7 @@ def http_error(error: BaseException) -> HttpError | None:
     `Unavailable` with its kinds `CircuitOpen` and `Overloaded` is 503 with ``Retry-After``, `DeadlineExceeded` 504,
     `NotFound` 404, `Conflict` 409, `Refused` 403, `InvalidInput` 400.
 
-    Example:
+    Examples:
         >>> http_error(Unavailable("the database is down", retry_after=2.5))
         HttpError(status=503, word='unavailable', retry_after=3)
         >>> http_error(ZeroDivisionError()) is None

@@ -43,7 +43,7 @@ def read(cookies: str, header: str) -> Token:
         cookies: The request's ``Cookie`` header.
         header: The request's ``Resilient-Token`` header.
 
-    Example:
+    Examples:
         >>> str(read("a=b; resilient_token=1!app:t1700000000.000000", "nonsense"))
         '1!app:t1700000000.000000'
     """
@@ -83,7 +83,7 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
     Args:
         function: What the thread will run; it may be called any number of times, at the same time too.
 
-    Example:
+    Examples:
         >>> from concurrent.futures import ThreadPoolExecutor
         >>> from resilient.policy import deadline
         >>> with ThreadPoolExecutor() as threads, deadline(1.5):

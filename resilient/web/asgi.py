@@ -33,7 +33,7 @@ def health(health: Health, *, authorize: Authorize | None = None) -> AsgiApp:
         authorize: Says of a connection scope whether details may be seen, by returning True, or an awaitable of it;
             asked where the `Health` was made with ``details="authorized"``.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> sent = []
         >>> async def send(message):
@@ -104,7 +104,7 @@ class Middleware:
         deadline: Seconds for one HTTP request. It is cancelled then, and answered with 504 if its response has not
             begun. Websockets are not bounded.
 
-    Example:
+    Examples:
         >>> application = Middleware(health(Health()), deadline=5.0)
     """
 

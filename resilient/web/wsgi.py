@@ -35,7 +35,7 @@ def health(health: Health, *, authorize: Authorize | None = None) -> WSGIApplica
         authorize: Says of a request's environ whether details may be seen, by returning True; asked where the `Health`
             was made with ``details="authorized"``.
 
-    Example:
+    Examples:
         >>> started = []
         >>> application = health(Health())
         >>> application({"PATH_INFO": "/readyz", "REQUEST_METHOD": "GET"}, lambda *args: started.append(args))
@@ -82,7 +82,7 @@ class Middleware:
         deadline: Seconds that the calls of one request may take together. A request that ends by it is answered with
             504, if its response has not begun.
 
-    Example:
+    Examples:
         >>> from wsgiref.simple_server import demo_app
         >>> application = Middleware(demo_app, deadline=5.0)
     """

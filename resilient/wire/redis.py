@@ -269,7 +269,7 @@ _TABLE: tuple[tuple[tuple[str, ...], Failure, bool], ...] = (
 def classify(error: BaseException) -> Verdict | None:
     """What an error of redis-py says about the call; ``None`` for other errors.
 
-    Example:
+    Examples:
         >>> import redis
         >>> classify(redis.exceptions.ReadOnlyError()).failure
         <Failure.READ_ONLY: ...>

@@ -53,7 +53,7 @@ def create_tables(bind: Any) -> None:
     Args:
         bind: An engine, a connection, or anything with an ``engine`` (a replica set).
 
-    Example:
+    Examples:
         >>> create_tables(engine("sqlite://"))
     """
     target = bind if isinstance(bind, Engine | Connection) else bind.engine
@@ -95,7 +95,7 @@ def engine(
         ConfigurationError: The URL is malformed.
         MissingExtra: The driver is not installed.
 
-    Example:
+    Examples:
         >>> with engine("sqlite://").connect() as connection:
         ...     connection.scalar(sa.text("SELECT 1"))
         1
@@ -131,7 +131,7 @@ def engine(
 def place(target: Engine) -> str:
     """Where an engine's database is, without its credentials, for messages.
 
-    Example:
+    Examples:
         >>> place(engine("sqlite://"))
         'sqlite :memory:'
     """

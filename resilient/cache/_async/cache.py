@@ -58,7 +58,7 @@ class AsyncCache:
     When the server does not answer, reads go to their loaders, writes and invalidations are remembered and told to the
     server before it is trusted again, and a breaker keeps calls from waiting. No error of the server reaches a caller.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> cache = AsyncCache(namespace="shop", ttl=300)
         >>> asyncio.run(cache.set("greeting", "hello"))

@@ -31,7 +31,7 @@ class AsyncMemoryStore:
         size: How many entries at most; the least recently used goes first.
         clock: Where time is read.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> store = AsyncMemoryStore(size=100)
         >>> asyncio.run(store.put("k", b"v", life=1000))

@@ -32,7 +32,7 @@ class MemoryStore:
         size: How many entries at most; the least recently used goes first.
         clock: Where time is read.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> store = MemoryStore(size=100)
         >>> store.put("k", b"v", life=1000)

@@ -114,7 +114,7 @@ class Bucket:
         pipeline: Policies for each request instead of the built-in retry.
         clock: Where the time comes from.
 
-    Example:
+    Examples:
         >>> from resilient.testing.s3 import FakeS3
         >>> store = FakeS3(buckets=["photos"])
         >>> photos = Bucket("photos", client=store, secrets=["32 random bytes from your vault"])

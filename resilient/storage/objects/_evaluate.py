@@ -52,7 +52,7 @@ def evaluate(
     Raises:
         InvalidInput: The document is no policy.
 
-    Example:
+    Examples:
         >>> document = {"expiration": "2030-01-01T00:00:00Z", "conditions": [["content-length-range", 1, 10]]}
         >>> evaluate(document, {}, bucket="b", size=11, now=0.0).code
         'EntityTooLarge'

@@ -62,7 +62,7 @@ def check_key(key: str) -> str:
 def sanitise(filename: str) -> str:
     """A file name made harmless: ASCII letters, digits, dot, dash and underscore, at most 100 of them.
 
-    Example:
+    Examples:
         >>> sanitise("Übung 1 (final).JPG")
         'Ubung_1_final_.JPG'
         >>> sanitise("日本")
@@ -86,7 +86,7 @@ def make_key(prefix: str, owner: str, filename: str) -> str:
 def disposition(filename: str, *, inline: bool) -> str:
     r"""A Content-Disposition header that no file name can break out of.
 
-    Example:
+    Examples:
         >>> disposition('a"b.jpg', inline=False)
         'attachment; filename="a_b.jpg"; filename*=UTF-8\'\'a%22b.jpg'
     """

@@ -43,7 +43,7 @@ class UploadPolicy:
     Raises:
         ConfigurationError: A limit makes no sense.
 
-    Example:
+    Examples:
         >>> policy = UploadPolicy(prefix="users/{owner}/", max_bytes=10_485_760, content_types=["image/jpeg"])
         >>> policy.type_for("a.jpg")
         'image/jpeg'

@@ -48,7 +48,7 @@ class Sealer:
         secrets: The newest first. To change one, put the new one in front and drop the old one when its last token
             has expired.
 
-    Example:
+    Examples:
         >>> grant = Grant("upload", "photos", "alice", "users/alice/1/a.jpg", 1, 10, "image/jpeg", 2_000_000_000)
         >>> token = Sealer(["old secret"]).seal(grant)
         >>> Sealer(["new secret", "old secret"]).open(token, purpose="upload", now=0.0) == grant

@@ -131,7 +131,7 @@ def choose(copies: Iterable[Copy], *, pin: Position | None, oldest: float | None
     Returns:
         The index of the least busy one that will do; ``None`` where none will.
 
-    Example:
+    Examples:
         >>> copies = [Copy(0, "up", 10.0, 2), Copy(1, "up", 9.0, 1)]
         >>> choose(copies, pin=None, oldest=5.0, turn=0), choose(copies, pin=Instant(9.5), oldest=5.0, turn=0)
         (1, 0)

@@ -54,7 +54,7 @@ def why_primary(statement: Any) -> str | None:
     Returns:
         A short reason, the same for every statement of its kind; ``None`` for a proven pure read.
 
-    Example:
+    Examples:
         >>> import sqlalchemy as sa
         >>> why_primary(sa.select(sa.literal(1))) is None
         True

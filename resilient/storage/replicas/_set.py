@@ -61,7 +61,7 @@ class ReplicaSet:
     Raises:
         ConfigurationError: A setting is out of range, or the database is neither MariaDB nor SQLite.
 
-    Example:
+    Examples:
         >>> db = ReplicaSet("sqlite://", max_lag=2.0)
         >>> Session = db.sessionmaker()
         >>> with Session() as session:
@@ -153,7 +153,7 @@ class ReplicaSet:
         Args:
             token: What the user's last request ended with.
 
-        Example:
+        Examples:
             >>> db = ReplicaSet("sqlite://")
             >>> with db.scope() as scope:
             ...     str(scope.token)

@@ -37,7 +37,7 @@ def bucket_of(key: Key, buckets: int) -> int:
     Raises:
         InvalidInput: The key is missing, or of a type whose text is not one-to-one (a float, a boolean).
 
-    Example:
+    Examples:
         >>> bucket_of(42, 4096) == bucket_of("42", 4096)
         True
     """
@@ -89,7 +89,7 @@ class ShardMap:
     Raises:
         ConfigurationError: There are no buckets, more than 8,192, or a name is malformed.
 
-    Example:
+    Examples:
         >>> shards = ShardMap.hashed(["a", "b"])
         >>> shards.shard_for(42)
         'b'

@@ -82,7 +82,7 @@ def merge(
     Raises:
         InvalidInput: A shard's rows are in another order than its sort keys: its database sorts by other rules.
 
-    Example:
+    Examples:
         >>> merge([[("a", 1), ("c", 3)], [("b", 2)]], [Order()], limit=2)
         [('a',), ('b',)]
     """

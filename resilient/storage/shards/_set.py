@@ -84,7 +84,7 @@ class ShardSet:
     Raises:
         ConfigurationError: There are no shards, or they are of different kinds of database.
 
-    Example:
+    Examples:
         >>> shards = ShardSet({"a": "sqlite://", "b": "sqlite://"})
         >>> layout = shards.create(ShardMap.hashed(["a", "b"])).layout()
         >>> shards.shard_for(42)

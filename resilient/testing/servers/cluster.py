@@ -110,7 +110,7 @@ class MariaDbCluster:
         template: See `MariaDbServer`.
         start_timeout: Seconds within which each server must answer after a start.
 
-    Example:
+    Examples:
         >>> from resilient.testing.servers import MariaDbCluster
         >>> if MariaDbCluster.missing() is None:
         ...     with MariaDbCluster(replicas=1) as cluster:

@@ -30,7 +30,7 @@ class Gunicorn(Server):
         port: The port to listen on; by default a free one.
         start_timeout: Seconds within which it must answer after a start.
 
-    Example:
+    Examples:
         >>> from resilient.testing.servers import Gunicorn
         >>> if Gunicorn.missing() is None:
         ...     with Gunicorn("wsgiref.simple_server:demo_app") as server:

@@ -125,7 +125,7 @@ class MariaDbServer(Server):
             they are made once per process.
         start_timeout: Seconds within which it must answer after a start.
 
-    Example:
+    Examples:
         >>> from resilient.testing.servers import MariaDbServer
         >>> if MariaDbServer.missing() is None:
         ...     with MariaDbServer() as server:

@@ -21,7 +21,7 @@ class MotoServer(Server):
         port: The port to listen on; by default a free one.
         start_timeout: Seconds within which it must answer after a start.
 
-    Example:
+    Examples:
         >>> from resilient.testing.servers import MotoServer
         >>> if MotoServer.missing() is None:
         ...     with MotoServer() as moto:

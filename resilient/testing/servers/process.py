@@ -37,7 +37,7 @@ class Process:
         cwd: The folder to run it in; by default its own.
         name: What messages call it; by default the command's name.
 
-    Example:
+    Examples:
         >>> import sys
         >>> with Process([sys.executable, "-c", "print('hello')"]) as process:
         ...     process.wait(10), process.output().strip()

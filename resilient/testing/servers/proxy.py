@@ -48,7 +48,7 @@ class TcpProxy:
     Args:
         target: The server's port on 127.0.0.1.
 
-    Example:
+    Examples:
         >>> from resilient.testing.servers import RedisServer, TcpProxy
         >>> if RedisServer.missing() is None:
         ...     with RedisServer() as redis, TcpProxy(redis.port) as proxy:

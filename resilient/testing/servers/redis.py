@@ -52,7 +52,7 @@ class _SpeaksRedis(Server):
 class RedisServer(_SpeaksRedis):
     """The machine's ``redis-server`` or ``valkey-server``, without persistence.
 
-    Example:
+    Examples:
         >>> from resilient.testing.servers import RedisServer
         >>> if RedisServer.missing() is None:
         ...     with RedisServer() as redis:
@@ -75,7 +75,7 @@ class EmbeddedRedis(_SpeaksRedis):
 
     It speaks the protocol and the common commands. It is slower than Redis, and no proof of how Redis behaves.
 
-    Example:
+    Examples:
         >>> from resilient.testing.servers import EmbeddedRedis
         >>> if EmbeddedRedis.missing() is None:
         ...     with EmbeddedRedis() as redis:
