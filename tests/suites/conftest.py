@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -45,8 +46,8 @@ class Outcome:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How many cases of each test failed."""
-        return dict(Counter(name.partition("[")[0] for name in self.failed))
+        """How many cases of each test failed; their classes' names without the server's version."""
+        return dict(Counter(re.sub(r"(_\d+)+(?=\.)|\[.*", "", name, flags=re.DOTALL) for name in self.failed))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,10 @@ Loaded with ``-p sqlalchemy_swap`` before any of their modules. What their suite
 
 * ``SWAP=primary``: each set has its primary alone;
 * ``SWAP=replica``: each set over a SQLite file has, besides, a replica which is that same file, opened for reading
-  only. Every transaction that begins with a proven pure read is then served there, by another connection.
+  only. Every transaction that begins with a proven pure read is then served there, by another connection;
+* ``SWAP=pair`` with ``SWAP_REPLICA=URL``: each set over MariaDB has, besides, that real replica. Their tests write by
+  ways that no session of ours sees, so each read is asked for as by a user who has seen everything up to now, and the
+  replica is probed until it is proven to hold that.
 
 Their tests give one session several databases, ready connections, or none, which a session of one replica set never
 meets. Those binds are looked up as SQLAlchemy does it, and the first database that a transaction meets is the one that
@@ -17,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import time
 from collections import Counter
 from typing import Any
 
@@ -30,7 +34,7 @@ from sqlalchemy.orm import session as theirs_too
 
 from resilient.storage.replicas import ReplicaSet, RoutingSession
 
-WITH_REPLICA = os.environ.get("SWAP") == "replica"
+SWAP = os.environ.get("SWAP", "primary")
 ROUTED: Counter[str] = Counter()
 """How often a read was given a server of each role, and how often a statement needed the primary."""
 
@@ -41,19 +45,30 @@ class _Set(ReplicaSet):
     """A replica set over an engine of theirs."""
 
     def __init__(self, engine: Engine) -> None:
-        on_file = engine.url.get_driver_name() == "pysqlite" and engine.url.database not in (None, "", ":memory:")
-        super().__init__(engine, [engine.url] if WITH_REPLICA and on_file else [], name="peer", probe_interval=None)
+        super().__init__(engine, _replicas_of(engine), name="peer", probe_interval=None)
         for node in self._replicas:
-            node.health.state, node.proven = "up", float("inf")  # the same file holds all that the primary holds
-            # Where an engine of theirs is disposed, its file is removed.
+            if SWAP == "replica":
+                node.health.state, node.proven = "up", float("inf")  # the same file holds all that the primary holds
+            # Where an engine of theirs is disposed, its database is removed.
             event.listen(engine, "engine_disposed", lambda _engine, node=node: node.drop_connections())
         if engine.dialect.is_async:
             self.primary_node._async_engine = AsyncEngine(engine)
 
     def pick(self, given_up: Any = ()) -> Any:
+        if SWAP == "pair" and self._replicas:
+            self._wait_for_proof()
         node = super().pick(given_up)
         ROUTED[node.role] += 1
         return node
+
+    def _wait_for_proof(self) -> None:
+        self.observe()
+        seen = time.time()
+        while time.time() < seen + 5:
+            self.probe()
+            if all((node.proven or 0) > seen and node.health.state == "up" for node in self._replicas):
+                return
+            time.sleep(0.001)
 
     def require_writable(self) -> None:
         ROUTED["needs primary"] += 1
@@ -94,6 +109,15 @@ class Session(RoutingSession):
         if not self._adopt(bind):
             return call(statement, *args, **options)
         return super()._first(call, statement, args, options)
+
+
+def _replicas_of(engine: Engine) -> list[Any]:
+    driver, database = engine.url.get_driver_name(), engine.url.database
+    if SWAP == "replica" and driver == "pysqlite" and database not in {None, "", ":memory:"}:
+        return [engine.url]
+    if SWAP == "pair" and driver == "pymysql":
+        return [os.environ["SWAP_REPLICA"]]
+    return []
 
 
 def _set_of(engine: Engine) -> _Set:
