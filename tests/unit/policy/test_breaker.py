@@ -68,6 +68,28 @@ def test_what_is_older_than_the_window_does_not_count():
     assert core.counts(10.0) == (1, 1, 0)
 
 
+@pytest.mark.parametrize("window", [0.5, 5.0, 20.0, 3600.0])
+def test_windows_of_any_length(window):
+    """Failures and slow calls stay in the window for its length, less at most a tenth, and then leave it."""
+    core = make(window=window, slow=0.001, min_calls=100)
+    core.failed(enter(core, 0.0), 0.0, slow=True)
+    core.failed(enter(core, 0.0), 0.0, slow=True)
+    core.slow(enter(core, 0.0), 0.0)
+    succeed(core, window * 0.55)
+    assert core.counts(window * 0.85) == (4, 2, 3)
+    assert core.counts(window * 1.05) == (1, 0, 0)
+    assert core.counts(window * 1.65) == (0, 0, 0)
+
+
+def test_refusals_shortly_before_the_probe():
+    """The wait that is left is told exactly, also when it is short."""
+    core = make(min_calls=1, wait=5)
+    fail(core, 0.0)
+    with pytest.raises(CircuitOpen) as caught:
+        enter(core, 4.75)
+    assert caught.value.retry_after == 0.25
+
+
 def test_the_wait_grows_up_to_its_limit_and_shrinks_after_closing():
     """Each failed probe doubles the wait; a success resets it."""
     core = make(min_calls=1, wait=5, max_wait=15)
@@ -131,9 +153,9 @@ def test_a_probe_counts_once():
 
 def test_a_dropped_probe_gives_its_place_back():
     """A probe whose caller vanished does not block the breaker for ever."""
-    core = make(min_calls=1, probes=2)
+    core = make(min_calls=1, probes=3)
     fail(core, 0.0)
-    probes = [enter(core, 10), enter(core, 10)]
+    probes = [enter(core, 10), enter(core, 10), enter(core, 10)]
     with pytest.raises(CircuitOpen):
         enter(core, 10)
     probes.pop()  # at once, without the cycle collector
@@ -277,6 +299,9 @@ def test_successes_are_counted_across_generations():
     assert core.successes() == 3
     succeed(core, 60.0)
     assert core.successes() == 4
+    fail(core, 90.0)
+    succeed(core, 120.0)
+    assert core.successes() == 5
 
 
 def test_changes_are_events(clock):
