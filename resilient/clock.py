@@ -25,11 +25,11 @@ class Clock(Protocol):
         """Seconds since 1970-01-01 UTC. For moments that other machines must understand."""
         ...
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """Block this thread for that long."""
         ...
 
-    async def asleep(self, seconds: float) -> None:
+    async def asleep(self, seconds: float, /) -> None:
         """Suspend this task for that long."""
         ...
 
