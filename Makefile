@@ -84,7 +84,7 @@ generate: $(VENV)/.dev ## write the generated sync files anew
 # ------------------------------------------------------------- full size; their output is kept under docs/evidence/
 
 soak: $(VENV)/.dev ## the fault tests at full size
-	@$(RUN) tools/evidence.py soak RESILIENT_SCALE=1 -- $(PYTEST) tests/servers tests/unit -q --timeout 1800
+	@$(RUN) tools/evidence.py soak RESILIENT_SCALE=1 -- $(PYTEST) tests/servers tests/unit -m scaled -rA -q --durations 10 --timeout 1800
 
 suites: $(VENV)/.dev ## other projects' test suites against our classes
 	@$(RUN) tools/evidence.py suites -- $(PYTEST) tests/suites -q -rA --timeout 3600

@@ -12,7 +12,7 @@ SCALE = float(os.environ.get("RESILIENT_SCALE", "0.02"))
 SEED = int(os.environ.get("RESILIENT_SEED", "20261121"))
 
 settings.register_profile("quick", derandomize=True, deadline=None, max_examples=50, print_blob=True)
-settings.register_profile("full", deadline=None, max_examples=5000, print_blob=True)
+settings.register_profile("full", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("full" if SCALE >= 1 else "quick")
 
 MISSING = "missing server: "
@@ -28,6 +28,13 @@ def repeat() -> Callable[[int], int]:
 def seed() -> int:
     """The seed of this run's random schedules; RESILIENT_SEED changes it."""
     return SEED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that have a full size, so that `make soak` runs just these."""
+    for item in items:
+        if "repeat" in getattr(item, "fixturenames", ()) or getattr(getattr(item, "obj", None), "is_hypothesis_test", 0):
+            item.add_marker("scaled")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

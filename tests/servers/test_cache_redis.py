@@ -13,11 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from resilient import events
 from resilient.cache import AsyncCache, Cache, CacheDown, CacheUp
+from resilient.cache._codec import ABSENCE, TAGGED
+from resilient.cache._entry import NEGATIVE, Entry, pack
 from resilient.errors import ConfigurationError, DeadlineExceeded
 from resilient.policy import deadline
 
@@ -338,6 +341,30 @@ def test_what_changed_during_an_outage_is_deleted_before_the_server_is_trusted(
         wait_until(lambda: mine(0) == "new" and cache.stats().journal == 0)
         assert [mine(number) for number in rows] == ["new"] * len(rows)
         assert [theirs(number) for number in rows] == ["new"] * len(rows)
+
+
+def test_one_strange_key_does_not_spoil_the_others(redis_server: Any) -> None:
+    """Text that is no UTF-8 is a key like any other: read, written, and nothing that the journal chokes on."""
+    with Cache(redis_server.url, namespace="odd", ttl=300, timeout=2.0) as cache:
+        cache.set("plain", 1)
+        for key in ("\udc80", "a\0b", "x\r\nFLUSHALL\r\n", " "):
+            cache.set(key, 2)
+            assert cache.get(key) == 2
+            assert cache.get_many([key, "plain"]) == {key: 2, "plain": 1}
+            cache.invalidate(key)
+            assert cache.get(key) is None
+        assert cache.get("plain") == 1
+        assert cache.stats().journal == 0
+
+
+@pytest.mark.parametrize("flags", [0, NEGATIVE])
+def test_absence_and_values_are_not_mistaken_for_each_other(redis_server: Any, client: redis.Redis, flags: int) -> None:
+    """An entry that says it is a value and has the body of an absence, or the other way round, is a miss."""
+    codec = TAGGED if flags else ABSENCE
+    body = msgspec.msgpack.encode("old") if flags else b"old"
+    client.set("mixed:k", pack(Entry(body, codec, 0, flags, 1, time.time(), 60.0, 60.0, 0.0)))
+    with Cache(redis_server.url, namespace="mixed", ttl=300, timeout=2.0) as cache:
+        assert cache.get_or_load("k", lambda: "new") == "new"
 
 
 def test_a_full_server_is_no_error(redis_server: Any, client: redis.Redis) -> None:

@@ -1,6 +1,7 @@
 """The queue room on moto's SQS, with workers that are killed and SQL that is real."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -97,6 +98,23 @@ def test_a_worker_killed_in_the_middle_leaves_one_effect(jobs, engine, worker):
     until(lambda: consumer.run(until_empty=True).handled)
     assert rows(engine) == [1]
     assert empty(jobs)
+
+
+def test_workers_killed_at_random_leave_one_effect_each(jobs, engine, worker, repeat, seed):
+    """kill -9 at random moments, 150 times in all: each message has its effect once, and the queue ends empty."""
+    random_moments = random.Random(seed)
+    for number in range(repeat(50)):
+        expected = range(number * 20, number * 20 + 20)
+        jobs.send_many(expected)
+        for _ in range(3):
+            process = worker("steady")
+            until(lambda process=process: process.mark.exists() or process.poll() is not None or empty(jobs))
+            time.sleep(random_moments.uniform(0, 0.2))
+            process.kill()
+            process.wait()
+        consumer = Consumer(jobs, insert, idempotency=SqlStore(sessionmaker(engine)), wait=1)
+        until(lambda consumer=consumer: consumer.run(until_empty=True) and empty(jobs))
+        assert rows(engine) == list(range(number * 20 + 20))
 
 
 def test_a_worker_that_dies_between_effect_and_delete_leaves_one_effect(jobs, engine, worker):

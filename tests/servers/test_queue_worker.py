@@ -24,6 +24,11 @@ def main(mode: str, queue_url: str, database: str, mark: str) -> None:
         if mode == "hang":
             time.sleep(60)
 
+    def steady(n: int, session: Session) -> None:
+        Path(mark).touch()
+        session.execute(sa.text("INSERT INTO effects (n) VALUES (:n)"), {"n": n})
+        time.sleep(0.01)  # so that a kill often comes between the effect and its commit
+
     def slow(n: int, session: Session) -> None:
         Path(mark).touch()
         time.sleep(2)
@@ -35,6 +40,8 @@ def main(mode: str, queue_url: str, database: str, mark: str) -> None:
     store = SqlStore(maker)
     if mode == "hang":
         Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()
+    elif mode == "steady":
+        Consumer(queue, steady, idempotency=store, visibility=2, wait=1).run()
     elif mode == "die-before-delete":
         queue.delete_many = die  # type: ignore[method-assign, assignment]  # stands for a death at that moment
         Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()

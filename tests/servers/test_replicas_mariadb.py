@@ -141,11 +141,13 @@ def test_a_stopped_replica_leaves_after_max_lag_and_returns(mariadb: MariaDbClus
         assert wait_for(lambda: states(strict) == ["up", "up", "up"]) < 5.0
 
 
-def test_every_write_is_read_back_at_once(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R2: 100 of 100 writes are read back at once, each in a new session and by the token of the request before."""
+def test_every_write_is_read_back_at_once(
+    db: ReplicaSet, mariadb: MariaDbCluster, repeat: Callable[[int], int]
+) -> None:
+    """R2: every write is read back at once, each in a new session and by the token of the request before (of 500)."""
     Session = db.sessionmaker()
     token = ""
-    for number in range(1, 101):
+    for number in range(1, repeat(500) + 1):
         with db.scope(token) as scope, Session() as session:
             session.add(Note(id=number, text="x"))
             session.commit()

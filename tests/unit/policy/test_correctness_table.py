@@ -313,7 +313,7 @@ def test_hung_calls_starve_nobody():
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("how", ["sync", "threads", "asyncio"])
-def test_amplification(layers, how, clock):  # noqa: C901 - three ways to make the same calls
+def test_amplification(layers, how, clock):
     """A dead dependency at 100 calls per second gets at most a quarter more calls, however many layers retry."""
     reached = 0
     lock = threading.Lock()
