@@ -33,7 +33,8 @@ def seed() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that have a full size, so that `make soak` runs just these."""
     for item in items:
-        if "repeat" in getattr(item, "fixturenames", ()) or getattr(getattr(item, "obj", None), "is_hypothesis_test", 0):
+        by_hypothesis = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if by_hypothesis or "repeat" in getattr(item, "fixturenames", ()):
             item.add_marker("scaled")
 
 
