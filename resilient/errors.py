@@ -1,19 +1,19 @@
 """Every exception raised by this library, in one tree.
 
-::
-
-    ResilientError                what went wrong, and what to do about it
-    ├── ConfigurationError        the code that sets something up is wrong (also a ValueError)
-    │   └── MissingExtra          an optional dependency is not installed (also an ImportError)
-    ├── InvalidInput              a value handed to a call is wrong; nothing was sent (also a ValueError)
-    ├── Refused                   a rule of yours forbids it: another owner's key, a write on a replica
-    ├── NotFound                  there is no such thing (also a LookupError)
-    ├── Conflict                  it exists already, or another version of it does
-    ├── Unavailable               a dependency cannot serve this now; nothing took effect
-    │   ├── CircuitOpen           not even tried: the breaker of that dependency is open
-    │   └── Overloaded            not even tried: no room here (bulkhead, rate limit, full queue)
-    ├── DeadlineExceeded          time ran out (also a TimeoutError)
-    └── OutcomeUnknown            it may or may not have taken effect; look before you repeat it
+```text
+ResilientError                what went wrong, and what to do about it
+├── ConfigurationError        the code that sets something up is wrong (also a ValueError)
+│   └── MissingExtra          an optional dependency is not installed (also an ImportError)
+├── InvalidInput              a value handed to a call is wrong; nothing was sent (also a ValueError)
+├── Refused                   a rule of yours forbids it: another owner's key, a write on a replica
+├── NotFound                  there is no such thing (also a LookupError)
+├── Conflict                  it exists already, or another version of it does
+├── Unavailable               a dependency cannot serve this now; nothing took effect
+│   ├── CircuitOpen           not even tried: the breaker of that dependency is open
+│   └── Overloaded            not even tried: no room here (bulkhead, rate limit, full queue)
+├── DeadlineExceeded          time ran out (also a TimeoutError)
+└── OutcomeUnknown            it may or may not have taken effect; look before you repeat it
+```
 
 Each message says what was tried, what is known of the outcome and what to do. None holds a password, a URL with
 credentials, or a value of the user's.

@@ -77,6 +77,6 @@ def test_existing_handlers_catch_them(kind: type[errors.ResilientError], builtin
 
 def test_the_tree_is_drawn_whole() -> None:
     """The drawing at the head of the module names every error, and nothing that does not exist."""
-    drawing = (errors.__doc__ or "").split("::", 1)[1].split("\n\n")[1]
+    drawing = (errors.__doc__ or "").split("```text\n")[1].split("\n```")[0]
     drawn = {line.split("── ")[-1].split()[0] for line in drawing.splitlines()}
     assert drawn == {kind.__name__ for kind in EVERY} == set(errors.__all__) - {"needs_extra"}
