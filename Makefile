@@ -93,7 +93,7 @@ mutants: $(VENV)/.dev ## mutation testing of the pure cores
 	@$(RUN) tools/evidence.py mutants -- $(RUN) tools/mutants.py
 
 tour: $(VENV)/.demo ## the tour, with its table written into the README
-	@$(RUN) -m examples.imagery.tour --table docs/evidence/tour.md
+	@$(RUN) tools/evidence.py tour -- $(RUN) -m examples.imagery.tour --table docs/evidence/tour-table.md
 	@$(RUN) tools/readme.py
 
 bench: $(VENV)/.dev ## ratios to peers, measured in one run

@@ -77,7 +77,7 @@ def page() -> str:
             text = promise["text"].replace("|", "\\|")
             file, _, name = promise["proof"].partition("::")
             parts.append(f"| {text} | `{file}` {f'`{name}`' if name else ''} |")
-    evidence = sorted(path.name for path in (ROOT / "docs" / "evidence").glob("*.md"))
+    evidence = sorted(path.name for path in (ROOT / "docs" / "evidence").glob("*.md") if "table" not in path.name)
     if evidence:
         parts += ["", "## Evidence", "", "What the full-size runs printed, with commit, machine and seed:", ""]
         parts += [f"- [{name.removesuffix('.md')}](evidence/{name})" for name in evidence]

@@ -3,7 +3,7 @@
     python tools/readme.py            write it
     python tools/readme.py --check    fail where the README is not what it would write
 
-The tour's table is taken from docs/evidence/tour.md, which `make tour` writes.
+The tour's table is taken from docs/evidence/tour-table.md, which `make tour` writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ README = ROOT / "README.md"
 
 def table() -> str:
     """The tour's table and the line under it."""
-    text = (ROOT / "docs" / "evidence" / "tour.md").read_text()
+    text = (ROOT / "docs" / "evidence" / "tour-table.md").read_text()
     return text[text.index("| phase ") :].strip()
 
 
