@@ -42,16 +42,28 @@ def bucket_of(key: Key, buckets: int) -> int:
         True
     """
     given: object = key  # callers without a type checker pass anything
+    data: bytes | None = None
     if isinstance(given, bytes):
-        data = given
-    elif isinstance(given, str | UUID | int) and not isinstance(given, bool):
+        data = bytes(given)
+    elif isinstance(given, str):
+        data = _utf8(str.__str__(given))  # what a database stores of an enum with text, not what the enum prints
+    elif isinstance(given, int) and not isinstance(given, bool):
+        data = int.__repr__(given).encode()
+    elif isinstance(given, UUID):
         data = str(given).encode()
-    else:
+    if data is None:
         raise InvalidInput(
             f"a shard key is an int, a str, bytes or a UUID, not {type(key).__name__}",
             advice="say for which key: session(key=…)",
         )
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big") % buckets
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("a shard key is text that can be stored, without lone surrogates") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from uuid import UUID
 
 import pytest
@@ -19,6 +20,21 @@ def test_the_hash_is_fixed_for_ever() -> None:
     """Buckets written down once: a change here would lose every row that is stored."""
     found = [bucket_of(key, 4096) for key in (0, 42, "42", "müller", b"\x00", UUID(int=1))]
     assert found == [3957, 2170, 2170, 1547, 584, 1896]
+
+
+def test_a_key_is_what_the_database_stores_of_it() -> None:
+    """An enum with text or a number is stored as that, so it lives where that lives; half a character is no key."""
+
+    class Plan(str, Enum):  # noqa: UP042 - the one that prints its name
+        FREE = "free"
+
+    class Level(int, Enum):
+        ONE = 1
+
+    assert bucket_of(Plan.FREE, 4096) == bucket_of("free", 4096)
+    assert bucket_of(Level.ONE, 4096) == bucket_of(1, 4096)
+    with pytest.raises(InvalidInput):
+        bucket_of("\ud800", 4096)
 
 
 @given(keys, names, st.integers(8, 8192))

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import aliased, load_only
 
 from resilient.errors import ConfigurationError, Conflict, InvalidInput, Refused, Unavailable
 from resilient.storage.replicas import ReplicaSet
@@ -81,6 +83,27 @@ def writes(place: Any, other: int, key: int) -> dict[str, Callable[[Any], object
         "update that moves a row": lambda s: s.execute(
             sa.update(Order).where(Order.tenant_id == key).values(tenant_id=other)
         ),
+        "update that moves a row by its parameters": lambda s: s.execute(
+            sa.update(Order).where(Order.tenant_id == key), {"tenant_id": other}
+        ),
+        "update where another row has the key": lambda s: s.execute(
+            sa.update(Order).where(aliased(Order).tenant_id == key).values(number=1)
+        ),
+        "insert that moves the row it meets": lambda s: s.execute(
+            sqlite_insert(Order)
+            .values(id=1, tenant_id=key)
+            .on_conflict_do_update(index_elements=["id"], set_={"tenant_id": other})
+        ),
+        "insert of a named parameter": lambda s: s.execute(
+            sa.insert(Order).values(id=1, tenant_id=sa.bindparam("who", key)), {"who": other}
+        ),
+        "insert of tuples": lambda s: s.execute(
+            sa.insert(Order).values([(1, other, None, None, None, None, None, None)])
+        ),
+        "an object whose key is stored in another form": flush(Order(id=1, tenant_id=f"{key:07}")),
+        "insert of a key that is stored in another form": lambda s: s.execute(
+            sa.insert(Order).values(id=1, tenant_id=f"{key:07}")
+        ),
         "update by primary keys": lambda s: s.execute(sa.update(Order), [{"id": 1, "number": 2}]),
         "delete of all": lambda s: s.execute(sa.delete(Order)),
         "delete by something else": lambda s: s.execute(sa.delete(Order).where(Order.id == 1)),
@@ -97,6 +120,53 @@ def test_what_does_not_belong_is_refused_before_it_is_sent(place: Any, sent: lis
             with pytest.raises(Refused, match="nothing was sent"):
                 write(session)
             assert sent == [], name
+
+
+@pytest.mark.parametrize("how", ["expired", "without its key", "loaded"])
+@pytest.mark.parametrize(
+    "take",
+    [lambda s, order: s.add(order), lambda s, order: s.delete(order), lambda s, order: s.merge(order, load=False)],
+)
+def test_an_object_of_another_shard_does_not_touch_the_row_that_has_its_number(
+    place: Any, sent: list[str], how: str, take: Callable[[Any, Any], object]
+) -> None:
+    """Both shards have a row 1. The object of one, taken into a session of the other, is refused when it comes in."""
+    place.fill([])
+    key, other = place.key_of("a"), place.key_of("b")
+    for each in (key, other):
+        with place.shards.session(key=each) as session:
+            session.add(place.Order(id=1, tenant_id=each, number=each))
+            session.commit()
+    with place.shards.session(key=other) as session:
+        only = [load_only(place.Order.number)] if how == "without its key" else []
+        order = session.scalars(sa.select(place.Order).options(*only)).one()
+        if how == "expired":
+            session.commit()
+    sent.clear()
+    with place.shards.session(key=key) as session:
+        with pytest.raises(Refused, match="nothing was sent"):
+            take(session, order)
+        session.commit()
+        assert sent == []
+        assert order not in session
+
+
+def test_an_object_of_this_shard_may_come_back(place: Any) -> None:
+    """One that was read here and has its key is taken into the next session of its shard, and written."""
+    place.fill([])
+    key = place.key_of("a")
+    with place.shards.session(key=key, expire_on_commit=False) as session:
+        session.add(order := place.Order(id=1, tenant_id=key))
+        session.commit()
+    with place.shards.session(key=key) as session:
+        session.add(order)
+        order.number = 5
+        session.commit()
+        statement = sqlite_insert(place.Order).values(id=1, tenant_id=key, number=6)
+        keep = {"number": statement.excluded.number, "tenant_id": statement.excluded.tenant_id}
+        session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=keep))
+        session.commit()
+        assert session.get(place.Order, 1).number == 6
 
 
 def test_an_object_cannot_be_moved_to_another_shard(place: Any) -> None:
