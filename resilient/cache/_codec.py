@@ -95,8 +95,14 @@ def _mark_dict(value: dict[Any, Any], depth: int) -> Any:
 _MARK[dict] = _mark_dict
 
 
+_CONTENT: dict[int, type] = {1: str, 5: str, 6: str, 7: str, 8: str, 9: str, 11: bytes}  # of all others: list
+
+
 def _unmark(code: int, data: memoryview) -> Any:
-    return _UNMARK[code](_READ_TAGGED.decode(data))
+    content = _READ_TAGGED.decode(data)
+    if type(content) is not _CONTENT.get(code, list):
+        raise ValueError(code)  # bytearray(10**12) would be a short entry that fills the memory
+    return _UNMARK[code](content)
 
 
 _READ_TAGGED = msgspec.msgpack.Decoder(ext_hook=_unmark)

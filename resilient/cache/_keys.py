@@ -68,17 +68,26 @@ def render(value: Any) -> str:
 
 
 def physical(namespace: str, key: str) -> str:
-    """The key under which the store knows it; a long one ends in a hash of the whole.
+    """The key under which the store knows it; a long one, and one that is no UTF-8, ends in a hash of the whole.
 
     Raises:
         InvalidInput: The key is no text, or empty.
     """
     if not isinstance(key, str) or not key:  # type: ignore[redundant-expr]  # callers may not check types
         raise InvalidInput("a cache key is a text that is not empty")
-    if len(key) > _LONGEST:
+    if len(key) > _LONGEST or not (key.isascii() or _is_utf8(key)):
         digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-        key = f"{key[:100]}#{digest}"
+        key = f"{key[:100].encode(errors='replace').decode()}#{digest}"
     return f"{namespace}:{key}"
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a server's client can send it: JSON may hold half a surrogate pair, and so may the name of a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class KeyMaker:

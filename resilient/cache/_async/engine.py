@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from resilient import events
 from resilient.cache._async.tier import UNREACHABLE, AsyncTier
-from resilient.cache._codec import Codec
+from resilient.cache._codec import ABSENCE, Codec
 from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life, Unreadable, marker, pack, stamp, unpack
 from resilient.cache._events import CacheRead, EntryUnreadable, LoadFailed, ValueRefused
 from resilient.cache._failures import Throttle, ambiguous, is_failure
@@ -81,6 +81,8 @@ class AsyncEngine:
             life = entry.life(self._clock.wall())
             if life is Life.GONE or entry.created <= self.tier.journal.horizon:
                 return _Seen(raw, entry)
+            if (entry.codec == ABSENCE) is not bool(entry.flags & NEGATIVE):
+                raise Unreadable("bad header")  # what is no value must not be taken for one, nor the other way round
             return _Seen(raw, entry, codec.decode(entry.codec, entry.schema, entry.body), life)
         except Unreadable as error:
             self.counts.add("unreadable")

@@ -11,11 +11,12 @@ import typing
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.cache._codec import ANYTHING, Codec
+from resilient.cache._codec import ANYTHING, TAGGED, Codec
 from resilient.cache._entry import FENCE, NEGATIVE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, unpack
 from resilient.cache._freshness import Policy
 from resilient.cache._journal import Journal
@@ -294,6 +295,24 @@ def test_a_type_that_no_codec_reads_is_refused_with_advice() -> None:
 
     with pytest.raises((ConfigurationError, InvalidInput), match=r"dataclass|cannot be cached"):
         Codec(Entity).encode(Entity())
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [(11, 10**12), (3, "abc"), (2, {"a": 1}), (1, 7), (5, [0, [1], 2]), (10, "abc"), (13, b"ab"), (99, [])],
+)
+def test_a_mark_with_foreign_content_is_unreadable(code: int, content: Any) -> None:
+    """A few bytes do not become a terabyte, and no mark takes what its writer never wrote."""
+    body = msgspec.msgpack.encode([msgspec.msgpack.Ext(code, msgspec.msgpack.encode(content))])
+    with pytest.raises(Unreadable):
+        Codec(ANYTHING).decode(TAGGED, 0, body)
+
+
+def test_a_key_that_is_no_utf8_can_be_sent() -> None:
+    """Half a surrogate pair, as JSON may hold it: the key is sent as a hash, and stays apart from its likes."""
+    keys = ["\ud800", "\ud801", "a" * 150 + "\ud800" * 100, "\ud800" * 300]
+    made = [physical("shop", key) for key in keys]
+    assert len({name.encode() for name in made}) == len(keys)
 
 
 def test_the_schema_follows_the_layout_and_the_version() -> None:
