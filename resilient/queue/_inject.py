@@ -56,6 +56,11 @@ class Plan:
         return self.handler(**arguments)
 
 
+def _refuse_generator(handler: Handler) -> None:
+    if inspect.isgeneratorfunction(handler):
+        raise ConfigurationError("the handler yields, so that calling it does nothing", advice="write a plain function")
+
+
 def plan(handler: Handler) -> Plan:
     """Work out how to call a handler.
 
@@ -72,10 +77,11 @@ def plan(handler: Handler) -> Plan:
         >>> plan(handle).payload
         'order'
     """
-    if inspect.iscoroutinefunction(handler):
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise ConfigurationError(
             "the handler is async, and this consumer runs threads", advice="write a plain function"
         )
+    _refuse_generator(handler)
     try:
         signature, hints = inspect.signature(handler), _hints(handler)
     except (NameError, TypeError, ValueError) as error:

@@ -213,6 +213,6 @@ def encode_result(result: Any) -> bytes | None:
         return None
     try:
         encoded = msgspec.json.encode(result)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - a list that holds itself, an attribute that raises: the work is done all the same
         return None
     return encoded if len(encoded) <= _MAX_RESULT else None

@@ -83,6 +83,14 @@ class _Doors:
         self.notes.put(None)
 
 
+def _told(error: BaseException) -> str:
+    """What an error says of itself; nothing where it breaks at that."""
+    try:
+        return str(error)[:500]
+    except BaseException:  # noqa: BLE001 - it is the handler's, and its message must come again
+        return ""
+
+
 class Run:
     """One run of a consumer.
 
@@ -306,7 +314,7 @@ class Run:
             told.HandlerFailed(
                 queue=self._queue.name,
                 error=f"{kind.__module__}.{kind.__qualname__}",
-                detail=str(error)[:500],
+                detail=_told(error),
                 receive_count=message.receive_count,
                 after=after,
             )

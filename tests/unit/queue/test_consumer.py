@@ -1,5 +1,6 @@
 """The consumer over the fake: threads and signs of life are real, only the server is not."""
 
+import dataclasses
 import logging
 import os
 import signal
@@ -142,6 +143,28 @@ def test_a_failed_handler_gets_the_message_again_and_leaves_no_effect(jobs, engi
     assert heard.of(HandlerFailed)[0].error == "builtins.ValueError"
     assert "boom" in caplog.text
     assert "Traceback" in caplog.text
+
+
+class Speechless(BaseException):
+    """Cannot even say what it is."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def test_an_error_that_cannot_be_told_brings_its_message_again(jobs, sqs, heard):
+    """The message is given back like that of any other failure, and keeps neither its place in hand nor the drain."""
+    jobs.send({"n": 1})
+    calls = []
+
+    def handle(n: dict):
+        calls.append(n)
+        if len(calls) == 1:
+            raise Speechless
+
+    report = Consumer(jobs, handle, wait=0, backoff=AT_ONCE).run(until_empty=True)
+    assert (report.failed, report.handled, report.abandoned) == (1, 1, 0)
+    assert [each.detail for each in heard.events if isinstance(each, HandlerFailed)] == [""]
 
 
 def test_a_handler_decides_when_its_message_comes_again(jobs, sqs):
@@ -457,6 +480,34 @@ def test_a_result_that_cannot_be_kept_does_not_fail_the_message(jobs):
     consumer = Consumer(jobs, lambda n: thing, idempotency=store)
     assert consumer.handle_one(1, id="a") is thing
     assert consumer.handle_one(1, id="a") is None
+
+
+def endless():
+    found = []
+    found.append(found)
+    return found
+
+
+@dataclasses.dataclass
+class Broken:
+    n: int = 0
+
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("made", [endless, Broken])
+def test_a_result_that_breaks_its_writer_does_not_fail_the_message(jobs, engine, made):
+    """A list that holds itself, or an object whose attributes raise: the effect is committed and only the fact kept."""
+    jobs.send({"n": 1})
+
+    def handle(n: dict, session: Session):
+        effect(1, session)
+        return made()
+
+    report = Consumer(jobs, handle, wait=0, idempotency=SqlStore(sessionmaker(engine))).run(until_empty=True)
+    assert (report.handled, report.failed) == (1, 0)
+    assert count(engine) == 1
 
 
 def test_a_session_without_a_store_is_committed_after_the_handler(jobs, engine):

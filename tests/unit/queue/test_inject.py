@@ -121,7 +121,7 @@ def _typed(order: Order) -> None: ...
 
 
 def test_a_handler_that_cannot_be_called_is_refused_at_once():
-    """Two payloads, positional-only parameters, async, and names that cannot be resolved."""
+    """Two payloads, positional-only parameters, async, a generator, and names that cannot be resolved."""
 
     async def slow(order: Order) -> None: ...
 
@@ -133,6 +133,9 @@ def test_a_handler_that_cannot_be_called_is_refused_at_once():
 
     def undecodable(a: Order | Struct) -> None: ...
 
-    for handler in (slow, two, positional, unknown, undecodable, lambda *a: None):
+    def steps(a: Order):
+        yield a
+
+    for handler in (slow, steps, two, positional, unknown, undecodable, lambda *a: None):
         with pytest.raises(ConfigurationError):
             plan(handler)
