@@ -90,6 +90,7 @@ suites: $(VENV)/.dev ## other projects' test suites against our classes
 	@$(RUN) tools/evidence.py suites -- $(PYTEST) tests/suites -q -rA --timeout 3600
 
 mutants: $(VENV)/.dev ## mutation testing of the pure cores
+	@$(PIP) install -q --group mutants
 	@$(RUN) tools/evidence.py mutants -- $(RUN) tools/mutants.py
 
 tour: $(VENV)/.demo ## the tour, with its table written into the README
@@ -101,4 +102,4 @@ bench: $(VENV)/.dev ## ratios to peers, measured in one run
 	@for each in benchmarks/[a-z]*.py; do $(RUN) tools/evidence.py "bench-$$(basename $$each .py)" -- $(RUN) $$each || exit 1; done
 
 clean: ## remove the environment and everything that was built
-	@rm -rf $(VENV) .venv-* site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache mutants
+	@rm -rf $(VENV) .venv-* site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache mutants .suites

@@ -181,3 +181,29 @@ def test_without_a_scope_the_process_has_one(monkeypatch: pytest.MonkeyPatch) ->
     assert current() is current()
     unsubscribe()
     assert len(sink.of(causality.ScopeMissing)) == 1
+
+
+def test_a_token_at_its_limits_is_read() -> None:
+    """2,048 characters and 64 databases are allowed; one character or one database more is not."""
+    names = [f"{number:064d}" for number in range(27)]
+    longest = "1!" + "!".join(f"{name}:t1.000000" for name in [*names, "n" * 11])
+    assert len(longest) == 2048
+    assert Token.parse(longest).get("n" * 11) == Instant(1.0)
+    with pytest.raises(InvalidInput):
+        Token.parse(longest.replace("n" * 11, "n" * 12))
+    most = "1!" + "!".join(f"n{number}:t1.000000" for number in range(64))
+    assert len(Token.parse(most).positions) == 64
+
+
+def test_positions_that_differ_are_told_apart_as_keys() -> None:
+    """Equal positions and tokens have one hash, and different ones have different hashes, also for GTIDs."""
+    one, same, other = Gtid.parse("0-1-42"), Gtid.parse("0-1-42"), Gtid.parse("0-1-43")
+    assert hash(one) == hash(same)
+    assert hash(one) != hash(other)
+    assert hash(Token({"app": one})) == hash(Token({"app": same}))
+    assert hash(Token({"app": one})) != hash(Token({"app": other}))
+
+
+def test_merging_equal_positions_keeps_the_one_that_was_known() -> None:
+    """Where both stand at one sequence number, the server that is known stays."""
+    assert str(Gtid.parse("0-1-42").merge(Gtid.parse("0-2-42"))) == "0-1-42"

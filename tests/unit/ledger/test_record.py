@@ -77,3 +77,11 @@ def test_nothing_can_be_done_to_a_record_that_is_not_there():
     assert core.extend(None, 1, lease=1, now=0) is None
     assert core.complete(None, 1, None) is None
     assert core.release(None, 1, now=0) is None
+
+
+def test_a_grant_says_whose_it_is_and_for_which_payload():
+    """The first claim has fence 1; one that takes over has the next fence, its own owner and lease."""
+    first, refused = core.claim(None, owner="a", lease=30, payload_hash="x", now=5)
+    assert (first, refused) == (core.Record("a", 1, 35, "x"), None)
+    taken_over = core.claim(first, owner="b", lease=10, payload_hash="x", now=35)
+    assert taken_over == (core.Record("b", 2, 45, "x"), None)

@@ -1,0 +1,295 @@
+"""Mutation testing of the pure cores: every small change of a core should make one of its room's tests fail.
+
+    python tools/mutants.py [--at-least SCORE] [--jobs N] [ROOM or MODULE ...]
+
+mutmut makes the changes and runs the tests; this runs it once for each room, in a copy of the sources under mutants/,
+and tells what survived. Without arguments every core of every room is tested. Exits 1 where a score is too low.
+
+Left out, and said so in the counts: changes to prose, which is any literal text with a space in it (messages, advice).
+mutmut itself leaves out what it cannot change safely: functions with a decorator other than ``classmethod`` and
+``staticmethod`` (properties, context managers), annotations, and whatever stands outside of functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "mutants"
+KILLED = {1, 2, 3}
+"""Exit codes of pytest: a test failed, or could not even be collected."""
+TIMED_OUT = {36, -24, 24, 152, 255, -9, -11}
+"""Stopped by mutmut, or crashed."""
+
+
+NO_SHRINKING = """
+from hypothesis import Phase
+
+settings.register_profile("mutants", settings.get_profile("quick"), phases=[Phase.explicit, Phase.generate])
+settings.load_profile("mutants")
+"""
+"""A failure is all that is asked for: making it small and explaining it takes most of the time."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Cores that are tested together."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    at_least: float = 0.9
+
+
+def _in(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"resilient/{folder}/{name}.py" for name in names)
+
+
+ROOMS = {
+    "ground": Room(("resilient/causality.py",), ("tests/unit/ground/test_causality.py",)),
+    "policy": Room(
+        _in(
+            "policy",
+            *("_breaker", "_budget", "_bulkhead", "_checks", "_deadline", "_hedge", "_order", "_retry"),
+            *("_waits", "classify", "limiter", "strategies"),
+        ),
+        ("tests/unit/policy",),
+        at_least=0.95,
+    ),
+    "ledger": Room(_in("ledger", "_record"), ("tests/unit/ledger/test_record.py",)),
+    "replicas": Room(
+        _in("storage/replicas", "_health", "_routing"),
+        ("tests/unit/replicas/test_health.py", "tests/unit/replicas/test_routing.py"),
+    ),
+    "shards": Room(_in("storage/shards", "_map", "_merge", "_plan"), ("tests/unit/shards",)),
+    "objects": Room(
+        _in("storage/objects", "_evaluate", "_keys", "_policy", "_token"),
+        ("tests/unit/objects",),
+    ),
+    "queue": Room(
+        _in("queue", "_inhand", "_limits"),
+        ("tests/unit/queue/test_inhand.py", "tests/unit/queue/test_limits.py"),
+    ),
+    "cache": Room(_in("cache", "_entry", "_freshness", "_keys"), ("tests/unit/cache/test_pure.py",)),
+    "health": Room(
+        _in("health", "_core", "_report"), ("tests/unit/health/test_core.py", "tests/unit/health/test_report.py")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change, and what became of it."""
+
+    name: str
+    line: int
+    diff: str
+    prose: bool
+    outcome: str
+
+
+# ------------------------------------------------------------------------------------------------------ the changes
+
+
+def is_prose(node: ast.AST | None) -> bool:
+    """Whether it is literal text for people."""
+    if isinstance(node, ast.JoinedStr):
+        return any(is_prose(part) for part in node.values)
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip()
+
+
+def only_prose(old: ast.AST, new: ast.AST) -> bool:
+    """Whether two functions differ in prose alone: reworded, replaced by None, or left out of a call.
+
+    Example:
+        >>> before = ast.parse("raise Refused('no such key', retry_after=1)")
+        >>> only_prose(before, ast.parse("raise Refused(None, retry_after=1)"))
+        True
+        >>> only_prose(before, ast.parse("raise Refused('no such key', retry_after=2)"))
+        False
+    """
+    if is_prose(old):
+        return is_prose(new) or (isinstance(new, ast.Constant) and new.value is None)
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, ast.Call) and isinstance(new, ast.Call):
+        before = [(None, each) for each in old.args] + [(each.arg, each.value) for each in old.keywords]
+        after = [(None, each) for each in new.args] + [(each.arg, each.value) for each in new.keywords]
+        if len(before) == len(after) + 1:
+            left_out = next((at for at, each in enumerate(after) if before[at][0] != each[0]), len(after))
+            candidates = [at for at in range(len(before)) if is_prose(before[at][1]) and at <= left_out]
+            return only_prose(old.func, new.func) and any(
+                all(
+                    mine[0] == theirs[0] and ast.dump(mine[1]) == ast.dump(theirs[1])
+                    for mine, theirs in zip(before[:at] + before[at + 1 :], after, strict=True)
+                )
+                for at in candidates
+            )
+    mine, theirs = list(ast.iter_fields(old)), list(ast.iter_fields(new))
+    return all(_same_field(one, other) for (_, one), (_, other) in zip(mine, theirs, strict=True))
+
+
+def _same_field(one: object, other: object) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same_field, one, other))
+    if isinstance(one, ast.AST) and isinstance(other, ast.AST):
+        return only_prose(one, other)
+    return one == other
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The functions of a module and the methods of its classes, by the name that mutmut gives them."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"x_{node.name}", node
+        elif isinstance(node, ast.ClassDef):
+            for child in node.body:
+                if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield f"xǁ{node.name}ǁ{child.name}", child
+
+
+def outcome_of(code: int | None) -> str:
+    """What an exit code says of a mutant."""
+    if code in KILLED:
+        return "killed"
+    if code in TIMED_OUT:
+        return "timeout"
+    return {0: "survived", 5: "untested", 33: "untested", None: "unchecked"}.get(code, f"unknown ({code})")
+
+
+def mutants_of(folder: Path, module: str) -> Iterator[Mutant]:
+    """Every change that mutmut made to one module, read from what it left in its folder."""
+    original = dict(functions(ast.parse((folder / module).read_text())))
+    text = (folder / "mutants" / module).read_text()
+    lines = text.splitlines()
+    made = {node.name: node for _, node in functions(ast.parse(text))}
+
+    def code(name: str, mutant: str) -> str:
+        node = made[mutant]
+        source = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno]))
+        return source.replace(mutant, name, 1)
+
+    codes = json.loads((folder / "mutants" / f"{module}.meta").read_text())["exit_code_by_key"]
+    for key, exit_code in codes.items():
+        mutant = key.rpartition(".")[2]
+        mangled = mutant.partition("__mutmut_")[0]
+        node = original[mangled]
+        before, after = code(node.name, f"{mangled}__mutmut_orig"), code(node.name, mutant)
+        old, new = before.splitlines(), after.splitlines()
+        first = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), 0)
+        diff = [line for line in difflib.ndiff(old, new) if line[:2] in {"- ", "+ "}]
+        prose = only_prose(ast.parse(before), ast.parse(after))
+        yield Mutant(mutant, node.lineno + first, "\n".join(diff), prose, outcome_of(exit_code))
+
+
+# ---------------------------------------------------------------------------------------------------------- running
+
+
+def prepare(name: str, room: Room, modules: list[str]) -> Path:
+    """A folder with what mutmut needs to know about one room."""
+    folder = WORK / name
+    shutil.rmtree(folder, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "resilient", folder / "resilient", ignore=ignore)
+    for test in room.tests:
+        home = Path(test) if (ROOT / test).is_dir() else Path(test).parent
+        shutil.copytree(ROOT / home, folder / home, ignore=ignore, dirs_exist_ok=True)
+    conftest = (ROOT / "tests" / "conftest.py").read_text()
+    (folder / "tests" / "conftest.py").write_text(conftest + NO_SHRINKING)
+    settings = {
+        "source_paths": ["resilient"],
+        "only_mutate": modules,
+        "also_copy": ["tests"],
+        "pytest_add_cli_args": ["-p", "no:xdist", "-p", "no:cacheprovider", "--timeout", "30"],
+        "pytest_add_cli_args_test_selection": list(room.tests),
+        "process_isolation": "forkserver",
+        "timeout_multiplier": 5.0,
+        "timeout_constant": 2.0,
+        "use_git_change_detection": False,
+    }
+    table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    project = (ROOT / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{table}\n")
+    return folder
+
+
+def test(name: str, modules: list[str], at_least: float | None, jobs: int) -> bool:
+    """Test the modules of one room and tell the result. Returns whether every score is high enough."""
+    room = ROOMS[name]
+    wanted = room.at_least if at_least is None else at_least
+    folder = prepare(name, room, modules)
+    started = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", str(jobs)],
+        cwd=folder,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if ran.returncode != 0:
+        print(f"{name}: mutmut ended with {ran.returncode}\n{ran.stdout[-4000:]}")
+        return False
+    print(f"\n{name}: {time.monotonic() - started:.0f} s with {jobs} processes")
+    enough = [report(folder, module, wanted) for module in modules]
+    return all(enough)
+
+
+def report(folder: Path, module: str, wanted: float) -> bool:
+    """Print one module's score and its survivors."""
+    every = list(mutants_of(folder, module))
+    counts = Counter(each.outcome for each in every if not each.prose)
+    total = sum(counts.values())
+    score = (counts["killed"] + counts["timeout"]) / total if total else 1.0
+    parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    prose = sum(each.prose for each in every)
+    enough = score >= wanted and not counts["unchecked"]
+    print(f"{module}: {score:.1%} of {total} ({parts}; {prose} of prose left out)" + ("" if enough else "  TOO LOW"))
+    for each in every:
+        if not each.prose and each.outcome not in {"killed", "timeout"}:
+            print(f"  {module}:{each.line}: {each.outcome}")
+            print(textwrap.indent(each.diff, "      "))
+    return enough
+
+
+def chosen(arguments: list[str]) -> dict[str, list[str]]:
+    """The modules to test, by room."""
+    found: dict[str, list[str]] = {}
+    for name, room in ROOMS.items():
+        modules = [each for each in room.modules if not arguments or name in arguments or each in arguments]
+        if modules:
+            found[name] = modules
+    known = {*ROOMS, *(each for room in ROOMS.values() for each in room.modules)}
+    unknown = [each for each in arguments if each not in known]
+    if unknown:
+        raise SystemExit(f"no such core: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return found
+
+
+def main() -> int:
+    """Run; see the module's text."""
+    parser = argparse.ArgumentParser(description="Mutation testing of the pure cores.")
+    parser.add_argument("--at-least", type=float, help="the score each module needs; by default its room's")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("cores", nargs="*", help="rooms or modules; by default all")
+    options = parser.parse_args()
+    enough = [test(name, each, options.at_least, options.jobs) for name, each in chosen(options.cores).items()]
+    return 0 if all(enough) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
