@@ -180,10 +180,18 @@ class Bucket:
             int(now) + policy.expires + _GRACE,
         )
         token = self._sealer.seal(grant)
-        with aws.sign_v4(self.client), aws.translated("signing an upload form"):
-            form = self.client.generate_presigned_post(
-                Bucket=self.name, Key=key, Fields=fields, Conditions=conditions, ExpiresIn=policy.expires
-            )
+        try:
+            with aws.sign_v4(self.client), aws.translated("signing an upload form"):
+                form = self.client.generate_presigned_post(
+                    Bucket=self.name, Key=key, Fields=fields, Conditions=conditions, ExpiresIn=policy.expires
+                )
+        except AttributeError as error:
+            if error.name != "access_key":
+                raise
+            # What botocore says to a form without credentials; to a link it says NoCredentialsError.
+            raise Refused(
+                "signing an upload form failed: NoCredentialsError", advice="check the credentials and what they permit"
+            ) from error
         return Ticket(form["url"], form["fields"], token, now + policy.expires, key)
 
     def confirm(self, token: str, *, owner: str | None = None) -> StoredObject:
@@ -203,7 +211,7 @@ class Bucket:
         """
         grant = self._sealer.open(token, purpose=_PURPOSE, now=self._clock.wall())
         if grant.bucket != self.name or (
-            owner is not None and not hmac.compare_digest(grant.owner.encode(), owner.encode())
+            owner is not None and not hmac.compare_digest(grant.owner.encode(), owner.encode(errors="replace"))
         ):
             raise self._rejected("owner", "the upload token is for another owner or bucket")
         stored = self.head(grant.key)

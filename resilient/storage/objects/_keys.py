@@ -36,6 +36,8 @@ def check_owner(owner: str) -> str:
             "an owner may hold no slash, no '..', no control character and no leading dot",
             advice="name the owner by an id",
         )
+    if "${" in owner:  # S3 puts the name of the uploaded file in the place of ${filename}, wherever the key holds it
+        raise InvalidInput("an owner may hold no '${'", advice="name the owner by an id")
     return owner
 
 

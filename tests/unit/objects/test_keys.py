@@ -43,7 +43,7 @@ def test_a_dangerous_file_name_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "owner", ["", ".", "..", "bob/", "a/b", "/a", "a\\b", ".hidden", "a..b", "a\tb", "x" * 129, 7, None]
+    "owner", ["", ".", "..", "bob/", "a/b", "/a", "a\\b", ".hidden", "a..b", "a\tb", "x" * 129, 7, None, "${filename}"]
 )
 def test_a_dangerous_owner_is_refused(owner):
     """An owner is one level of a key and no more."""
