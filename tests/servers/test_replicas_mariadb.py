@@ -257,6 +257,12 @@ def test_a_write_through_a_replica_is_refused_before_it_is_sent(db: ReplicaSet, 
             sa.select(Note).with_for_update(),
             sa.text("SELECT id FROM notes FOR UPDATE"),
             sa.text("CREATE TABLE t (id INT)"),
+            sa.text("SET STATEMENT max_statement_time=5 FOR INSERT INTO notes VALUES (1, 'x')"),
+            sa.text("/*!INSERT INTO notes*/ SELECT 1, 'x'"),
+            sa.text("/*M!100000 INSERT INTO notes */ SELECT 1, 'x'"),
+            sa.text("SELECT id FROM notes FOR/**/UPDATE"),
+            sa.text("SELECT '/*' FROM notes FOR UPDATE /* */"),
+            sa.text("SELECT NEXT VALUE FOR numbers"),
         ):
             with pytest.raises(Refused, match="replica-1 of 'app' is a replica"):
                 connection.execute(statement)

@@ -39,10 +39,12 @@ _PURE = frozenset({
     "year",
 })  # fmt: skip
 # A literal column without a call: a name, a number, a system variable.
-_PLAIN = re.compile(r"[\w.@*`\" ]+|'[^'\\]*'")
-_READ_WORD = re.compile(r"\s*(?:/\*.*?\*/\s*)*(SELECT|SHOW|EXPLAIN|DESCRIBE|DESC|PRAGMA|VALUES|SET|SAVEPOINT|RELEASE"
-                        r"|ROLLBACK)\b", re.IGNORECASE | re.DOTALL)  # fmt: skip
-_LOCKS = re.compile(r"\bFOR\s+(UPDATE|SHARE|NO\s+KEY)|\bLOCK\s+IN\s+SHARE|\bINTO\s+(OUTFILE|DUMPFILE)", re.IGNORECASE)
+_PLAIN = re.compile(r"""(?:[\w.@*]|`[^`]*`|"[^"]*")+|'[^'\\]*'""")
+_READ_WORD = re.compile(r"\s*(?:/\*.*?\*/\s*)*(SELECT|SHOW|EXPLAIN|DESCRIBE|DESC|PRAGMA|VALUES|SET(?!\s+STATEMENT)"
+                        r"|SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE | re.DOTALL)  # fmt: skip
+_LOCKS = re.compile(r"\bFOR\s+(UPDATE|SHARE|NO\s+KEY)|\bLOCK\s+IN\s+SHARE|\bINTO\s+(OUTFILE|DUMPFILE)"
+                    r"|\bNEXT\s+VALUE\s+FOR|/\*M?!", re.IGNORECASE)  # fmt: skip
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
 def why_primary(statement: Any) -> str | None:
@@ -124,5 +126,6 @@ def forbidden_on_replica(sql: str, context: Any) -> bool:
             getattr(cte.element, "is_dml", False) for cte in (getattr(compiled, "ctes", None) or ())
         )
     if _READ_WORD.match(sql) is not None:
-        return _LOCKS.search(sql) is not None
+        # Once as it is and once without comments: a comment may stand between two words, or be part of a text.
+        return _LOCKS.search(sql) is not None or _LOCKS.search(_COMMENT.sub(" ", sql)) is not None
     return True

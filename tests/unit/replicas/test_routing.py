@@ -59,6 +59,7 @@ NOT_PURE = {
     "text in where": (sa.select(User).where(sa.text("1 = 1")), "text"),
     "text as a column": (sa.select(sa.text("GET_LOCK('a', 1)")), "text"),
     "literal column": (sa.select(sa.literal_column("GET_LOCK('a', 1)")), "text"),
+    "sequence as a literal column": (sa.select(sa.literal_column("NEXT VALUE FOR numbers")), "text"),
     "suffix": (sa.select(User).suffix_with("FOR UPDATE"), "text"),
     "prefix": (sa.select(User).prefix_with("SQL_CALC_FOUND_ROWS"), "text"),
     "statement hint": (sa.select(User).with_statement_hint("FOR UPDATE"), "text"),
