@@ -92,7 +92,7 @@ class _Check:
             return  # a new object is looked at when it is flushed
         if name not in state.dict:
             raise Refused(
-                f"an object of {type(instance).__name__} may be another shard's: its key is not loaded; nothing was sent",
+                f"an object of {type(instance).__name__} comes without its shard key; nothing was sent",
                 advice="read it in this session, or keep its key loaded: expire_on_commit=False",
             )
         self.key(state.dict[name], f"an object of {type(instance).__name__}")
