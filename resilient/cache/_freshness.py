@@ -38,7 +38,7 @@ class Policy:
             )
         for name in ("ttl", "negative_ttl"):
             seconds = getattr(self, name)
-            if seconds is not None and not (0 < seconds < math.inf):
+            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
                 raise ConfigurationError(f"{name} is a positive number of seconds, not {seconds!r}")
         if not 0 <= self.stale_if_error < math.inf:
             raise ConfigurationError(f"stale_if_error is a number of seconds, not {self.stale_if_error!r}")

@@ -134,6 +134,8 @@ class Health:
         Raises:
             ConfigurationError: The name is taken or malformed, liveness was given a dependency, or a number is wrong.
         """
+        if not isinstance(check, Check) and not callable(check):
+            raise ConfigurationError(f"the check {name!r} is {check!r}", advice="give a function, or one of checks")
         made = check if isinstance(check, Check) else Check(check)
         place = scope or made.scope
         asked = self._checked_views(name, made, place, views)

@@ -96,6 +96,11 @@ class SqlStore:
     ) -> None:
         if (session is None) == (route is None):
             raise InvalidInput("a SqlStore takes a sessionmaker, or route=", advice="pass one of both")
+        if not callable(session or route):
+            raise InvalidInput(
+                f"a SqlStore takes what makes sessions, not {session or route!r}",
+                advice="write SqlStore(sessionmaker(engine))",
+            )
         self._session = session
         self._route = route
         self._lock_wait = lock_wait

@@ -89,7 +89,9 @@ class Consumer:
         clock: Clock = SYSTEM,
     ) -> None:
         if isinstance(queue, str):
-            raise ConfigurationError("a consumer takes a Queue, not its URL", advice="write Consumer(Queue(url), handle)")
+            raise ConfigurationError(
+                "a consumer takes a Queue, not its URL", advice="write Consumer(Queue(url), handle)"
+            )
         if queue.fifo and concurrency != 1:
             raise ConfigurationError(
                 "a FIFO queue is handled one message at a time here", advice="pass concurrency=1, or use more processes"

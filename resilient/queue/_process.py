@@ -12,7 +12,7 @@ import msgspec
 from resilient import causality
 from resilient.clock import Clock
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
-from resilient.ledger import Done, InProgress, Mismatch, Outcome, Store
+from resilient.ledger import Done, InProgress, MemoryStore, Mismatch, Outcome, Store
 from resilient.queue._inject import Plan
 from resilient.queue._message import Message, Redeliver, Reject, Release
 
@@ -84,7 +84,7 @@ class Processor:
         lease: float,
         clock: Clock,
     ) -> None:
-        if plan.session and store is None and session is None:
+        if plan.session and session is None and (store is None or isinstance(store, MemoryStore)):
             raise ConfigurationError(
                 "the handler asks for a session, and nothing makes one",
                 advice="pass idempotency=SqlStore(Session), or session=Session",

@@ -82,7 +82,9 @@ def client(
     try:
         made = session.client(service, endpoint_url=endpoint, config=config)
     except botocore.exceptions.NoRegionError as error:
-        raise ConfigurationError(f"no AWS region for {service}", advice="pass region= or set AWS_REGION") from error
+        raise ConfigurationError(
+            f"no AWS region for {service}", advice="pass region= or set AWS_DEFAULT_REGION"
+        ) from error
     if service == "s3" and ".amazonaws." in made.meta.endpoint_url:
         # On AWS, links name the region's own host: the global one redirects, which breaks uploads from browsers.
         regional = {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"}

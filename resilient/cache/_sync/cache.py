@@ -267,6 +267,10 @@ class Cache:
         Raises:
             ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
         """
+        if callable(template):
+            raise ConfigurationError(
+                "lazy stands with brackets", advice="write @cache.lazy() or @cache.lazy('user:{id}')"
+            )
         policy = self._policy(ttl, negative_ttl, stale_if_error)
         return lambda function: Lazy(self, function, template, policy, kind=type, version=version)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import event
+from sqlalchemy import event, exc
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 from resilient.causality import Gtid, Instant, Position
@@ -27,6 +27,15 @@ _COPIED = sa.text("SELECT at FROM resilient_copied")
 _PRIMARY = sa.text("SELECT @@gtid_binlog_pos, @@read_only, @@log_bin")
 _REPLICA = sa.text("SELECT @@gtid_slave_pos")
 _ALIVE = sa.text("PRAGMA schema_version")
+
+
+def address(target: str | sa.URL) -> sa.URL:
+    """The parts of a database URL. Raises ConfigurationError."""
+    try:
+        return sa.make_url(target)
+    except exc.ArgumentError:
+        # The parser's own message may repeat the text, which may hold a password.
+        raise ConfigurationError("this is no database URL", advice="write it like mysql+pymysql://…/name") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,7 @@ class Node:
         self.answered = False
         self._failed = failed
         self._limits = limits
-        self._url = None if isinstance(target, Engine) else sa.make_url(target)
+        self._url = None if isinstance(target, Engine) else address(target)
         self.engine = self._make(target)
         self.backend = self.engine.url.get_backend_name()
         if self.backend not in {"sqlite", "mysql", "mariadb"}:

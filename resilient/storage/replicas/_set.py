@@ -22,7 +22,7 @@ from resilient.errors import CircuitOpen, ConfigurationError, InvalidInput, Unav
 from resilient.runtime import after_fork
 from resilient.storage.replicas._events import ReadRouted
 from resilient.storage.replicas._health import Copy, State, choose
-from resilient.storage.replicas._node import Limits, Node, NodeStatus
+from resilient.storage.replicas._node import Limits, Node, NodeStatus, address
 from resilient.storage.replicas._session import RoutingSession
 from resilient.storage.replicas._watch import Watch
 
@@ -89,6 +89,8 @@ class ReplicaSet:
     ) -> None:
         if max_lag <= 0 or (probe_interval is not None and probe_interval <= 0):
             raise ConfigurationError("max_lag and probe_interval must be greater than 0 seconds")
+        if isinstance(replicas, str):
+            raise ConfigurationError("replicas= takes a list of addresses", advice="write replicas=[url]")
         self.name = name or _name_of(primary)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name):
             raise ConfigurationError("a replica set's name has 1 to 64 letters, digits, dots, dashes or underscores")
@@ -337,6 +339,6 @@ def _checked(level: str) -> Consistency:
 
 
 def _name_of(primary: str | sa.URL | Engine) -> str:
-    url = primary.url if isinstance(primary, Engine) else sa.make_url(primary)
+    url = primary.url if isinstance(primary, Engine) else address(primary)
     stem = PurePath(url.database or "memory").stem
     return re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:64] or "db"

@@ -140,8 +140,15 @@ def test_a_key_without_ttl_is_refused(kind: Any) -> None:
         cache.set("k", 1)
     with pytest.raises(ConfigurationError, match="ttl"):
         cache.lazy("user:{user_id}")
-    with pytest.raises(ConfigurationError, match="positive"):
-        cache.lazy("user:{user_id}", ttl=0)
+    for wrong in (0, "60"):
+        with pytest.raises(ConfigurationError, match="positive"):
+            cache.lazy("user:{user_id}", ttl=wrong)
+
+
+def test_a_decorator_without_brackets_is_refused(kind: Any) -> None:
+    """It would be found out at the first call only."""
+    with pytest.raises(ConfigurationError, match="brackets"):
+        kind().lazy(lambda user_id: user_id)
 
 
 def test_delete_forgets_and_add_stores_only_where_nothing_is(kind: Any) -> None:

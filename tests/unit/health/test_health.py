@@ -183,6 +183,7 @@ def test_async_functions_are_checks_too():
         {"views": []},
         {"views": ["redy"]},
         {"views": "ready"},
+        {"check": 3},
         {"timeout": 0},
         {"timeout": 0.9},
         {"timeout": float("nan")},

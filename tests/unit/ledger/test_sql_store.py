@@ -156,6 +156,8 @@ def test_the_record_stands_on_the_shard_of_the_effect(tmp_path):
         store.purge()
     with pytest.raises(InvalidInput):
         SqlStore()
+    with pytest.raises(InvalidInput, match="sessionmaker"):
+        SqlStore(engines["a"])
     for engine in engines.values():
         engine.dispose()
 

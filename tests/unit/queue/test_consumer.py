@@ -563,6 +563,14 @@ def test_a_handler_that_wants_a_session_needs_one(jobs):
     """Told when the consumer is made, not at the first message."""
     with pytest.raises(ConfigurationError):
         Consumer(jobs, effect)
+    with pytest.raises(ConfigurationError):
+        Consumer(jobs, effect, idempotency=MemoryStore())
+
+
+def test_a_consumer_takes_a_queue_and_not_its_url():
+    """The two are easily mistaken for each other."""
+    with pytest.raises(ConfigurationError, match=r"Queue\(url\)"):
+        Consumer("http://127.0.0.1:5000/123456789012/jobs", lambda m: None)
 
 
 def test_the_backoff_grows_and_is_bounded():

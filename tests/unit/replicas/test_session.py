@@ -143,6 +143,9 @@ def test_wrong_settings_are_told_at_once() -> None:
         ReplicaSet("sqlite://", max_lag=0)
     with pytest.raises(ConfigurationError):
         ReplicaSet("sqlite://", name="a!b")
+    for wrong in ({"primary": "a.db"}, {"replicas": ["b.db"]}, {"replicas": "sqlite:///b.db"}):
+        with pytest.raises(ConfigurationError, match="write"):
+            ReplicaSet(**{"primary": "sqlite://", **wrong})  # type: ignore[arg-type] # as above
     with pytest.raises(ConfigurationError, match="not postgresql"):
         ReplicaSet("postgresql+psycopg://a@b/c")
     with ReplicaSet("sqlite://", probe_interval=None) as db, pytest.raises(InvalidInput), db.consistency("best"):  # type: ignore[arg-type] # as above
