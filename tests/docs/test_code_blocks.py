@@ -98,7 +98,7 @@ def test_console_lines_exist(page: Path) -> None:
         if block.language != "console":
             continue
         for line in block.code.splitlines():
-            words = line.removeprefix("$ ").split()
+            words = line.removeprefix("$ ").partition("  #")[0].split()
             if not line.startswith("$ ") or not words:
                 continue
             while "=" in words[0]:
