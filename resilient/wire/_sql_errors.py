@@ -59,6 +59,8 @@ def classify(error: BaseException) -> Verdict | None:
     found: tuple[Failure, bool] | None = None
     if type(original).__module__.split(".")[0] in {"pymysql", "MySQLdb", "aiomysql", "asyncmy"}:
         found = _mysql(original)  # its SQLSTATEs say less than its numbers
+    elif type(original).__module__.split(".")[0] == "psycopg" and getattr(original, "sqlstate", None) is None:
+        found = _psycopg(original)
     elif isinstance(state := getattr(original, "sqlstate", None) or getattr(original, "pgcode", None), str):
         found = _SQLSTATE.get(state) or _SQLSTATE.get(state[:2])
     elif isinstance(code := getattr(original, "sqlite_errorcode", None), int):
@@ -79,3 +81,28 @@ def _mysql(error: BaseException) -> tuple[Failure, bool] | None:
     if number in {2003, 2013} and "timed out" in text:
         return Failure.TIMEOUT, number == 2003
     return _MYSQL.get(number)
+
+
+# What a server that refuses a connection says in English, for psycopg hands on no SQLSTATE of it.
+_REFUSED_CONNECTION = (
+    (("authentication failed", "no pg_hba.conf entry", "no password supplied"), Failure.AUTH),
+    (("too many clients", "connection slots are reserved", "too many connections"), Failure.THROTTLED),
+    (('" does not exist',), Failure.INVALID),
+)
+
+
+def _psycopg(error: BaseException) -> tuple[Failure, bool] | None:
+    """Errors that libpq raised by itself: no server gave them a state."""
+    kind, text = type(error).__name__, str(error)
+    if kind == "ConnectionTimeout":
+        return Failure.TIMEOUT, True
+    if kind not in {"OperationalError", "InterfaceError"}:
+        return None
+    if text.startswith("timed out:"):
+        return Failure.TIMEOUT, False
+    if not text.startswith(("connection failed", "connection is bad", "connection to server", "Multiple connection")):
+        return (Failure.UNAVAILABLE, False) if kind == "OperationalError" or "closed" in text else None
+    for phrases, failure in _REFUSED_CONNECTION:
+        if any(phrase in text for phrase in phrases):
+            return failure, True
+    return Failure.UNAVAILABLE, True

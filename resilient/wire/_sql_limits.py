@@ -25,14 +25,36 @@ def no_time_left() -> bool:
 
 @functools.cache
 def _pymysql_connection() -> type[Any]:
-    """PyMySQL's connection, which would read all certificates of the system anew each time: some 35 ms."""
+    """PyMySQL's connection, whose limit under a deadline is for the whole answer: its own begins anew with each packet.
+
+    It also keeps one TLS context. PyMySQL would read all certificates of the system for each connection: some 35 ms.
+    """
     from pymysql.connections import Connection as PyMySql
 
     contexts: list[Any] = []
 
     base: Any = PyMySql
 
-    class OneContext(base):  # type: ignore[misc] # PyMySQL bears no types
+    class Bounded(base):  # type: ignore[misc] # PyMySQL bears no types
+        _until: float | None = None
+        _limit: float | None = None
+
+        @property
+        def _read_timeout(self) -> float | None:  # PyMySQL asks before each packet
+            if self._until is None:
+                return self._limit
+            return max(0.001, self._until - time.monotonic())
+
+        @_read_timeout.setter
+        def _read_timeout(self, seconds: float | None) -> None:
+            self._limit, self._until = seconds, None
+
+        def bound(self, seconds: float) -> None:
+            """Let each packet take that many seconds, or all that is read from now on where a deadline runs."""
+            self._read_timeout = self._write_timeout = seconds
+            if deadline.remaining() is not None:
+                self._until = time.monotonic() + seconds
+
         def _create_ssl_ctx(self, options: Any) -> Any:
             if options:
                 return super()._create_ssl_ctx(options)
@@ -40,11 +62,18 @@ def _pymysql_connection() -> type[Any]:
                 contexts.append(super()._create_ssl_ctx({}))
             return contexts[0]
 
-    return OneContext
+    return Bounded
+
+
+# What may run under a limit of its own; other statements (SET, LOCK, CALL) keep to the limit of this side.
+_LIMITED = ("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "(SELECT")
 
 
 class PyMySqlLimits:
-    """Sets a PyMySQL connection's time limit before each wait, and pings a connection that was idle."""
+    """Sets a PyMySQL connection's time limit before each wait, and pings a connection that was idle.
+
+    Under a deadline MariaDB gets the limit with the statement, so that it ends what nobody waits for any more.
+    """
 
     def __init__(self, made: Engine, connect_timeout: float, timeout: float) -> None:
         self._connect_timeout = connect_timeout
@@ -52,21 +81,26 @@ class PyMySqlLimits:
         event.listen(made, "do_connect", self._connecting)
         event.listen(made, "checkout", self._checked_out)
         event.listen(made, "checkin", self._checked_in)
+        event.listen(made, "reset", self._reset)
         event.listen(made, "before_cursor_execute", self._executing)
+        event.listen(made, "do_execute", _limited)
         event.listen(made, "commit", self._ending)
         event.listen(made, "rollback", self._rolling_back)
 
     def _connecting(self, _dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
         limit = deadline.bound(self._connect_timeout)
-        options["connect_timeout"] = options["read_timeout"] = limit
-        return _pymysql_connection()(*args, **options)
+        options |= {"connect_timeout": limit, "read_timeout": limit, "defer_connect": True}
+        connection = _pymysql_connection()(*args, **options)
+        connection.bound(limit)  # the handshake takes several packets
+        connection.connect()
+        return connection
 
     def _checked_out(self, raw: Any, record: Any, _proxy: Any) -> None:
         if not raw.open:  # it broke while it was given back
             raise exc.InvalidatePoolError("a database connection had broken")
         used = record.info.get("resilient_used")
         if used is not None and time.monotonic() - used > _IDLE_BEFORE_PING:
-            raw._read_timeout = deadline.bound(self._connect_timeout)  # noqa: SLF001 - PyMySQL offers no public way
+            raw.bound(deadline.bound(self._connect_timeout))
             try:
                 raw.ping(reconnect=False)
             except Exception as error:  # whatever ended it, the connection is of no use
@@ -75,21 +109,36 @@ class PyMySqlLimits:
     def _checked_in(self, raw: Any, record: Any) -> None:
         record.info["resilient_used"] = time.monotonic()
         if raw is not None:
-            raw._read_timeout = self._timeout  # noqa: SLF001 - as above
+            self._reset(raw)
+
+    def _reset(self, raw: Any, *_: object) -> None:
+        raw._read_timeout = raw._write_timeout = self._connect_timeout  # noqa: SLF001 - PyMySQL offers no public way
 
     def _executing(self, connection: Connection, *_: object) -> None:
         self._ending(connection)
 
     def _ending(self, connection: Connection) -> None:
         raw: Any = connection.connection.dbapi_connection
-        raw._read_timeout = raw._write_timeout = deadline.bound(self._timeout)  # noqa: SLF001 - as above
+        raw.bound(deadline.bound(self._timeout))
 
     def _rolling_back(self, connection: Connection) -> None:
         if connection.invalidated:
             return  # nothing is sent: the server has rolled back already
         remaining = deadline.remaining()  # a rollback is tried even when no time is left, but briefly
         limit = self._connect_timeout if remaining is None else max(0.05, min(self._connect_timeout, remaining))
-        connection.connection.dbapi_connection._read_timeout = limit  # type: ignore[union-attr]  # noqa: SLF001
+        raw: Any = connection.connection.dbapi_connection
+        raw.bound(limit)
+
+
+def _limited(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Execute a statement together with its limit, without a round trip of its own; ``False`` leaves it as it is."""
+    remaining = deadline.remaining()
+    if remaining is None or not getattr(context.dialect, "is_mariadb", False):
+        return False
+    if not statement.lstrip()[:7].upper().startswith(_LIMITED):
+        return False
+    cursor.execute(f"SET STATEMENT max_statement_time={max(0.001, remaining):.3f} FOR {statement}", parameters)
+    return True
 
 
 class SqliteLimits:

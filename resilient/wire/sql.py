@@ -3,9 +3,11 @@
 An engine made here bounds the connect, the handshake, each statement and each commit, and obeys a running
 `resilient.policy.deadline` on the wire:
 
-* PyMySQL: the socket's time limit, set anew before each statement and each commit;
+* PyMySQL: the socket's time limit, set anew before each statement and each commit; under a deadline MariaDB is told
+  too what remains (``max_statement_time``, in the statement itself), so that it ends what this side gave up;
 * SQLite: the busy time limit and a progress handler that interrupts a long statement;
-* psycopg: the server's ``statement_timeout`` and the kernel's ``TCP_USER_TIMEOUT``, fixed when the connection is made.
+* psycopg: every wait of the connection ends, and the server is told what remains (``statement_timeout``);
+* psycopg2: ``statement_timeout`` and the kernel's ``TCP_USER_TIMEOUT``, fixed when the connection is made.
 
 Failures of the connection reach the caller as errors of this library: `Unavailable` where nothing took effect,
 `OutcomeUnknown` where a COMMIT was sent and no answer came, `DeadlineExceeded` where the caller's time ran out. What
@@ -34,6 +36,7 @@ with needs_extra("sql"):
     from sqlalchemy import event, exc
     from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext, make_url
 
+from resilient.wire._postgres import PsycopgLimits
 from resilient.wire._sql_errors import classify
 from resilient.wire._sql_limits import BoundedPool, PyMySqlLimits, SqliteLimits, no_time_left
 
@@ -124,6 +127,8 @@ def engine(
         PyMySqlLimits(made, connect_timeout, timeout)
     elif url.get_backend_name() == "sqlite":
         SqliteLimits(made, timeout, query_only=query_only)
+    elif url.get_driver_name() == "psycopg":
+        PsycopgLimits(made, connect_timeout, timeout)
     translate_errors(made)
     return made
 
@@ -166,7 +171,7 @@ def _connect_arguments(url: URL, connect_timeout: float, timeout: float) -> dict
         return {"connect_timeout": connect_timeout, "read_timeout": connect_timeout, "write_timeout": timeout}
     if url.get_backend_name() == "sqlite":
         return {"timeout": timeout}
-    if driver in {"psycopg", "psycopg2"}:
+    if driver in {"psycopg", "psycopg2"}:  # a limit of the server's is the one that also ends the statement there
         return {
             "connect_timeout": max(2, round(connect_timeout)),  # libpq knows whole seconds, and no less than two
             "options": f"-c statement_timeout={round(timeout * 1000)}",

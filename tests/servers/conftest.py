@@ -16,9 +16,14 @@ from typing import Any
 import pytest
 
 from resilient.runtime import WorkerPool
-from resilient.testing.servers import MariaDbCluster, MotoServer, RedisServer, TcpProxy
+from resilient.testing.servers import MariaDbCluster, MotoServer, PostgresServer, RedisServer, TcpProxy
 
-CLASSES: dict[str, Any] = {"redis_server": RedisServer, "mariadb": MariaDbCluster, "moto_server": MotoServer}
+CLASSES: dict[str, Any] = {
+    "redis_server": RedisServer,
+    "mariadb": MariaDbCluster,
+    "postgres": PostgresServer,
+    "moto_server": MotoServer,
+}
 
 
 class Fleet:
@@ -38,7 +43,8 @@ class Fleet:
 
     def _start(self, name: str) -> Any:
         begun = time.monotonic()
-        server = MariaDbCluster(template=self._template) if name == "mariadb" else CLASSES[name]()
+        options = {"template": self._template} if name in {"mariadb", "postgres"} else {}
+        server = CLASSES[name](**options)
         server.start()
         self.times[name] = (begun, time.monotonic())
         return server
@@ -125,6 +131,12 @@ def redis_server(request: pytest.FixtureRequest) -> RedisServer:
 def mariadb(request: pytest.FixtureRequest) -> MariaDbCluster:
     """A MariaDB primary and two replicas, running, replicating and without tables."""
     return _fleet(request.config).get("mariadb")
+
+
+@pytest.fixture
+def postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """A PostgreSQL, running and without tables."""
+    return _fleet(request.config).get("postgres")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from resilient.testing.servers.cluster import MariaDbCluster, MariaDbNode
 from resilient.testing.servers.gunicorn import Gunicorn
 from resilient.testing.servers.mariadb import MariaDbServer
 from resilient.testing.servers.moto import MotoServer
+from resilient.testing.servers.postgres import PostgresServer
 from resilient.testing.servers.process import Process
 from resilient.testing.servers.proxy import TcpProxy
 from resilient.testing.servers.redis import EmbeddedRedis, RedisServer
@@ -34,6 +35,7 @@ __all__ = [
     "MariaDbNode",
     "MariaDbServer",
     "MotoServer",
+    "PostgresServer",
     "Process",
     "RedisServer",
     "Server",
