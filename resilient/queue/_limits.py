@@ -17,6 +17,7 @@ __all__ = [
     "MAX_BYTES",
     "check_attributes",
     "check_delay",
+    "check_text",
     "encode",
     "pack",
     "size",
@@ -76,6 +77,12 @@ def check_attributes(attributes: Mapping[str, str | bytes], *, reserved: int = 0
             raise InvalidInput("the name of a message attribute is not allowed")
         if not value or (isinstance(value, str) and _FORBIDDEN.search(value)):
             raise InvalidInput("a message attribute is empty or holds a character that SQS does not take")
+
+
+def check_text(text: str) -> None:
+    """Whether SQS takes every character of this text. Raises InvalidInput."""
+    if _FORBIDDEN.search(text):
+        raise InvalidInput("the id of a message holds a character that SQS does not take")
 
 
 def check_delay(seconds: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -158,7 +159,7 @@ class Outbox:
 
         Args:
             session: A sessionmaker for the database of the outbox.
-            limit: Rows to take at most.
+            limit: Rows to take at most of each queue: what cannot be sent to one does not hold up the others.
 
         Returns:
             How many messages were sent.
@@ -172,42 +173,53 @@ class Outbox:
         # The claim is committed inside a scope: its position covers the commits of the rows it has found, so that the
         # messages carry a position at which their handlers see what they tell of.
         with causality.scope() as scope:
-            rows = self._claim(session, me, limit)
-            for row in rows:
-                for name, position in _token(row.token).positions.items():
-                    scope.observe(name, position)
-            sent, failure = self._send(rows)
-            self._mark(session, me, sent, [row.id for row in rows if row.id not in sent])
+            rows, unknown = self._claim(session, me, limit)
+            sent, failure = self._send(rows, scope.token)
+            if rows:
+                self._mark(session, me, sent, [row.id for row in rows if row.id not in sent])
+        if unknown is not None:
+            failure = ConfigurationError(f"the outbox holds messages for a queue it does not know: {unknown}")
         if failure is not None:
             raise failure
         return len(sent)
 
-    def _claim(self, session: Callable[[], Session], me: str, limit: int) -> Sequence[Any]:
+    def _claim(self, session: Callable[[], Session], me: str, limit: int) -> tuple[Sequence[Any], str | None]:
+        """The rows to send, and the name of a queue that is not known here but has rows waiting."""
         now, c = self._clock.wall(), table.c
         open_ = c.sent_at.is_(None) & (c.claimed_until <= now)
         with session() as work:
-            found = list(work.scalars(sa.select(c.id).where(open_).order_by(c.id).limit(limit)))
+            found: list[int] = []
+            for name in self._queues:
+                mine = sa.select(c.id).where(open_ & (c.queue == name))
+                found += work.scalars(mine.order_by(c.id).limit(limit))
+            foreign = sa.select(c.queue).where(open_ & c.queue.not_in(self._queues)).limit(1)
+            unknown: str | None = work.scalar(foreign)
             if not found:
-                return ()
+                return (), unknown
             # The condition is checked again by the update: of two relays that found a row, one gets it.
             claim = table.update().where(c.id.in_(found) & open_)
             work.execute(claim.values(claimed_by=me, claimed_until=now + self._lease))
             mine = sa.select(table).where(c.id.in_(found) & (c.claimed_by == me)).order_by(c.id)
             rows = work.execute(mine).all()
             work.commit()
-        return rows
+        return rows, unknown
 
-    def _send(self, rows: Sequence[Any]) -> tuple[set[int], ResilientError | None]:
+    def _send(self, rows: Sequence[Any], claimed: causality.Token) -> tuple[set[int], ResilientError | None]:
         sent: set[int] = set()
         failure: ResilientError | None = None
-        for name in dict.fromkeys(row.queue for row in rows):
-            mine = [row for row in rows if row.queue == name]
-            target = self._queues.get(name)
-            if target is None:
-                failure = ConfigurationError(f"the outbox holds messages for a queue it does not know: {name}")
-                continue
+        ordered = sorted(rows, key=lambda row: (list(self._queues).index(row.queue), row.id))
+        # A token came from outside: whoever made theirs as long as can be does not make those of others longer.
+        for (name, _), group in itertools.groupby(
+            ordered, key=lambda row: (row.queue, frozenset(_token(row.token).positions))
+        ):
+            mine = list(group)
+            target = self._queues[name]
+            token = claimed
+            for row in mine:
+                token = token.merge(_token(row.token))
             try:
-                target.send_many([_outgoing(row) for row in mine])
+                with causality.scope(token):
+                    target.send_many([_outgoing(row) for row in mine])
                 sent.update(row.id for row in mine)
             except PartlySent as error:
                 failure = error

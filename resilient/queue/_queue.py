@@ -210,6 +210,7 @@ class Queue:
         own = dict(out.attributes or {})
         limits.check_attributes(own, reserved=2)
         identity = out.id or str(uuid.uuid4())
+        limits.check_text(identity)
         own[ID_ATTRIBUTE] = identity
         scope = causality.running()
         if scope is not None and scope.token:

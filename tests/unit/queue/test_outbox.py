@@ -182,6 +182,8 @@ def test_wrong_messages_are_refused_where_they_are_written(outbox, Session, jobs
             lambda: outbox.send(session, "jobs", 1, attributes={"a": b"1"}),
             lambda: outbox.send(session, "jobs", 1, delay=901),
             lambda: outbox.send(session, "jobs", 1, id="x" * 101),
+            lambda: outbox.send(session, "jobs", 1, id="a\0b"),
+            lambda: outbox.send(session, "jobs", 1, id="\ud800"),
         ):
             with pytest.raises(InvalidInput):
                 wrong()
@@ -200,6 +202,45 @@ def test_rows_of_a_queue_that_is_gone_hold_up_no_others(jobs, Session, clock):
         Outbox({"jobs": jobs}, clock=clock).relay(Session)
     assert bodies(jobs) == [2]
     assert both.relay(Session) == 1
+
+
+@pytest.mark.parametrize("how", ["gone", "away"])
+def test_a_full_relay_of_one_queue_leaves_room_for_the_others(make_queue, Session, clock, sqs, how):
+    """More rows than a relay takes wait for a queue that takes none: what was written after them is sent."""
+    jobs, old = make_queue("jobs"), make_queue("old")
+    both = Outbox({"old": old, "jobs": jobs}, clock=clock)
+    with Session.begin() as session:
+        for number in range(5):
+            both.send(session, "old", {"n": number})
+        both.send(session, "jobs", {"n": 9})
+    if how == "away":
+        sqs.fault = lambda _, arguments: _away() if arguments["QueueUrl"] == old.url else None
+    relay = both if how == "away" else Outbox({"jobs": jobs}, clock=clock)
+    with pytest.raises(ResilientError):
+        relay.relay(Session, limit=3)
+    sqs.fault = None
+    assert bodies(jobs) == [9]
+    while both.relay(Session):
+        pass
+    assert bodies(old) == [0, 1, 2, 3, 4]
+
+
+def _away():
+    raise EndpointConnectionError(endpoint_url="http://nowhere")
+
+
+def test_a_token_as_long_as_can_be_does_not_spoil_those_of_others(outbox, jobs, Session):
+    """A token may come from a forged cookie: its names are sent with its own message, and with no other."""
+    for letter in "abc":
+        forged = causality.Token({letter * 50 + str(n): causality.Instant(1.0) for n in range(25)})
+        with causality.scope(forged), Session.begin() as session:
+            outbox.send(session, "jobs", letter)
+    with causality.scope() as scope, Session.begin() as session:
+        scope.observe("app", causality.Instant(100.0))
+        outbox.send(session, "jobs", "honest")
+    assert outbox.relay(Session) == 4
+    tokens = {message.body: causality.Token.parse(message.token) for message in jobs.receive()}
+    assert tokens["honest"].get("app") == causality.Instant(100.0)
 
 
 def test_a_message_carries_what_its_producer_and_the_relay_have_seen(outbox, jobs, Session, monkeypatch):
