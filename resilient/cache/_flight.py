@@ -130,7 +130,8 @@ class Flights(_Table):
         Raises:
             DeadlineExceeded: It did not land before the caller's deadline.
         """
-        if not flight.signal.event.wait(deadline.remaining()):
+        left = deadline.remaining()
+        if not flight.signal.event.wait(left if left is None else min(left, threading.TIMEOUT_MAX)):
             raise _late()
         landed: Landed | None = flight.signal.landed
         return landed

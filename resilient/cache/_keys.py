@@ -142,6 +142,18 @@ class KeyMaker:
         return "".join(text)
 
 
+def _runs_together(parts: list[tuple[str, str | None, str | None, str | None]]) -> bool:
+    """Whether two numbers could share a key with two others, as 1 and 23 with 12 and 3 where nothing stands between."""
+    between: str | None = None  # the text since the last parameter; None before the first
+    for literal, field, _, _ in parts:
+        between = None if between is None else between + literal
+        if field is not None:
+            if between is not None and (not between or between.isalnum()):
+                return True
+            between = ""
+    return False
+
+
 def _parse(template: str) -> list[tuple[str, str | None]]:
     try:
         parts = list(string.Formatter().parse(template))
@@ -153,4 +165,9 @@ def _parse(template: str) -> list[tuple[str, str | None]]:
         )
     if any(field is not None and "[" in field for _, field, _, _ in parts):
         raise ConfigurationError(f"the key template {template!r} may not index; name a parameter or an attribute")
+    if _runs_together(parts):
+        raise ConfigurationError(
+            f"the key template {template!r} does not tell where one parameter ends and the next begins",
+            advice="put a colon between them",
+        )
     return [(literal, field) for literal, field, _, _ in parts]

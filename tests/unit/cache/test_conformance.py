@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import math
 import threading
+import time
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -553,6 +555,25 @@ def test_a_waiter_obeys_its_deadline(kind: Any) -> None:
         finish.set()
         leader.join(10)
     assert cache.get("k") == "v"
+
+
+@pytest.mark.parametrize("seconds", [1e12, math.inf])
+def test_a_waiter_may_have_all_the_time_there_is(kind: Any, seconds: float) -> None:
+    """A deadline further away than the machine can wait is no error: the value comes when it is loaded."""
+    cache = kind()
+    started = threading.Event()
+
+    def load() -> str:
+        started.set()
+        time.sleep(0.1)
+        return "v"
+
+    leader = threading.Thread(target=lambda: cache.get_or_load("k", load))
+    leader.start()
+    assert started.wait(10)
+    with deadline(seconds):
+        assert cache.get_or_load("k", load) == "v"
+    leader.join(10)
 
 
 # --------------------------------------------------------------------------------------------------- write-through

@@ -161,6 +161,15 @@ def test_a_template_that_means_nothing_is_refused(template: str) -> None:
         KeyMaker(lambda a: None, template)
 
 
+@pytest.mark.parametrize("template", ["{a}{b}", "x:{a}0{b}", "{a}x{b}"])
+def test_parameters_that_run_together_are_refused(template: str) -> None:
+    """1 and 23 would be given the value of 12 and 3."""
+    with pytest.raises(ConfigurationError, match="between"):
+        KeyMaker(lambda a, b: None, template)
+    assert KeyMaker(lambda a, b: None, "{a}-{b}{{}}")((1, -2), {}) == "1--2{}"
+    assert KeyMaker(lambda a, b: None, "{{{a}}}{b}")((1, 2), {}) == "{1}2"
+
+
 def test_an_object_is_no_key_part() -> None:
     """A value without a text of its own is refused with advice."""
     with pytest.raises(InvalidInput, match="attribute"):
