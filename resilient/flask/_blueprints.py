@@ -135,7 +135,10 @@ def _user(owner: _Owner) -> str:
 
 
 def _body() -> dict[str, Any]:
-    body = request.get_json()  # other content types: 415 or, with Flask below 2.1, 400
+    try:
+        body = request.get_json()  # other content types: 415 or, with Flask below 2.1, 400
+    except RecursionError:
+        raise InvalidInput("the body is nested too deep") from None
     if not isinstance(body, dict):
         raise InvalidInput("the body is a JSON object")
     return body

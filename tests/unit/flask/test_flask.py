@@ -363,6 +363,12 @@ def test_wrong_bodies_are_refused(uploads, route, body):
     assert uploads("alice").post(route, json=body).status_code == 400
 
 
+def test_a_body_that_is_nested_too_deep_is_refused(uploads) -> None:
+    """It is the client's mistake, and no error of the server."""
+    answer = uploads("alice").post("/uploads", data=b"[" * 100_000, content_type="application/json")
+    assert answer.status_code == 400
+
+
 @pytest.mark.parametrize("data", [{"filename": "a.jpg"}, b'{"filename": "a.jpg"}'])
 def test_a_form_of_another_site_cannot_ask(uploads, data):
     """Only JSON is taken, which a form cannot send."""
