@@ -97,9 +97,10 @@ class KeyMaker:
         function: The function whose calls are cached.
         template: Text with ``{parameter}`` or ``{parameter.attribute}``; ``None`` takes the function's name and all its
             parameters except ``self`` and ``cls``.
+        shared: Accept a template that names no parameter of a function that has some: one key for all its calls.
 
     Raises:
-        ConfigurationError: The template names what is no parameter, or cannot be read.
+        ConfigurationError: The template names what is no parameter, or none where there are some, or cannot be read.
 
     Examples:
         >>> def get_user(user_id, lang="en"): ...
@@ -107,17 +108,23 @@ class KeyMaker:
         'user:17:"en"'
     """
 
-    def __init__(self, function: Callable[..., Any], template: str | None) -> None:
+    def __init__(self, function: Callable[..., Any], template: str | None, *, shared: bool = False) -> None:
         self._signature = inspect.signature(function)
         names = list(self._signature.parameters)
+        named = [name for name in names if name not in {"self", "cls"}]
         if template is None:
-            named = [name for name in names if name not in {"self", "cls"}]
             head = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "")
             fields: list[tuple[str, str | None]] = [
                 (":" if index else head + ":", name) for index, name in enumerate(named)
             ] or [(head, None)]
         else:
             fields = _parse(template)
+            if named and not shared and all(field is None for _, field in fields):
+                raise ConfigurationError(
+                    f"the key template {template!r} names no parameter, so that every call of {function.__qualname__} "
+                    "would be answered with the value of the first",
+                    advice=f"write '{template}:{{{named[0]}}}', or shared=True if one value is right for all",
+                )
         self._steps: list[tuple[str, str | None, Callable[[Any], Any] | None]] = []
         for literal, field in fields:
             name, _, path = (field or "").partition(".")

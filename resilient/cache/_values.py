@@ -7,10 +7,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
-__all__ = ["AsyncLoader", "AsyncStore", "CacheStats", "Counts", "Loader", "Lookup", "Store"]
+from resilient.errors import ConfigurationError
+
+__all__ = [
+    "AsyncLoader",
+    "AsyncStore",
+    "CacheStats",
+    "Counts",
+    "Loader",
+    "Lookup",
+    "Store",
+    "checked_store",
+    "is_store",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Loader: TypeAlias = Callable[P, R]
@@ -172,3 +185,17 @@ class AsyncStore(Protocol):
     async def aclose(self) -> None:
         """Let go of connections made for this store."""
         ...
+
+
+def is_store(given: object) -> bool:
+    """Whether it can keep entries."""
+    return hasattr(given, "exchange") and hasattr(given, "bury")
+
+
+def checked_store(given: T) -> T:
+    """What is to keep entries. Raises ConfigurationError where it cannot."""
+    if not is_store(given):
+        raise ConfigurationError(
+            f"a {type(given).__name__} cannot keep entries", advice="pass a cache or a store, as in use(MemoryCache())"
+        )
+    return given

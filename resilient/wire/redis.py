@@ -111,7 +111,8 @@ def _pool(kind: Any, classes: dict[type, type], url: str, options: dict[str, Any
         pool = kind.from_url(url, **options)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            "this is no address of a Redis server", advice="write redis://host:6379/0, rediss://... or unix://..."
+            "this is no address of a Redis server",
+            advice="write redis://host:6379/0, rediss://... or unix://...; for Valkey too: valkey:// is written redis://",
         ) from error
     if pool.connection_kwargs.get("decode_responses"):
         raise _decoding()

@@ -17,7 +17,7 @@ from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import physical
-from resilient.cache._values import AsyncLoader, AsyncStore, CacheStats, Counts, Lookup
+from resilient.cache._values import AsyncLoader, AsyncStore, CacheStats, Counts, Lookup, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.policy.classify import Classifier
@@ -254,16 +254,18 @@ class AsyncCache:
         stale_if_error: float = 0.0,
         version: int = 0,
         type: Any = ANYTHING,  # noqa: A002 - same
+        shared: bool = False,
     ) -> Callable[[AsyncLoader[P, R]], AsyncLazy[P, R]]:
         """Load the results of a function lazily: run it on a miss, answer from the cache after.
 
         Args:
-            template: The key, as in ``user:{user_id}``; without it the function's name and all its parameters.
+            template: The key, as in ``user:{user_id}``; without it the function's name and all its parameters but self.
             ttl: Seconds a value lives; the cache's own by default.
             negative_ttl: As for `get_or_load`.
             stale_if_error: As for `get_or_load`.
             version: Change it when values stored so far must not be read any more.
             type: The type of the values; by default the one the function says it returns.
+            shared: Accept a template without any parameter though the function takes some: one value for all calls.
 
         Raises:
             ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
@@ -273,7 +275,7 @@ class AsyncCache:
                 "lazy stands with brackets", advice="write @cache.lazy() or @cache.lazy('user:{id}')"
             )
         policy = self._policy(ttl, negative_ttl, stale_if_error)
-        return lambda function: AsyncLazy(self, function, template, policy, kind=type, version=version)
+        return lambda function: AsyncLazy(self, function, template, policy, kind=type, version=version, shared=shared)
 
     def write_through(
         self,
@@ -344,10 +346,10 @@ class AsyncCache:
         """Keep entries in another store in this block, for the whole process: for tests.
 
         Args:
-            store: A store, or a cache whose store is taken.
+            store: A store, or a cache whose store is taken. Raises ConfigurationError where it is neither.
         """
         before = self._engine
-        other = store.store if isinstance(store, AsyncCache) else store
+        other = checked_store(store.store if isinstance(store, AsyncCache) else store)
         self._engine = self._make_engine(other)
         try:
             yield self
@@ -384,7 +386,7 @@ def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tupl
     """The store for what the user named, and who judges its errors."""
     if target is None:
         return AsyncMemoryStore(size, clock=clock), None
-    if hasattr(target, "exchange") and hasattr(target, "bury"):
+    if is_store(target):
         store: AsyncStore = target
         return store, None
     from resilient.wire.redis import AsyncLink, classify

@@ -37,12 +37,13 @@ class _AsyncCached(Generic[P, R]):
         *,
         kind: Any,
         version: int,
+        shared: bool = True,  # as for a writer, whose parameters may be what it stores
     ) -> None:
         require(function, asynchronous=AsyncMode.asynchronous)
         functools.update_wrapper(self, function)  # type: ignore[arg-type]  # the classes below are callable
         self._cache = cache
         self._policy = policy
-        self._make_key = KeyMaker(function, template)
+        self._make_key = KeyMaker(function, template, shared=shared)
         self._kind = kind
         self._version = version
         self._plan: Plan | None = None

@@ -18,7 +18,7 @@ from resilient.cache._sync.engine import Engine, Plan
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._sync.tier import Tier
-from resilient.cache._values import CacheStats, Counts, Loader, Lookup, Store
+from resilient.cache._values import CacheStats, Counts, Loader, Lookup, Store, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.policy.classify import Classifier
@@ -253,16 +253,18 @@ class Cache:
         stale_if_error: float = 0.0,
         version: int = 0,
         type: Any = ANYTHING,  # noqa: A002 - same
+        shared: bool = False,
     ) -> Callable[[Loader[P, R]], Lazy[P, R]]:
         """Load the results of a function lazily: run it on a miss, answer from the cache after.
 
         Args:
-            template: The key, as in ``user:{user_id}``; without it the function's name and all its parameters.
+            template: The key, as in ``user:{user_id}``; without it the function's name and all its parameters but self.
             ttl: Seconds a value lives; the cache's own by default.
             negative_ttl: As for `get_or_load`.
             stale_if_error: As for `get_or_load`.
             version: Change it when values stored so far must not be read any more.
             type: The type of the values; by default the one the function says it returns.
+            shared: Accept a template without any parameter though the function takes some: one value for all calls.
 
         Raises:
             ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
@@ -272,7 +274,7 @@ class Cache:
                 "lazy stands with brackets", advice="write @cache.lazy() or @cache.lazy('user:{id}')"
             )
         policy = self._policy(ttl, negative_ttl, stale_if_error)
-        return lambda function: Lazy(self, function, template, policy, kind=type, version=version)
+        return lambda function: Lazy(self, function, template, policy, kind=type, version=version, shared=shared)
 
     def write_through(
         self,
@@ -343,10 +345,10 @@ class Cache:
         """Keep entries in another store in this block, for the whole process: for tests.
 
         Args:
-            store: A store, or a cache whose store is taken.
+            store: A store, or a cache whose store is taken. Raises ConfigurationError where it is neither.
         """
         before = self._engine
-        other = store.store if isinstance(store, Cache) else store
+        other = checked_store(store.store if isinstance(store, Cache) else store)
         self._engine = self._make_engine(other)
         try:
             yield self
@@ -383,7 +385,7 @@ def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tupl
     """The store for what the user named, and who judges its errors."""
     if target is None:
         return MemoryStore(size, clock=clock), None
-    if hasattr(target, "exchange") and hasattr(target, "bury"):
+    if is_store(target):
         store: Store = target
         return store, None
     from resilient.wire.redis import Link, classify

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilient.cache import AsyncCache, Cache
 from resilient.cache._codec import ANYTHING, TAGGED, Codec
 from resilient.cache._entry import FENCE, NEGATIVE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, unpack
 from resilient.cache._freshness import Policy
@@ -168,6 +169,59 @@ def test_parameters_that_run_together_are_refused(template: str) -> None:
         KeyMaker(lambda a, b: None, template)
     assert KeyMaker(lambda a, b: None, "{a}-{b}{{}}")((1, -2), {}) == "1--2{}"
     assert KeyMaker(lambda a, b: None, "{{{a}}}{b}")((1, 2), {}) == "{1}2"
+
+
+def test_a_template_that_leaves_out_every_parameter_is_refused() -> None:
+    """The first user would be everybody's; what is written instead, or that it is meant so, is said."""
+    cache: Cache = Cache(ttl=60)
+    with pytest.raises(ConfigurationError, match=r"write 'user:\{user_id\}', or shared=True"):
+        cache.lazy("user")(lambda user_id: user_id)
+    with pytest.raises(ConfigurationError, match="names no parameter"):
+        AsyncCache(ttl=60).lazy("user")(_load)
+    assert cache.lazy("motd", shared=True)(lambda session: "hello").key(1) == "motd"
+    assert cache.lazy("motd")(lambda: "hello").key() == "motd"
+    assert cache.write_through("motd")(lambda text: text).key("good evening") == "motd"
+
+
+async def _load(user_id: int) -> int:
+    return user_id
+
+
+def test_a_method_is_keyed_by_its_name_and_its_other_arguments() -> None:
+    """Objects of one class share entries, unless the template names what tells them apart."""
+
+    class Shop:
+        cache: Cache = Cache(ttl=60)
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @cache.lazy()
+        def rate(self, currency: str) -> int:
+            return 1
+
+        @cache.lazy("orders:{self.number}:{day}")
+        def orders(self, day: int) -> int:
+            return self.number
+
+        @cache.lazy("all")
+        def everything(self) -> int:
+            return 1
+
+    assert Shop(1).rate.key("EUR") == Shop(2).rate.key("EUR")
+    assert Shop(1).rate.key("EUR").endswith('Shop.rate:"EUR"')
+    assert [Shop(1).orders(5), Shop(2).orders(5)] == [1, 2]
+    assert Shop(1).everything.key() == "all"
+
+
+def test_only_what_keeps_entries_is_used_as_a_store() -> None:
+    """A mistake in a test is found where it stands, and the cache goes on with its own store."""
+    cache: Cache = Cache(ttl=60)
+    before = cache.store
+    for wrong in (3, "redis://127.0.0.1:6379", None):
+        with pytest.raises(ConfigurationError, match="cannot keep entries"), cache.use(wrong):  # type: ignore[arg-type]  # on purpose
+            pass
+    assert cache.store is before
 
 
 def test_an_object_is_no_key_part() -> None:
