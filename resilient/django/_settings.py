@@ -18,7 +18,7 @@ from resilient.health import Health
 
 __all__ = ["Options", "options", "problems"]
 
-_KNOWN = ("AUTHORIZE", "DEADLINE", "HEALTH", "REPLICAS")
+_KNOWN = ("AUTHORIZE", "DEADLINE", "HEALTH", "MAP_ERRORS", "REPLICAS")
 _HEALTH_MIDDLEWARE = "resilient.django.middleware.HealthMiddleware"
 
 
@@ -31,12 +31,14 @@ class Options:
         authorize: ``AUTHORIZE``: says of a request whether the details of health may be seen, by returning True.
         replicas: ``REPLICAS``: whose scope each request opens.
         deadline: ``DEADLINE``: seconds that the calls of one request may take together.
+        map_errors: ``MAP_ERRORS``: whether errors of this library become responses with a fitting status.
     """
 
     health: Health | None = None
     authorize: Callable[[Any], object] | None = None
     replicas: Any = None
     deadline: float | None = None
+    map_errors: bool = True
 
 
 @lru_cache(maxsize=1)
@@ -59,9 +61,12 @@ def options() -> Options:
     if found["REPLICAS"] is not None and not hasattr(found["REPLICAS"], "scope"):
         raise ConfigurationError("RESILIENT['REPLICAS'] is no replica set")
     deadline = given.get("DEADLINE")
-    if deadline is not None:
-        policy.deadline(deadline)
-    return Options(found["HEALTH"], found["AUTHORIZE"], found["REPLICAS"], deadline)
+    if deadline is not None and policy.deadline(deadline).seconds == 0:
+        raise ConfigurationError("RESILIENT['DEADLINE'] is more than 0 seconds, or None for no limit")
+    map_errors = given.get("MAP_ERRORS", True)
+    if not isinstance(map_errors, bool):
+        raise ConfigurationError("RESILIENT['MAP_ERRORS'] is True or False")
+    return Options(found["HEALTH"], found["AUTHORIZE"], found["REPLICAS"], deadline, map_errors)
 
 
 def _found(key: str, value: Any) -> Any:

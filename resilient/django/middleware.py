@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import MiddlewareNotUsed
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from resilient import policy
 from resilient.causality import Scope, Token
 from resilient.django._probe import aprobe, probe
 from resilient.django._settings import options
 from resilient.health.answer import PATHS
+from resilient.web import http_error
 from resilient.web._token import COOKIE, HEADER, opener, read
 
 __all__ = ["HealthMiddleware", "ScopeMiddleware"]
@@ -80,11 +81,15 @@ class HealthMiddleware(_Both):
 
 
 class ScopeMiddleware(_Both):
-    """Opens the scope of each request, so that a user reads what they wrote, and may bound it by a deadline.
+    """Opens the scope of each request, may bound it by a deadline, and turns this library's errors into responses.
 
-    The token comes from the cookie ``resilient_token`` and the header ``Resilient-Token``, and goes back the same ways
+    With the scope a user reads what they wrote. The token comes from the cookie ``resilient_token`` and the header ``Resilient-Token``, and goes back the same ways
     when the request learned something. Put it before every middleware that uses a database. The deadline is
     ``settings.RESILIENT["DEADLINE"]``; `resilient.policy.deadline.remaining` tells what is left of it.
+
+    An error of this library that a view raises becomes JSON with one word, as `resilient.web.http_error` has it:
+    `Unavailable` 503 with ``Retry-After``, `DeadlineExceeded` 504, `NotFound` 404, `Conflict` 409, `Refused` 403,
+    `InvalidInput` 400. ``settings.RESILIENT["MAP_ERRORS"] = False`` leaves them to Django, which answers 500.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -92,6 +97,7 @@ class ScopeMiddleware(_Both):
         found = options()
         self._open = opener(found.replicas)
         self._deadline = found.deadline
+        self._map_errors = found.map_errors
 
     def serve(self, request: HttpRequest) -> HttpResponse:
         """Serve one request in a scope of its own."""
@@ -104,6 +110,14 @@ class ScopeMiddleware(_Both):
         brought = _brought(request)
         with self._opened(brought) as scope:
             return _told(await self.get_response(request), request, scope, brought)
+
+    def process_exception(self, _request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """The response to an error of a view; ``None`` where it is for Django. Called in both faces."""
+        found = http_error(error) if self._map_errors else None
+        if found is None:
+            return None
+        headers = {} if found.retry_after is None else {"Retry-After": str(found.retry_after)}
+        return JsonResponse({"error": found.word}, status=found.status, headers=headers)
 
     @contextlib.contextmanager
     def _opened(self, brought: Token) -> Iterator[Scope]:

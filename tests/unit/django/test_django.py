@@ -18,7 +18,17 @@ from django.urls import include, path
 from resilient import causality
 from resilient.causality import Instant
 from resilient.django import health_urls
-from resilient.errors import ConfigurationError
+from resilient.errors import (
+    CircuitOpen,
+    ConfigurationError,
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    Refused,
+    Unavailable,
+)
 from resilient.health import Health, Result
 from resilient.policy import deadline
 
@@ -273,6 +283,62 @@ def test_a_request_is_bounded():
     assert deadline.remaining() is None
 
 
+# ---------------------------------------------------------------------------------------------------------- errors
+
+
+def failing(error):
+    def view(request):
+        raise error
+
+    return view
+
+
+def afailing(error):
+    async def view(request):
+        raise error
+
+    return view
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word", "retry_after"),
+    [
+        (Unavailable("down"), 503, "unavailable", "1"),
+        (CircuitOpen("open", retry_after=4.2), 503, "unavailable", "5"),
+        (DeadlineExceeded("late"), 504, "deadline_exceeded", None),
+        (NotFound("none"), 404, "not_found", None),
+        (Conflict("there"), 409, "conflict", None),
+        (Refused("no"), 403, "refused", None),
+        (InvalidInput("wrong"), 400, "invalid_input", None),
+    ],
+)
+def test_errors_become_responses(error, status, word, retry_after):
+    """In sync and async views alike, with one word; the error's own text stays here."""
+    routes = urls(path("sync", failing(error)), path("async", afailing(error)))
+    with override_settings(MIDDLEWARE=[SCOPE]), routes:
+        host = {"host": "shop.example"}
+        for response in (
+            Client(headers=host).get("/sync"),
+            Client(headers=host).get("/async"),
+            asyncio.run(AsyncClient().get("/sync", headers=host)),
+            asyncio.run(AsyncClient().get("/async", headers=host)),
+        ):
+            assert (response.status_code, response.json()) == (status, {"error": word})
+            assert response.headers.get("Retry-After") == retry_after
+
+
+@pytest.mark.parametrize(
+    ("error", "options"),
+    [(OutcomeUnknown("?"), {}), (KeyError("k"), {}), (Unavailable("down"), {"MAP_ERRORS": False})],
+)
+def test_other_errors_stay_those_of_django(error, options):
+    """What has no status of its own is a 500, and so is everything where the application wants that."""
+    with override_settings(MIDDLEWARE=[SCOPE], RESILIENT=options), urls(path("fail", failing(error))):
+        client = Client(headers={"host": "shop.example"})
+        with pytest.raises(type(error)):
+            client.get("/fail")
+
+
 # ---------------------------------------------------------------------------------------------------------- checks
 
 
@@ -300,6 +366,8 @@ def test_objects_may_be_named(named, monkeypatch):
         {"AUTHORIZE": "resilient:__version__"},
         {"REPLICAS": 42},
         {"DEADLINE": -1},
+        {"DEADLINE": 0},
+        {"MAP_ERRORS": "no"},
         [],
     ],
 )
