@@ -170,6 +170,7 @@ class PostgresServer(Server):
     ) -> None:
         super().__init__(port=port, start_timeout=start_timeout, name=name)
         self._template = template
+        self._killed: set[int] = set()
 
     @classmethod
     def missing(cls) -> str | None:
@@ -256,11 +257,24 @@ class PostgresServer(Server):
             super()._signal(signal.SIGSTOP)  # it starts no more of them while they are looked for
         else:
             super()._signal(number)
-        for pid in _children(self._popen.pid):
+        children = _children(self._popen.pid)
+        if number == signal.SIGKILL:
+            self._killed = set(children)
+        for pid in children:
+            # They end with the server by themselves, but not while they are frozen: then the guard has to know of them.
+            (guard.add if number == signal.SIGSTOP else guard.drop)("group", pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
         if number == signal.SIGKILL:
             super()._signal(number)
+
+    def _reap(self) -> None:
+        super()._reap()
+        for _ in range(400):  # its processes end a moment after it; until then they hold its memory and its folder
+            if not any(pid in self._killed and state not in "ZX" for pid, state, _ in _processes()):
+                break
+            SYSTEM.sleep(0.005)
+        self._killed = set()
 
     def _wait_stopped(self) -> None:
         super()._wait_stopped()
