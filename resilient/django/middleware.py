@@ -83,9 +83,10 @@ class HealthMiddleware(_Both):
 class ScopeMiddleware(_Both):
     """Opens the scope of each request, may bound it by a deadline, and turns this library's errors into responses.
 
-    With the scope a user reads what they wrote. The token comes from the cookie ``resilient_token`` and the header ``Resilient-Token``, and goes back the same ways
-    when the request learned something. Put it before every middleware that uses a database. The deadline is
-    ``settings.RESILIENT["DEADLINE"]``; `resilient.policy.deadline.remaining` tells what is left of it.
+    With the scope a user reads what they wrote. The token comes from the cookie ``resilient_token`` and the header
+    ``Resilient-Token``, and goes back the same ways when the request learned something. Put it before every middleware
+    that uses a database. The deadline is ``settings.RESILIENT["DEADLINE"]``; `resilient.policy.deadline.remaining`
+    tells what is left of it.
 
     An error of this library that a view raises becomes JSON with one word, as `resilient.web.http_error` has it:
     `Unavailable` 503 with ``Retry-After``, `DeadlineExceeded` 504, `NotFound` 404, `Conflict` 409, `Refused` 403,
