@@ -10,6 +10,7 @@ import datetime as dt
 import decimal
 import hashlib
 import inspect
+import re
 import string
 import uuid
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from urllib.parse import quote
 
 from resilient.errors import ConfigurationError, InvalidInput
 
-__all__ = ["KeyMaker", "physical", "render"]
+__all__ = ["KeyMaker", "check_namespace", "physical", "render"]
 
 _LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
 _SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
@@ -65,6 +66,19 @@ def render(value: Any) -> str:
         f"a {type(value).__qualname__} cannot be part of a cache key",
         advice="name a plain attribute of it in the template, as in 'user:{user.id}'",
     )
+
+
+def check_namespace(namespace: object) -> None:
+    """Refuse a namespace that could run into a key: ``a`` with ``b:c`` would be ``a:b`` with ``c``.
+
+    Raises:
+        ConfigurationError: It is no word of letters, digits, ``_``, ``-`` and ``.``, at most 64 of them.
+    """
+    if not isinstance(namespace, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", namespace):
+        raise ConfigurationError(
+            "a cache's namespace is a word of letters, digits, '_', '-' and '.'",
+            advice="write namespace='shop'; what tells entries apart belongs into their keys",
+        )
 
 
 def physical(namespace: str, key: str) -> str:

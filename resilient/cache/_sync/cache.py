@@ -13,7 +13,7 @@ from resilient.cache._codec import ANYTHING, Codec
 from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
-from resilient.cache._keys import physical
+from resilient.cache._keys import check_namespace, physical
 from resilient.cache._sync.engine import Engine, Plan
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.stores import MemoryStore, RedisStore
@@ -40,7 +40,7 @@ class Cache:
         target: The address of a Redis or Valkey server (``redis://127.0.0.1:6379/0``, ``rediss://``, ``unix://``), a
             ready client of redis-py, a store, or nothing: then entries live in this process. A ready client keeps its
             own time limits and retries; one without any limit is refused.
-        namespace: What this cache's keys begin with; also its name in events.
+        namespace: What this cache's keys begin with, a word without colons; also its name in events.
         ttl: Seconds for which entries live where nothing else is said; ``None`` demands a ttl at each place.
         jitter: By which part a ttl is shortened at random, at most, so that what was stored together does not end
             together.
@@ -84,8 +84,7 @@ class Cache:
         unbounded: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
-        if not namespace or not isinstance(namespace, str):
-            raise ConfigurationError("a cache has a namespace: a text that is not empty")
+        check_namespace(namespace)
         if lease <= 0:
             raise ConfigurationError(f"the lease is a positive number of seconds, not {lease!r}")
         if ttl is not None:

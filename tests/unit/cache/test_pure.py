@@ -394,3 +394,10 @@ def test_printable_text_stays_readable_in_keys() -> None:
     """Ordinary words are not escaped."""
     assert render("Ada Lovelace") == '"Ada Lovelace"'
     assert all(character in render(character) for character in string.ascii_letters + string.digits)
+
+
+@pytest.mark.parametrize("namespace", ["", "a:b", "a b", "ü", "x" * 65, None, 3])
+def test_a_namespace_that_could_run_into_a_key_is_refused(namespace):
+    """A namespace is a word: with a colon in it two caches could share an entry."""
+    with pytest.raises(ConfigurationError, match="namespace"):
+        Cache(namespace=namespace, ttl=60)
