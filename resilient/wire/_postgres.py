@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import select
-import time
 from collections.abc import Generator
 from typing import Any
 
 from sqlalchemy import event, exc
 from sqlalchemy.engine import Connection, Engine
 
+from resilient.clock import SYSTEM
 from resilient.policy import deadline
 
 __all__ = ["PsycopgLimits", "bounded_connection"]
@@ -35,12 +35,12 @@ def _drive(steps: Generator[Any, Any, Any], fileno: int | None, limit: float) ->
     Raises:
         TimeoutError: The time is up, and the generator is closed.
     """
-    until = time.monotonic() + limit
+    until = SYSTEM.monotonic() + limit
     try:
         wanted = next(steps)
         while True:
             number, mask = (fileno, wanted) if fileno is not None else wanted
-            left = until - time.monotonic()
+            left = until - SYSTEM.monotonic()
             ready = _ready(number, mask, left) if left > 0 else 0
             if not ready:
                 steps.close()
@@ -123,7 +123,7 @@ def _bounded_class() -> type[Any]:
 class PsycopgLimits:
     """Makes an engine's connections bounded ones, and tells the server how long each statement may run.
 
-    A statement without a deadline runs under the limit that the connection was made with and costs nothing more. Under
+    A statement without a deadline runs under the limit that the connection was made with, as it is. Under
     a deadline the server is told what remains, so that it gives up what this side gives up; that takes a round trip,
     which is saved where the limit told last is still about right.
     """
@@ -147,12 +147,12 @@ class PsycopgLimits:
         if raw.closed:
             raise exc.InvalidatePoolError("a database connection had broken")
         used = record.info.get("resilient_used")
-        idle = used is not None and time.monotonic() - used > _IDLE_BEFORE_LOOK
+        idle = used is not None and SYSTEM.monotonic() - used > _IDLE_BEFORE_LOOK
         if idle and _ready(raw.pgconn.socket, _READ, 0):  # the server said something unasked: that it ends
             raise exc.InvalidatePoolError("an idle database connection had died")
 
     def _checked_in(self, _raw: Any, record: Any) -> None:
-        record.info["resilient_used"] = time.monotonic()
+        record.info["resilient_used"] = SYSTEM.monotonic()
 
     def _executing(self, _cursor: Any, _statement: str, _parameters: Any, context: Any) -> None:
         connection = context.root_connection
