@@ -23,6 +23,7 @@ from typing import ClassVar, Self
 
 from resilient import events
 from resilient.errors import InvalidInput
+from resilient.runtime import after_fork
 
 __all__ = ["Gtid", "Instant", "Position", "Scope", "ScopeMissing", "Token", "current", "running", "scope"]
 
@@ -238,8 +239,21 @@ class Scope:
         return f"Scope({str(self._token)!r})"
 
 
+class _ProcessScope(Scope):
+    """What everybody outside of any request has learned; a forked child goes on with it."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        after_fork(self._unlock)
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+
+
 _current: contextvars.ContextVar[Scope] = contextvars.ContextVar("resilient_scope")
-_process_scope = Scope()
+_process_scope = _ProcessScope()
 _warned = threading.Event()
 
 

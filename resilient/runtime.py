@@ -12,12 +12,12 @@ import contextvars
 import os
 import queue
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
 
 __all__ = ["PerLoop", "Periodic", "WorkerPool", "after_fork", "start_thread"]
@@ -171,9 +171,10 @@ class WorkerPool:
                 self._closed = True
                 for _ in self._threads:
                     self._jobs.put(None)
-        until = time.monotonic() + timeout
+        until = SYSTEM.monotonic() + timeout
         for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            with contextlib.suppress(RuntimeError):  # not started: its `submit` was interrupted, as by Ctrl-C
+                thread.join(max(0.0, until - SYSTEM.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+from resilient.runtime import after_fork
+
 __all__ = ["Event", "Metric", "Sink", "emit", "subscribe", "wanted"]
 
 _log = logging.getLogger("resilient.events")
@@ -67,10 +69,14 @@ class _Stream:
     """The subscriptions of this process, with the route of each kind worked out once."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._subscriptions: tuple[_Subscription, ...] = ()
         self._routes: dict[type[Event], tuple[Sink, ...]] = {}
         self.failures = 0
+        self._unlock()
+        after_fork(self._unlock)
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
 
     def add(self, subscription: _Subscription) -> None:
         with self._lock:

@@ -72,10 +72,10 @@ def start_tour(tmp_path):
     """Starts the tour's program with a folder of its own for everything temporary."""
     started = []
 
-    def start(*arguments):
+    def start(*arguments, before=()):
         command = [sys.executable, "-m", "examples.imagery.tour", "--embedded", *arguments]
         environment = {**os.environ, "TMPDIR": str(tmp_path), "PORT": "", "SERVE": ""}
-        tour = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        tour = subprocess.Popen([*before, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         started.append(tour)
         return tour
 
@@ -94,9 +94,10 @@ def assert_gone(folder, pids=()):
         SYSTEM.sleep(0.05)
 
 
-def test_ctrl_c_in_the_midst_of_the_start(start_tour, tmp_path):
-    """Ctrl-C ends what was started so far, and says so in a line."""
-    tour = start_tour()
+@pytest.mark.parametrize("before", [(), ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")], ids=["plain", "ignored"])
+def test_ctrl_c_in_the_midst_of_the_start(start_tour, tmp_path, before):
+    """Ctrl-C ends what was started so far, and says so in a line; also where the shell had it ignore SIGINT."""
+    tour = start_tour(before=before)
     while "S3 and SQS" not in tour.stdout.readline():
         pass
     while not list(tmp_path.iterdir()):

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         port = _port(options.port, serve=options.serve)
     except ValueError as error:
         return _refuse(str(error))
+    # A shell without job control starts what it puts in the background with SIGINT ignored, and so do some CI systems.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _ended)
     signal.signal(signal.SIGHUP, _ended)
     try:

@@ -13,7 +13,9 @@ import weakref
 
 import pytest
 
+from resilient import causality
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
+from resilient.events import _stream
 from resilient.runtime import Periodic, PerLoop, WorkerPool, after_fork, start_thread
 
 word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
@@ -79,6 +81,20 @@ def test_a_cancelled_job_is_not_run() -> None:
     assert busy.result(5)
     assert pool.close(1)
     assert ran == []
+
+
+def test_a_pool_whose_submit_was_interrupted_can_be_closed(monkeypatch) -> None:
+    """Ctrl-C while a thread starts leaves one that never did; the rest of the pool ends as ever."""
+
+    def interrupted(_thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    pool = WorkerPool("test", size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(len, "abc")
+    assert pool.close(timeout=1.0)
 
 
 def test_a_closed_pool_refuses_and_finishes() -> None:
@@ -210,6 +226,14 @@ def test_fork_hooks_run_for_living_objects_only() -> None:
     assert gone() is None
     assert in_child(lambda: kept.sockets == []) == 0
     assert kept.sockets == ["open"]
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+@pytest.mark.parametrize("holder", [causality._process_scope, _stream._stream], ids=["scope", "events"])
+def test_what_all_of_a_process_share_is_usable_in_a_child_forked_while_it_was_locked(holder) -> None:
+    """The scope of the process and the stream of events: a lock that a thread of the parent held binds no child."""
+    with holder._lock:
+        assert in_child(lambda: holder._lock.acquire(timeout=1)) == 0
 
 
 def test_each_loop_has_its_own_value() -> None:

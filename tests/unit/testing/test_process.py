@@ -219,9 +219,11 @@ def test_nothing_outlives_its_owner(body):
 
 
 def test_interrupt_does_not_reach_the_process_but_ends_it():
-    """Ctrl-C goes to the owner, which then ends what it owns."""
-    owner, pid, folder = run_owner("time.sleep(600)", stderr=subprocess.DEVNULL, start_new_session=True)
+    """Ctrl-C goes to the owner, which then ends what it owns; also where these tests run with SIGINT ignored."""
+    body = "signal.signal(signal.SIGINT, signal.default_int_handler); print(flush=True); time.sleep(600)"
+    owner, pid, folder = run_owner(body, stderr=subprocess.DEVNULL, start_new_session=True)
     with owner:
+        owner.stdout.readline()  # it listens now
         os.killpg(owner.pid, signal.SIGINT)
         owner.wait(20)
     until(lambda: not alive(pid) and not folder.exists())
