@@ -111,6 +111,7 @@ class SqlStore:
 
         Raises:
             Unavailable: The database is not there, or is SQLite and busy with another writer; nothing was done.
+            ConfigurationError: The database has no table for the record.
         """
         digest = _digest(key)
         values = {
@@ -125,7 +126,8 @@ class SqlStore:
             # A caller's own context manager may commit when it is left; unless granted, nothing may stay.
             stack.callback(session.rollback)
             try:
-                inserted = self._insert(session, values)
+                with sql.needs_table(table.name):
+                    inserted = self._insert(session, values)
                 known = None if inserted else _find(session, digest)
             except DBAPIError as error:
                 if _busy(error):
@@ -223,7 +225,7 @@ class SqlStore:
             raise InvalidInput("a store with route= knows no single database", advice="purge a SqlStore of each shard")
         limit, total = self._clock.wall() - older_than, 0
         while True:
-            with self._session() as session:
+            with sql.needs_table(table.name), self._session() as session:
                 old = sa.select(table.c.id).where(table.c.at < limit).order_by(table.c.at).limit(batch)
                 found = list(session.scalars(old))
                 if found:

@@ -92,6 +92,11 @@ class Consumer:
             raise ConfigurationError(
                 "a consumer takes a Queue, not its URL", advice="write Consumer(Queue(url), handle)"
             )
+        if idempotency is not None and not hasattr(idempotency, "claim"):
+            raise ConfigurationError(
+                f"idempotency= takes a store, not {idempotency!r}",
+                advice="write idempotency=SqlStore(sessionmaker(engine))",
+            )
         if queue.fifo and concurrency != 1:
             raise ConfigurationError(
                 "a FIFO queue is handled one message at a time here", advice="pass concurrency=1, or use more processes"

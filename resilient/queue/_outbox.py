@@ -25,7 +25,7 @@ with needs_extra("sql"):
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.orm import Session
 
-from resilient.wire.sql import metadata
+from resilient.wire.sql import metadata, needs_table
 
 __all__ = ["Outbox", "table"]
 
@@ -85,6 +85,11 @@ class Outbox:
     def __init__(
         self, queues: Mapping[str, Queue], *, lease: float = 60.0, keep: float = 86_400.0, clock: Clock = SYSTEM
     ) -> None:
+        given: object = queues
+        if not isinstance(given, Mapping) or not all(hasattr(each, "send_many") for each in given.values()):
+            raise ConfigurationError(
+                "an outbox takes its queues by their names", advice='write Outbox({"jobs": queue})'
+            )
         if not queues or any(len(name) > 100 for name in queues):
             raise ConfigurationError("an outbox needs queues, with names of at most 100 characters")
         self._queues = dict(queues)
@@ -122,6 +127,7 @@ class Outbox:
 
         Raises:
             InvalidInput: There is no such queue, or the message breaks a limit of SQS; nothing was written.
+            ConfigurationError: The database has no table for the outbox.
         """
         target = self._queues.get(queue)
         if target is None:
@@ -142,7 +148,8 @@ class Outbox:
             "token": "" if scope is None else str(scope.token),
             "created_at": self._clock.wall(),
         }
-        session.execute(table.insert().values(values))
+        with needs_table(table.name):
+            session.execute(table.insert().values(values))
         watchers = session.info.setdefault("resilient_outboxes", set())
         if self not in watchers:
             watchers.add(self)
@@ -166,6 +173,7 @@ class Outbox:
 
         Raises:
             PartlySent: Some could not be sent; they are kept.
+            ConfigurationError: The database has no table for the outbox.
             ResilientError: None could be sent; all are kept.
             sqlalchemy.exc.SQLAlchemyError: The database refused.
         """
@@ -187,7 +195,7 @@ class Outbox:
         """The rows to send, and the name of a queue that is not known here but has rows waiting."""
         now, c = self._clock.wall(), table.c
         open_ = c.sent_at.is_(None) & (c.claimed_until <= now)
-        with session() as work:
+        with needs_table(table.name), session() as work:
             found: list[int] = []
             for name in self._queues:
                 mine = sa.select(c.id).where(open_ & (c.queue == name))
@@ -242,7 +250,7 @@ class Outbox:
         """Delete rows that were sent longer than ``keep`` seconds ago, in small transactions. Returns how many."""
         limit, total, c = self._clock.wall() - self._keep, 0, table.c
         while True:
-            with session() as work:
+            with needs_table(table.name), session() as work:
                 found = list(work.scalars(sa.select(c.id).where(c.sent_at < limit).order_by(c.sent_at).limit(batch)))
                 if found:
                     work.execute(table.delete().where(c.id.in_(found)))

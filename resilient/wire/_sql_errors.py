@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import exc
 
+from resilient.errors import ConfigurationError
 from resilient.policy import Failure, Verdict
 
-__all__ = ["classify"]
+__all__ = ["classify", "needs_table"]
 
 _MYSQL: dict[int, tuple[Failure, bool]] = {
     **dict.fromkeys((2002, 2003, 2005, 1129), (Failure.UNAVAILABLE, True)),
@@ -106,3 +110,30 @@ def _psycopg(error: BaseException) -> tuple[Failure, bool] | None:
         if any(phrase in text for phrase in phrases):
             return failure, True
     return Failure.UNAVAILABLE, True
+
+
+@contextmanager
+def needs_table(name: str) -> Iterator[None]:
+    """Within the block a table of this library is used: where the database has none, say how it is made.
+
+    Args:
+        name: The table.
+
+    Raises:
+        ConfigurationError: There is no such table.
+    """
+    try:
+        yield
+    except exc.DBAPIError as error:
+        if name not in str(error.orig) or not _lacks_table(error.orig):
+            raise
+        raise ConfigurationError(
+            f"the database has no table {name}", advice="make it once, with resilient.queue.create_tables(engine)"
+        ) from error
+
+
+def _lacks_table(error: BaseException | None) -> bool:
+    if "no such table" in str(error):  # SQLite has no code of its own for it
+        return True
+    number = error.args[0] if error is not None and error.args else None
+    return number == 1146 or getattr(error, "sqlstate", None) == "42P01"

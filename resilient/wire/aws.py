@@ -66,10 +66,14 @@ def client(
         timeout: Seconds to wait for each piece of an answer.
 
     Raises:
-        ConfigurationError: No region is configured.
+        ConfigurationError: No region is configured, or the endpoint is no address.
     """
     if given is not None:
         return given
+    if endpoint is not None and not str(endpoint).startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"the endpoint of {service} is no address", advice="write it with its scheme, as in http://127.0.0.1:5000"
+        )
     config = Config(
         signature_version="s3v4" if service == "s3" else "v4",
         connect_timeout=connect_timeout,

@@ -37,10 +37,19 @@ with needs_extra("sql"):
     from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext, make_url
 
 from resilient.wire._postgres import PsycopgLimits
-from resilient.wire._sql_errors import classify
+from resilient.wire._sql_errors import classify, needs_table
 from resilient.wire._sql_limits import BoundedPool, PyMySqlLimits, SqliteLimits, no_time_left
 
-__all__ = ["classify", "create_tables", "engine", "forgive_endings", "metadata", "place", "translate_errors"]
+__all__ = [
+    "classify",
+    "create_tables",
+    "engine",
+    "forgive_endings",
+    "metadata",
+    "needs_table",
+    "place",
+    "translate_errors",
+]
 
 _log = logging.getLogger("resilient.wire.sql")
 

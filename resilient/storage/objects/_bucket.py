@@ -11,7 +11,7 @@ from resilient import events
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import InvalidInput, Refused
 from resilient.policy import Pipeline, Retry
-from resilient.storage.objects._keys import check_filename, check_key, disposition, make_key
+from resilient.storage.objects._keys import check_bucket, check_filename, check_key, disposition, make_key
 from resilient.storage.objects._policy import UploadPolicy, check_expiry
 from resilient.storage.objects._token import Grant, Sealer
 from resilient.wire import aws
@@ -114,6 +114,9 @@ class Bucket:
         pipeline: Policies for each request instead of the built-in retry.
         clock: Where the time comes from.
 
+    Raises:
+        ConfigurationError: That can be no bucket's name, or the endpoint is no address, or there is no region.
+
     Examples:
         >>> from resilient.testing.s3 import FakeS3
         >>> store = FakeS3(buckets=["photos"])
@@ -137,7 +140,7 @@ class Bucket:
         pipeline: Pipeline | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self.name = name
+        self.name = check_bucket(name)
         self.client = aws.client("s3", client, endpoint=endpoint, region=region)
         self._sealer = Sealer(secrets)
         self._clock = clock

@@ -7,14 +7,15 @@ import secrets
 import unicodedata
 from urllib.parse import quote
 
-from resilient.errors import InvalidInput
+from resilient.errors import ConfigurationError, InvalidInput
 
-__all__ = ["check_filename", "check_key", "check_owner", "disposition", "make_key", "sanitise"]
+__all__ = ["check_bucket", "check_filename", "check_key", "check_owner", "disposition", "make_key", "sanitise"]
 
 _MAX_KEY = 1024  # bytes, S3's own limit
 _MAX_OWNER = 128
 _MAX_FILENAME = 255
 _MAX_NAME = 100
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")  # names from S3's first years are this wide
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -25,6 +26,15 @@ def _hidden(text: str) -> bool:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def check_bucket(name: str) -> str:
+    """The name, if a bucket can have it; also the name of an access point. Raises ConfigurationError."""
+    if not _is_text(name) or ".." in name or not (_BUCKET.fullmatch(name) or name.startswith("arn:")):
+        raise ConfigurationError(
+            "that is no bucket's name", advice="write the name alone, as in Bucket('photos'); an address is endpoint="
+        )
+    return name
 
 
 def check_owner(owner: str) -> str:

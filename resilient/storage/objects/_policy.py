@@ -62,6 +62,9 @@ class UploadPolicy:
             raise ConfigurationError("a prefix is relative, ends with '/' and holds no '..'")
         if re.search(r"[{}]", self.prefix.replace("{owner}", "")):
             raise ConfigurationError("{owner} is the only placeholder of a prefix")
+        given: tuple[object, ...] = (self.min_bytes, self.max_bytes)
+        if any(isinstance(each, bool) or not isinstance(each, int) for each in given):
+            raise ConfigurationError("sizes are numbers of bytes", advice="write max_bytes=10_000_000 for 10 MB")
         if not 0 <= self.min_bytes <= self.max_bytes <= _LARGEST_POST:
             raise ConfigurationError("sizes need 0 <= min_bytes <= max_bytes <= 5 GiB")
         try:

@@ -59,7 +59,8 @@ class ReplicaSet:
         clock: Where time is read.
 
     Raises:
-        ConfigurationError: A setting is out of range, or the database is neither MariaDB nor SQLite.
+        ConfigurationError: A setting is out of range, a database is neither MariaDB nor SQLite, or a replica is of
+            another kind than its primary.
 
     Examples:
         >>> db = ReplicaSet("sqlite://", max_lag=2.0)
@@ -94,6 +95,7 @@ class ReplicaSet:
         self.name = name or _name_of(primary)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name):
             raise ConfigurationError("a replica set's name has 1 to 64 letters, digits, dots, dashes or underscores")
+        _check_kinds(primary, replicas)
         self.max_lag = max_lag
         self._default = _checked(consistency)
         self._clock = clock
@@ -338,7 +340,19 @@ def _checked(level: str) -> Consistency:
     return level  # type: ignore[return-value] # just checked
 
 
+def _check_kinds(primary: str | sa.URL | Engine, replicas: Sequence[str | sa.URL | Engine]) -> None:
+    kinds = [_url(each).get_backend_name().replace("mariadb", "mysql") for each in (primary, *replicas)]
+    if len(set(kinds)) > 1:
+        raise ConfigurationError(
+            f"a replica is a copy of its primary: these are {', '.join(dict.fromkeys(kinds))}",
+            advice="give replicas= the copies of this primary",
+        )
+
+
+def _url(target: str | sa.URL | Engine) -> sa.URL:
+    return target.url if isinstance(target, Engine) else address(target)
+
+
 def _name_of(primary: str | sa.URL | Engine) -> str:
-    url = primary.url if isinstance(primary, Engine) else address(primary)
-    stem = PurePath(url.database or "memory").stem
+    stem = PurePath(_url(primary).database or "memory").stem
     return re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:64] or "db"

@@ -105,6 +105,11 @@ class ShardSet:
         pool_size: int = 10,
         clock: Clock = SYSTEM,
     ) -> None:
+        given: object = shards
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(
+                "a shard set takes its databases by name", advice='write ShardSet({"a": url, "b": url})'
+            )
         if not shards:
             raise ConfigurationError("a shard set needs at least one shard")
         self._clock = clock

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from resilient.errors import InvalidInput, Refused, Unavailable
+from resilient.errors import ConfigurationError, InvalidInput, Refused, Unavailable
 from resilient.ledger import Done, Mismatch, New, SqlStore, create_tables
 from resilient.ledger._sql import table
 
@@ -182,3 +182,16 @@ def test_old_records_are_purged_in_batches(engine):
     store.complete(store.claim("new", owner="x", lease=30).claim)
     assert store.purge(older_than=50, batch=2) == 5
     assert store.claim("new", owner="x", lease=30) == Done(None)
+
+
+def test_a_missing_table_says_how_it_is_made():
+    """The database's own error stays as the cause."""
+    engine = sa.create_engine("sqlite://")
+    store = SqlStore(sessionmaker(engine))
+    for use in (lambda: store.claim("k", owner="me", lease=30), store.purge):
+        with pytest.raises(
+            ConfigurationError, match=r"no table resilient_ledger; .*create_tables\(engine\)"
+        ) as failure:
+            use()
+        assert isinstance(failure.value.__cause__, sa.exc.OperationalError)
+    engine.dispose()

@@ -268,3 +268,29 @@ def test_a_policy_that_makes_no_sense_is_refused(options):
     UploadPolicy(**good)
     with pytest.raises(ConfigurationError):
         UploadPolicy(**good | options)
+
+
+@pytest.mark.parametrize("name", ["s3://photos/", "photos/", "", "a", "a..b", "my photos", None])
+def test_what_is_no_buckets_name_is_refused(name):
+    """Where the bucket is made, not at the first upload."""
+    with pytest.raises(ConfigurationError, match="no bucket's name"):
+        Bucket(name, client=FakeS3(buckets=["photos"]))
+
+
+def test_an_access_point_is_a_bucket_too():
+    """It is named by its ARN."""
+    name = "arn:aws:s3:eu-west-1:123456789012:accesspoint/photos"
+    assert Bucket(name, client=FakeS3(buckets=["photos"])).name == name
+
+
+def test_an_endpoint_without_a_scheme_is_refused():
+    """With what to write instead."""
+    with pytest.raises(ConfigurationError, match="with its scheme"):
+        Bucket("photos", endpoint="127.0.0.1:5000", region="eu-west-1")
+
+
+@pytest.mark.parametrize("sizes", [{"max_bytes": "10MB"}, {"max_bytes": 1e6}, {"max_bytes": 10, "min_bytes": "1"}])
+def test_sizes_are_numbers_of_bytes(sizes):
+    """A text is refused with what to write instead."""
+    with pytest.raises(ConfigurationError, match="numbers of bytes"):
+        UploadPolicy(prefix="p/", content_types=["image/jpeg"], **sizes)

@@ -23,6 +23,7 @@ from resilient.queue import (
     MemoryStore,
     Message,
     MessageRejected,
+    Queue,
     Redeliver,
     Reject,
     Release,
@@ -30,6 +31,7 @@ from resilient.queue import (
     SqlStore,
     create_tables,
 )
+from resilient.testing.sqs import FakeSqs
 
 AT_ONCE = Backoff(base=0, cap=0)
 effects = sa.Table("effects", sa.MetaData(), sa.Column("n", sa.Integer))
@@ -592,3 +594,11 @@ def test_the_message_is_handed_out(jobs):
     jobs.send("x", attributes={"a": "1"})
     Consumer(jobs, handle, wait=0).run(until_empty=True)
     assert seen == [("x", 1, {"a": "1"}, "jobs")]
+
+
+def test_a_consumer_takes_a_store_and_not_its_name():
+    """What cannot keep a record is refused before the first message."""
+    sqs = FakeSqs()
+    queue = Queue(sqs.create_queue(QueueName="orders")["QueueUrl"], client=sqs)
+    with pytest.raises(ConfigurationError, match="SqlStore"):
+        Consumer(queue, lambda order: None, idempotency="sql")

@@ -10,9 +10,10 @@ from sqlalchemy.orm import sessionmaker
 
 from resilient import causality, events
 from resilient.errors import ConfigurationError, InvalidInput, ResilientError
-from resilient.queue import Consumer, Outbox, OutboxFailed, PartlySent, SqlStore, create_tables
+from resilient.queue import Consumer, Outbox, OutboxFailed, PartlySent, Queue, SqlStore, create_tables
 from resilient.queue._outbox import table
 from resilient.testing.clock import FakeClock
+from resilient.testing.sqs import FakeSqs
 
 
 class Killed(BaseException):
@@ -304,3 +305,25 @@ def test_sent_rows_are_purged(jobs, Session, clock):
     clock.advance(101)
     assert outbox.purge(Session, batch=2) == 5
     assert outbox.relay(Session) == 1
+
+
+def test_an_outbox_takes_its_queues_by_name():
+    """A list, and addresses instead of queues, are refused with what to write."""
+    for wrong in (["jobs"], {"jobs": "http://127.0.0.1:5000/1/jobs"}):
+        with pytest.raises(ConfigurationError, match="by their names"):
+            Outbox(queues=wrong)
+
+
+def test_a_missing_table_says_how_it_is_made():
+    """By send, relay and purge; what is missing of the application's own goes through as it is."""
+    engine = sa.create_engine("sqlite://")
+    bare = sessionmaker(engine)
+    sqs = FakeSqs()
+    outbox = Outbox({"jobs": Queue(sqs.create_queue(QueueName="jobs")["QueueUrl"], client=sqs)})
+    with bare() as session, pytest.raises(ConfigurationError, match=r"create_tables\(engine\)") as failure:
+        outbox.send(session, "jobs", {"image": 1})
+    assert isinstance(failure.value.__cause__, sa.exc.OperationalError)
+    for use in (outbox.relay, outbox.purge):
+        with pytest.raises(ConfigurationError, match="no table resilient_outbox"):
+            use(bare)
+    engine.dispose()

@@ -176,3 +176,10 @@ def test_two_sets_in_one_process_do_not_mix(folder: Path, copier: SqliteReplicat
             one.observe()
             assert one.pick().name == "primary"
             assert two.pick().name == "replica-1"
+
+
+def test_a_replica_of_another_kind_of_database_is_refused():
+    """It cannot be a copy of its primary."""
+    with pytest.raises(ConfigurationError, match="sqlite, mysql"):
+        ReplicaSet("sqlite://", ["mysql+pymysql://app@127.0.0.1:1/app"])
+    ReplicaSet("mysql+pymysql://app@127.0.0.1:1/app", ["mariadb+pymysql://app@127.0.0.1:1/app"]).close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.errors import ConfigurationError, InvalidInput
-from resilient.storage.shards import ShardMap, bucket_of
+from resilient.storage.shards import ShardMap, ShardSet, bucket_of
 
 keys = st.integers() | st.text() | st.binary() | st.uuids()
 names = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True)
@@ -99,3 +99,10 @@ def test_maps_that_make_no_sense_are_refused() -> None:
         assert damaged != text
         with pytest.raises(ConfigurationError):
             ShardMap.from_json(damaged, 1)
+
+
+@pytest.mark.parametrize("shards", [["sqlite://", "sqlite://"], "sqlite://"])
+def test_shards_have_names(shards):
+    """A list of addresses is refused with what to write instead."""
+    with pytest.raises(ConfigurationError, match="by name"):
+        ShardSet(shards)

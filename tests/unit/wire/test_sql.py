@@ -225,3 +225,19 @@ except MissingExtra as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout == "sql\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("original", "told"),
+    [
+        (err.ProgrammingError(1146, "Table 'app.resilient_ledger' doesn't exist"), True),
+        (err.ProgrammingError(1146, "Table 'app.orders' doesn't exist"), False),
+        (err.ProgrammingError(1064, "You have an error near resilient_ledger"), False),
+        (sqlite3.OperationalError("no such table: resilient_ledger"), True),
+    ],
+)
+def test_only_a_missing_table_of_ours_is_explained(original, told):
+    """Every other error goes through as it is."""
+    error = sa.exc.ProgrammingError("INSERT", {}, original)
+    with pytest.raises(ConfigurationError if told else sa.exc.ProgrammingError), sql.needs_table("resilient_ledger"):
+        raise error
