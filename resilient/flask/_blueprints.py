@@ -34,6 +34,9 @@ def health_blueprint(
             with ``details="authorized"``.
         name: The blueprint's name.
 
+    Raises:
+        ConfigurationError: That is no `Health`.
+
     Examples:
         >>> from flask import Flask
         >>> app = Flask("shop")
@@ -41,6 +44,9 @@ def health_blueprint(
         >>> app.test_client().get("/internal/health").text
         '{"status":"pass"}'
     """
+    given: object = health
+    if not isinstance(given, Health):
+        raise ConfigurationError(f"a health blueprint reports a Health, not a {type(given).__name__}")
     blueprint = Blueprint(name, __name__)
     for path in PATHS:
         blueprint.add_url_rule(path, path[1:], _probe(health, path, authorize), methods=["GET"])
@@ -84,10 +90,14 @@ def uploads_blueprint(
     Args:
         bucket: Where uploads go.
         policy: What may be uploaded.
-        owner: Returns the id of the request's user, or ``None`` where nobody is logged in; those get 401. One user's
+        owner: Returns the id of the request's user, or ``None`` where nobody is logged in; those get 401 with
+            ``{"error": "unauthorized"}``. One user's
             token is refused for another.
         confirmed: Called with each confirmed object; what it returns, if anything, is the response instead.
         name: The blueprint's name.
+
+    Raises:
+        ConfigurationError: An argument is none of its kind.
 
     Examples:
         >>> from flask import Flask
@@ -100,6 +110,11 @@ def uploads_blueprint(
         >>> app.test_client().post("/uploads", json={"filename": "a.jpg"}).status_code
         201
     """
+    if not hasattr(bucket, "presign_post") or not hasattr(policy, "max_bytes"):
+        raise ConfigurationError(
+            f"uploads take a Bucket and an UploadPolicy, not a {type(bucket).__name__} and a {type(policy).__name__}",
+            advice="write uploads_blueprint(bucket, policy, owner=...)",
+        )
     if not callable(owner):
         raise ConfigurationError("owner= is a function that returns the id of the request's user, or None")
     blueprint = Blueprint(name, __name__)
@@ -130,7 +145,9 @@ def uploads_blueprint(
 def _user(owner: _Owner) -> str:
     user = owner()
     if user is None:
-        abort(401)
+        answer = jsonify(error="unauthorized")
+        answer.status_code = 401
+        abort(answer)
     return user
 
 

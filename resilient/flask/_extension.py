@@ -43,8 +43,8 @@ class Settings:
                 f"the configuration has unknown keys: {', '.join(unknown)}", advice=f"known are {', '.join(known)}"
             )
         found = cls(**{name: config[key] for key, name in known.items() if key in config})
-        if found.deadline is not None:
-            policy.deadline(found.deadline)
+        if found.deadline is not None and policy.deadline(found.deadline).seconds == 0:
+            raise ConfigurationError("RESILIENT_DEADLINE is more than 0 seconds, or None for no limit")
         if not isinstance(found.map_errors, bool):
             raise ConfigurationError("RESILIENT_MAP_ERRORS is True or False")
         return found
@@ -85,7 +85,8 @@ class Resilient:
             `health_blueprint`.
 
     Raises:
-        ConfigurationError: The application was set up before, or a ``RESILIENT_*`` key is unknown or wrong.
+        ConfigurationError: The application was set up before, a part is none, or a ``RESILIENT_*`` key is unknown or
+            wrong.
 
     Examples:
         >>> from flask import Flask
@@ -103,6 +104,7 @@ class Resilient:
         self._cache = cache
         self._replicas = replicas
         self._health = health
+        _check_parts(cache, replicas, health)
         if app is not None:
             self.init_app(app)
 
@@ -115,6 +117,7 @@ class Resilient:
         state = State(
             Settings.read(app.config), cache or self._cache, replicas or self._replicas, health or self._health
         )
+        _check_parts(state.cache, state.replicas, state.health)
         app.extensions["resilient"] = state
         mounted: Any = wsgi.Middleware(app.wsgi_app, replicas=state.replicas, deadline=state.settings.deadline)
         app.wsgi_app = mounted  # type: ignore[method-assign]  # Flask's documented way to add a middleware
@@ -149,6 +152,19 @@ class Resilient:
     def health(self) -> Health | None:
         """The running application's health."""
         return self.state.health
+
+
+def _check_parts(cache: Any, replicas: Any, health: Any) -> None:
+    """Refuse what is no such part, most often an address instead of the object that is made with it."""
+    for name, part, needed, made in (
+        ("cache", cache, "lazy", "Cache(url)"),
+        ("replicas", replicas, "scope", "ReplicaSet(url, [url])"),
+        ("health", health, "report", "Health()"),
+    ):
+        if part is not None and not hasattr(part, needed):
+            raise ConfigurationError(
+                f"{name}= of the Flask extension is a {type(part).__name__}", advice=f"write {name}={made}"
+            )
 
 
 def _respond(error: Exception) -> Response:

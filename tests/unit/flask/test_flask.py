@@ -9,6 +9,7 @@ import pytest
 from flask import Flask, abort
 
 from resilient import causality, errors
+from resilient.cache import Cache
 from resilient.causality import Instant
 from resilient.errors import ConfigurationError, Unavailable
 from resilient.flask import Resilient, health_blueprint, uploads_blueprint
@@ -34,9 +35,10 @@ def test_one_extension_serves_several_applications():
     extension = Resilient()
     apps = [Flask("a"), Flask("b")]
     apps[0].config["RESILIENT_DEADLINE"] = 2.0
-    for app, cache in zip(apps, ["cache a", "cache b"], strict=True):
+    caches = [Cache(ttl=1), Cache(ttl=1)]
+    for app, cache in zip(apps, caches, strict=True):
         extension.init_app(app, cache=cache)
-    for app, cache, limit in zip(apps, ["cache a", "cache b"], [2.0, None], strict=True):
+    for app, cache, limit in zip(apps, caches, [2.0, None], strict=True):
         with app.app_context():
             assert (extension.cache, extension.state.settings.deadline) == (cache, limit)
             assert extension.health is None
@@ -58,7 +60,8 @@ def test_an_application_that_was_not_set_up_says_so():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("RESILIENT_DEADLIN", 1), ("RESILIENT_DEADLINE", -1), ("RESILIENT_MAP_ERRORS", "no")]
+    ("key", "value"),
+    [("RESILIENT_DEADLIN", 1), ("RESILIENT_DEADLINE", -1), ("RESILIENT_DEADLINE", 0), ("RESILIENT_MAP_ERRORS", "no")],
 )
 def test_wrong_configuration_is_found_at_once(key, value):
     """An unknown key is a typing mistake."""
@@ -332,10 +335,11 @@ def test_the_type_may_be_named(uploads):
 
 
 def test_nobody_gets_a_form_for_nothing(uploads):
-    """Without a user 401, on both routes."""
+    """Without a user 401, on both routes, as JSON like their other errors."""
     nobody = uploads(None)
-    assert nobody.post("/uploads", json={"filename": "a.jpg"}).status_code == 401
-    assert nobody.post("/uploads/confirm", json={"token": "x"}).status_code == 401
+    for route, body in (("/uploads", {"filename": "a.jpg"}), ("/uploads/confirm", {"token": "x"})):
+        response = nobody.post(route, json=body)
+        assert (response.status_code, response.json) == (401, {"error": "unauthorized"})
 
 
 def test_one_users_token_is_refused_for_another(uploads, store):
@@ -394,3 +398,23 @@ def test_an_owner_that_is_no_function_is_refused():
     """A fixed name would make everybody that user."""
     with pytest.raises(ConfigurationError):
         uploads_blueprint(None, POLICY, owner="alice")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", [{"cache": "redis://127.0.0.1:6379"}, {"replicas": "sqlite://"}, {"health": True}])
+def test_a_part_that_is_none_is_refused_where_it_is_given(part):
+    """Most often an address; by the extension and by init_app, and nothing is set up."""
+    app = Flask("shop")
+    with pytest.raises(ConfigurationError, match=f"{next(iter(part))}="):
+        Resilient(**part)
+    with pytest.raises(ConfigurationError, match="write"):
+        Resilient().init_app(app, **part)
+    assert "resilient" not in app.extensions
+
+
+def test_blueprints_refuse_what_they_cannot_serve(store):
+    """No health, and bucket and policy in the wrong order."""
+    bucket = Bucket("photos", client=store, secrets=["32 random bytes, as it were"])
+    with pytest.raises(ConfigurationError, match="NoneType"):
+        health_blueprint(None)
+    with pytest.raises(ConfigurationError, match="a Bucket and an UploadPolicy"):
+        uploads_blueprint(POLICY, bucket, owner=lambda: "alice")
