@@ -114,6 +114,14 @@ def test_page_parts_and_health(browser):
     assert browser.get("/livez").status_code == browser.get("/readyz").status_code == 200
 
 
+def test_the_head_of_the_page_wraps_on_a_narrow_screen(browser):
+    """Title, sentence and choice of user stand below each other rather than squeezed or beyond the edge."""
+    with browser.get("/static/style.css") as answer:
+        rules = answer.data.decode().splitlines()
+    assert "flex-wrap: wrap" in next(rule for rule in rules if rule.startswith("header {"))
+    assert "flex: 1 1 16rem" in next(rule for rule in rules if rule.startswith("header p {"))
+
+
 def test_a_user_reads_own_writes_through_the_cookie(make_world):
     """The cookie carries what a user wrote, so that the next request does not go to a replica that lacks it."""
     world = make_world(lagging=True)
