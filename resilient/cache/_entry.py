@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["FENCE", "NEGATIVE", "TOMBSTONE", "Entry", "Life", "Unreadable", "pack", "unpack"]
+__all__ = ["FENCE", "NEGATIVE", "TOMBSTONE", "Entry", "Life", "Unreadable", "is_fence", "pack", "unpack"]
 
 _HEADER = struct.Struct(">BBBBIQdfff")
 _MAGIC = 0xCE
@@ -124,6 +124,11 @@ def unpack(raw: bytes) -> Entry:
     if not all(map(math.isfinite, (created, fresh, keep, cost))):
         raise Unreadable("bad header")
     return Entry(raw[_HEADER.size :], codec, schema, flags, mark, created, fresh, keep, cost)
+
+
+def is_fence(raw: bytes | None) -> bool:
+    """Whether these bytes are a writer's fence, told by their head alone."""
+    return raw is not None and len(raw) >= _HEADER.size and raw[0] == _MAGIC and bool(raw[2] & FENCE)
 
 
 def marker(flags: int, now: float, lease: float) -> bytes:

@@ -139,8 +139,8 @@ class Store(Protocol):
         """Store, and return what was there."""
         ...
 
-    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
-        """Store tombstones; where there is no room for them, delete."""
+    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        """Store tombstones, and return what was there; where there is no room for them, delete."""
         ...
 
     def close(self) -> None:
@@ -178,8 +178,8 @@ class AsyncStore(Protocol):
         """Store, and return what was there."""
         ...
 
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
-        """Store tombstones; where there is no room for them, delete."""
+    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        """Store tombstones, and return what was there; where there is no room for them, delete."""
         ...
 
     async def aclose(self) -> None:

@@ -69,9 +69,9 @@ class AsyncMemoryStore:
         """Store, and return what was there."""
         return self.table.exchange(key, raw, life)
 
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
-        """Store tombstones."""
-        self.table.put_many(dict(zip(keys, raw, strict=True)), life)
+    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        """Store tombstones, and return what was there."""
+        return [self.table.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
 
     async def aclose(self) -> None:
         """Forget everything."""
@@ -157,16 +157,20 @@ class AsyncRedisStore:
         before: bytes | None = await self._link.get().set(key, raw, px=life, get=True)
         return before
 
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
-        """Store tombstones; a server that has no room for them can still delete."""
+    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        """Store tombstones, and return what was there; a server that has no room for them can still delete."""
         try:
             if len(keys) == 1:
-                await self.put(keys[0], raw[0], life)
-            else:
-                await self.put_many(dict(zip(keys, raw, strict=True)), life)
+                return [await self.exchange(keys[0], raw[0], life)]
+            pipeline = self._link.get().pipeline(transaction=False)
+            for key, mark in zip(keys, raw, strict=True):
+                pipeline.set(key, mark, px=life, get=True)
+            before: list[bytes | None] = await pipeline.execute()
         except self._refusals:
             for key in keys:
                 await self._link.get().delete(key)
+            return [None] * len(keys)
+        return before
 
     async def aclose(self) -> None:
         """Close the connections, if they were made for this store."""

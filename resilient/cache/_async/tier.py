@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resilient import events
-from resilient.cache._entry import TOMBSTONE, marker
+from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker
 from resilient.cache._events import CacheDown, CacheUp
 from resilient.cache._journal import Journal
 from resilient.cache._values import AsyncLoader, AsyncStore, Counts
@@ -82,12 +82,22 @@ class AsyncTier:
 
     async def bury(self, keys: list[str]) -> Any:
         """Invalidate keys: now, or before the tier is trusted again."""
-        now = self._clock.wall()
-        markers = [marker(TOMBSTONE, now, self._lease) for _ in keys]
         try:
-            return await self.change(keys, self.store.bury, keys, markers, int(self._lease * 1000))
+            return await self.change(keys, self._bury, keys)
         except DeadlineExceeded:
             return UNREACHABLE  # remembered: nothing is lost, and there is no time to tell more
+
+    async def _bury(self, keys: list[str]) -> None:
+        """Leave tombstones; and where a writer's fence stood, another fence.
+
+        That writer now stores nothing itself. But a reader must not either: what it reads could be older than what the
+        writer is about to write, and should the writer die, nobody would tell.
+        """
+        now, life = self._clock.wall(), int(self._lease * 1000)
+        before = await self.store.bury(keys, [marker(TOMBSTONE, now, self._lease) for _ in keys], life)
+        fenced = [key for key, was in zip(keys, before, strict=True) if is_fence(was)]
+        if fenced:
+            await self.store.put_many({key: marker(FENCE, now, self._lease) for key in fenced}, life)
 
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""
@@ -131,9 +141,7 @@ class AsyncTier:
             return False  # somebody else does; until then the tier cannot be trusted
         done: list[str] = []
         try:
-            now = self._clock.wall()
-            markers = [marker(TOMBSTONE, now, self._lease) for _ in keys]
-            await self.store.bury(keys, markers, int(self._lease * 1000))
+            await self._bury(keys)
             done = keys
         finally:
             self.journal.done(done)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from resilient import events
 from resilient.cache._codec import ABSENCE, Codec
-from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life, Unreadable, marker, pack, stamp, unpack
+from resilient.cache._entry import FENCE, NEGATIVE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, stamp, unpack
 from resilient.cache._events import CacheRead, EntryUnreadable, LoadFailed, ValueRefused
 from resilient.cache._failures import Throttle, ambiguous, is_failure
 from resilient.cache._flight import Flight, Flights, Landed
@@ -318,26 +318,38 @@ class Engine:
     ) -> None:
         """After the store took the value: cache it, or see to it that nothing older is served."""
         seen = self._judge(before, plan.codec)
-        if before is UNREACHABLE or not keeps(result) or (present and seen.life is Life.GONE):
+        if before is UNREACHABLE:
             self.tier.bury([key])
+            return
+        if not keeps(result) or (present and seen.life is Life.GONE):
+            self._end(key, fence, seen)
             return
         try:
             entry = self.entry(result, plan)
         except InvalidInput as error:  # the store has taken it: an error now would say that it has not
             events.emit(ValueRefused(cache=self._name, advice=str(error)))
-            self.tier.bury([key])
+            self._end(key, fence, seen)
             return
+        stored = self._end(key, fence, seen, pack(entry), _milliseconds(entry.keep))
+        self.counts.add("stores" if stored else "refused")
+
+    def _end(self, key: str, fence: bytes, seen: _Seen, raw: bytes | None = None, life: int = 0) -> bool:
+        """A writer is done: put a value (or else a tombstone) in the place of its fence. Whether that was done.
+
+        Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores.
+        """
+        now, lease = self._clock.wall(), _milliseconds(self._lease)
+        store = self.tier.store
         try:
-            stored: Any = False
+            done: Any = False
             if not _is_fenced(seen):
-                args = (key, fence, pack(entry), _milliseconds(entry.keep))
-                stored = self.tier.change([key], self.tier.store.swap, *args)
-            if stored is False:  # another writer is or was at work: for one lease nobody stores
-                other = marker(FENCE, self._clock.wall(), self._lease)
-                self.tier.change([key], self.tier.store.put, key, other, _milliseconds(self._lease))
-            self.counts.add("stores" if stored is True else "refused")
+                args = (raw, life) if raw is not None else (marker(TOMBSTONE, now, self._lease), lease)
+                done = self.tier.change([key], store.swap, key, fence, *args)
+            if done is False:
+                self.tier.change([key], store.put, key, marker(FENCE, now, self._lease), lease)
         except DeadlineExceeded:
-            return  # remembered in the journal
+            return False  # remembered in the journal
+        return done is True
 
     def _unwind(self, key: str, fence: bytes, before: Any, plan: Plan, error: BaseException) -> None:
         """The store failed: put back what was there, unless the failure leaves open whether it took effect."""
@@ -346,7 +358,7 @@ class Engine:
             return
         seen = self._judge(before, plan.codec)
         if ambiguous(error) or _is_fenced(seen):
-            self.tier.bury([key])
+            self._end(key, fence, seen)
             return
         raw: bytes | None = None
         life = 0

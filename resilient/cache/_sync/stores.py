@@ -70,9 +70,9 @@ class MemoryStore:
         """Store, and return what was there."""
         return self.table.exchange(key, raw, life)
 
-    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
-        """Store tombstones."""
-        self.table.put_many(dict(zip(keys, raw, strict=True)), life)
+    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        """Store tombstones, and return what was there."""
+        return [self.table.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
 
     def close(self) -> None:
         """Forget everything."""
@@ -158,16 +158,20 @@ class RedisStore:
         before: bytes | None = self._link.get().set(key, raw, px=life, get=True)
         return before
 
-    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
-        """Store tombstones; a server that has no room for them can still delete."""
+    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        """Store tombstones, and return what was there; a server that has no room for them can still delete."""
         try:
             if len(keys) == 1:
-                self.put(keys[0], raw[0], life)
-            else:
-                self.put_many(dict(zip(keys, raw, strict=True)), life)
+                return [self.exchange(keys[0], raw[0], life)]
+            pipeline = self._link.get().pipeline(transaction=False)
+            for key, mark in zip(keys, raw, strict=True):
+                pipeline.set(key, mark, px=life, get=True)
+            before: list[bytes | None] = pipeline.execute()
         except self._refusals:
             for key in keys:
                 self._link.get().delete(key)
+            return [None] * len(keys)
+        return before
 
     def close(self) -> None:
         """Close the connections, if they were made for this store."""

@@ -118,8 +118,8 @@ class Process:
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         return await self._send(self.world.table.exchange, key, raw, life)
 
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> None:
-        await self.put_many(dict(zip(keys, raw, strict=True)), life)
+    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        return [await self.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
 
     async def aclose(self) -> None:
         """Nothing is open."""
