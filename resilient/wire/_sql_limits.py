@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import time
 from typing import Any
 
 from sqlalchemy import event, exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
+from resilient.clock import SYSTEM
 from resilient.errors import DeadlineExceeded, Overloaded
 from resilient.policy import deadline
 
@@ -43,7 +43,7 @@ def _pymysql_connection() -> type[Any]:
         def _read_timeout(self) -> float | None:  # PyMySQL asks before each packet
             if self._until is None:
                 return self._limit
-            return max(0.001, self._until - time.monotonic())
+            return max(0.001, self._until - SYSTEM.monotonic())
 
         @_read_timeout.setter
         def _read_timeout(self, seconds: float | None) -> None:
@@ -53,7 +53,7 @@ def _pymysql_connection() -> type[Any]:
             """Let each packet take that many seconds, or all that is read from now on where a deadline runs."""
             self._read_timeout = self._write_timeout = seconds
             if deadline.remaining() is not None:
-                self._until = time.monotonic() + seconds
+                self._until = SYSTEM.monotonic() + seconds
 
         def _create_ssl_ctx(self, options: Any) -> Any:
             if options:
@@ -99,7 +99,7 @@ class PyMySqlLimits:
         if not raw.open:  # it broke while it was given back
             raise exc.InvalidatePoolError("a database connection had broken")
         used = record.info.get("resilient_used")
-        if used is not None and time.monotonic() - used > _IDLE_BEFORE_PING:
+        if used is not None and SYSTEM.monotonic() - used > _IDLE_BEFORE_PING:
             raw.bound(deadline.bound(self._connect_timeout))
             try:
                 raw.ping(reconnect=False)
@@ -107,7 +107,7 @@ class PyMySqlLimits:
                 raise exc.InvalidatePoolError("an idle database connection had died") from error
 
     def _checked_in(self, raw: Any, record: Any) -> None:
-        record.info["resilient_used"] = time.monotonic()
+        record.info["resilient_used"] = SYSTEM.monotonic()
         if raw is not None:
             self._reset(raw)
 
@@ -173,8 +173,8 @@ class SqliteLimits:
             return
         limit = deadline.bound(self._timeout)
         info["resilient_bounded"] = True
-        end = time.monotonic() + remaining
-        raw.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+        end = SYSTEM.monotonic() + remaining
+        raw.set_progress_handler(lambda: SYSTEM.monotonic() > end, 10_000)
         raw.execute(f"PRAGMA busy_timeout = {max(1, round(limit * 1000))}")
 
 
