@@ -16,12 +16,12 @@ from resilient.clock import Clock
 from resilient.errors import ResilientError
 from resilient.queue import _events as told
 from resilient.queue._inhand import Held, InHand
+from resilient.queue._limits import BATCH, batches
 from resilient.queue._message import Message
 from resilient.runtime import start_thread
 
 __all__ = ["Acknowledger", "Keeper", "Transport"]
 
-_BATCH = 10
 _TRIES = 3
 _PAUSE = 0.2
 
@@ -79,7 +79,7 @@ class Acknowledger:
         if first is None:
             return [], False
         batch, until = [first], self._clock.monotonic() + self._linger
-        while len(batch) < _BATCH:
+        while len(batch) < BATCH:
             try:
                 left = until - self._clock.monotonic()
                 held = self._waiting.get(timeout=left) if left > 0 else self._waiting.get_nowait()
@@ -161,8 +161,8 @@ class Keeper:
         more = True
         while more:
             returned, more = self._collect()
-            for start in range(0, len(returned), _BATCH):
-                self._return(returned[start : start + _BATCH])
+            for batch in batches(returned):
+                self._return(batch)
             if more:
                 self._beat()
 
@@ -182,7 +182,7 @@ class Keeper:
             return returned, True
         return returned, False
 
-    def _return(self, batch: list[tuple[Held, int]]) -> None:
+    def _return(self, batch: Sequence[tuple[Held, int]]) -> None:
         left = batch
         for attempt in range(_TRIES):
             if attempt:
@@ -200,10 +200,10 @@ class Keeper:
     def _beat(self) -> None:
         with self._lock:
             due = self._hand.due(self._clock.monotonic())
-        for batch in InHand.batches(due):
+        for batch in batches(due):
             self._beat_batch(batch)
 
-    def _beat_batch(self, batch: list[Held]) -> None:
+    def _beat_batch(self, batch: Sequence[Held]) -> None:
         now = self._clock.monotonic()
         with self._lock:
             wanted = [(held, self._hand.seconds(held, now)) for held in batch if held.beat_at is not None]

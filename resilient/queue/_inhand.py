@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +35,6 @@ class Held:
         received: When it was received, on the monotonic clock.
         beat_at: When its next sign of life is due; ``None`` when none is to come.
         state: Where it stands.
-        beats: Signs of life that were given.
         claim: Its claim on the ledger, while its handler runs.
     """
 
@@ -44,7 +42,6 @@ class Held:
     received: float
     beat_at: float | None
     state: State = State.WAITING
-    beats: int = 0
     claim: Any = None
 
 
@@ -107,7 +104,6 @@ class InHand:
 
     def beaten(self, held: Held, now: float) -> None:
         """A sign of life was given at that time."""
-        held.beats += 1
         if held.beat_at is not None:
             held.beat_at = now + self.interval
 
@@ -127,9 +123,3 @@ class InHand:
     def unfinished(self) -> int:
         """How many wait for their handler or run."""
         return sum(each.state is not State.FINISHING for each in self.held.values())
-
-    @staticmethod
-    def batches(entries: Iterable[Held], count: int = 10) -> list[list[Held]]:
-        """Divide them into calls."""
-        all_ = list(entries)
-        return [all_[start : start + count] for start in range(0, len(all_), count)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ __all__ = [
     "LONGEST_DELAY",
     "LONGEST_VISIBILITY",
     "MAX_BYTES",
+    "batches",
     "check_attributes",
     "check_delay",
     "check_text",
@@ -22,6 +23,8 @@ __all__ = [
     "pack",
     "size",
 ]
+
+T = TypeVar("T")
 
 BATCH = 10
 """Entries in one call."""
@@ -124,3 +127,13 @@ def pack(sizes: Sequence[int], *, limit: int = MAX_BYTES) -> Iterator[range]:
         total += each
     if start < len(sizes):
         yield range(start, len(sizes))
+
+
+def batches(entries: Sequence[T]) -> list[Sequence[T]]:
+    """Divide entries whose size does not count into calls, in order.
+
+    Examples:
+        >>> [len(batch) for batch in batches(range(25))]
+        [10, 10, 5]
+    """
+    return [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]

@@ -17,6 +17,7 @@ from resilient.queue import _events as told
 from resilient.queue import _process as fates
 from resilient.queue._couriers import Acknowledger, Keeper
 from resilient.queue._inhand import Held, InHand, State
+from resilient.queue._limits import BATCH
 from resilient.queue._message import Backoff, Message, Redeliver
 from resilient.queue._queue import Queue
 from resilient.runtime import WorkerPool, start_thread
@@ -25,7 +26,6 @@ __all__ = ["Options", "Report", "Run"]
 
 _log = logging.getLogger("resilient.queue")
 
-_BATCH = 10
 _UNDELETED = 100  # messages that are done and wait for their delete, before no more are received
 _LONGEST_HOLD_OFF = 900.0
 _STEP = 0.1  # seconds between two looks for a second signal while draining
@@ -138,7 +138,7 @@ class Run:
     def run(self) -> Report:
         """Receive and handle until stopped, or until the queue is empty."""
         options = self._options
-        self._pool = WorkerPool(f"handle-{self._queue.name}", options.concurrency, backlog=options.prefetch + _BATCH)
+        self._pool = WorkerPool(f"handle-{self._queue.name}", options.concurrency, backlog=options.prefetch + BATCH)
         self._acknowledger = Acknowledger(self._queue, self._out_of_hand, linger=options.linger, clock=self._clock)
         self._keeper = Keeper(
             self._queue, self._hand, self._lock, done=self._out_of_hand, extend=self._extend, clock=self._clock
@@ -220,7 +220,7 @@ class Run:
                 room = min(
                     options.prefetch - self._hand.unfinished(),
                     options.prefetch + _UNDELETED - len(self._hand.held),
-                    _BATCH,
+                    BATCH,
                 )
                 if room > 0 and not (empty and self._hand.held):
                     return room

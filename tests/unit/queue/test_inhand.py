@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from resilient.queue import Message
 from resilient.queue._inhand import InHand, State
+from resilient.queue._limits import batches
 
 LIMIT = 43_200
 
@@ -116,4 +117,4 @@ def test_signs_of_life_go_ten_in_a_call(count, calls):
     hand = InHand(30)
     for number in range(count):
         hand.add(Message(id="1", body="x", receipt=str(number)), 0.0)
-    assert len(hand.batches(hand.due(100))) == calls
+    assert len(batches(hand.due(100))) == calls
