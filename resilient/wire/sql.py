@@ -69,10 +69,13 @@ def create_tables(bind: Any) -> None:
         >>> create_tables(engine("sqlite://"))
     """
     target = bind if isinstance(bind, Engine | Connection) else bind.engine
-    try:
-        metadata.create_all(target)
-    except _EXISTS_ALREADY:
-        metadata.create_all(target)  # another process created one between the look and the creation
+    for _ in metadata.tables:
+        try:
+            metadata.create_all(target)
+        except _EXISTS_ALREADY:
+            continue  # another process created one of them between the look and the creation
+        return
+    metadata.create_all(target)
 
 
 # -------------------------------------------------------------------------------------------------------- engines

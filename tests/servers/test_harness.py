@@ -227,7 +227,7 @@ def test_an_application_that_cannot_be_imported_is_reported(tmp_path):
 
 def test_the_whole_start_up_is_within_its_budget(redis_server, mariadb, moto_server, server_start_times):
     """All servers of a run start side by side in less than 15 seconds."""
-    assert set(server_start_times) == {"redis_server", "mariadb", "moto_server"}
+    assert set(server_start_times) >= {"redis_server", "mariadb", "moto_server"}
     begun = min(start for start, _ in server_start_times.values())
     ended = max(end for _, end in server_start_times.values())
     assert ended - begun < 15 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -225,7 +225,7 @@ def test_a_dead_server_resets_the_client(tcp_proxy):
     """Behind the proxy nothing listens: the client is not left waiting."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    with connect(tcp_proxy(port)) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(tcp_proxy(port)) as client:
         client.recv(1)
 
 
