@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextvars import ContextVar
 from typing import Any
 
@@ -101,9 +102,13 @@ class SqlProbe:
         self._pool = self._pool.recreate()
 
 
+_listened: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
 def _listen(engine: Engine) -> None:
     """Have a say in how an engine connects, after its other listeners (one that brings a token, say)."""
-    if not event.contains(engine, "do_connect", _bound):
+    if engine not in _listened:  # event.contains() goes by id(), which may be that of an engine that is gone
+        _listened.add(engine)
         event.listen(engine, "do_connect", _bound)
 
 

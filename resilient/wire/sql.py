@@ -17,6 +17,7 @@ the database says about the statement itself (a syntax error, a duplicate, a dea
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -195,14 +196,19 @@ def _connect_arguments(url: URL, connect_timeout: float, timeout: float) -> dict
 # ---------------------------------------------------------------------------------------------------- typed errors
 
 
+# SQLAlchemy's own event.contains() goes by id(), which a new engine may have inherited from one that is gone.
+_translated: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
 def translate_errors(target: Engine) -> None:
     """Make failures of the connection reach callers as errors of this library. Doing it twice is harmless.
 
     Args:
         target: The engine, one made here or a ready one.
     """
-    if event.contains(target, "handle_error", _translate):
+    if target in _translated:
         return
+    _translated.add(target)
     event.listen(target, "handle_error", _translate)
     event.listen(target, "begin", _began)
     event.listen(target, "commit", _committing)

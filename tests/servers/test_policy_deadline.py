@@ -32,8 +32,11 @@ def outer(repeat: Callable[[int], int]) -> float:
 
 
 @pytest.fixture(autouse=True)
-def no_thread_stays() -> Iterator[None]:
-    """Whatever a test's calls waited for, no thread of theirs is left to wait on."""
+def no_thread_stays(redis_server: RedisServer, mariadb: MariaDbCluster, postgres: PostgresServer) -> Iterator[None]:
+    """Whatever a test's calls waited for, no thread of theirs is left to wait on.
+
+    All servers are up before the threads are counted: those that start them are not the test's.
+    """
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) <= before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -241,3 +242,21 @@ def test_only_a_missing_table_of_ours_is_explained(original, told):
     error = sa.exc.ProgrammingError("INSERT", {}, original)
     with pytest.raises(ConfigurationError if told else sa.exc.ProgrammingError), sql.needs_table("resilient_ledger"):
         raise error
+
+
+def test_errors_are_translated_for_an_engine_in_the_place_of_another(tmp_path: Path) -> None:
+    """An engine made at the address of one that is gone, whose dialect lives on, tells errors as ours."""
+    dialects, addresses = [], set()
+    for _ in range(200):
+        made = sql.engine(f"sqlite:///{tmp_path}/gone/app.db")
+        again = id(made) in addresses
+        with pytest.raises(Unavailable), made.connect():
+            pytest.fail("a file in a folder that is not there was opened")
+        if again:
+            return
+        addresses.add(id(made))
+        dialects.append(made.dialect)
+        made.dispose()
+        del made
+        gc.collect()
+    pytest.fail("no address was used twice, so nothing was tried")
