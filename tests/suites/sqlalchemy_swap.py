@@ -35,6 +35,14 @@ from sqlalchemy.orm import session as theirs_too
 from resilient.storage.replicas import ReplicaSet, RoutingSession
 
 SWAP = os.environ.get("SWAP", "primary")
+TOLD = (
+    "before_execute",
+    "before_cursor_execute",
+    "after_execute",
+    "after_cursor_execute",
+    "set_connection_execution_options",
+)
+"""Events of a replica's engine that the engine they gave is told of."""
 ROUTED: Counter[str] = Counter()
 """How often a read was given a server of each role, and how often a statement needed the primary."""
 
@@ -49,6 +57,10 @@ class _Set(ReplicaSet):
         for node in self._replicas:
             if SWAP == "replica":
                 node.health.state, node.proven = "up", float("inf")  # the same file holds all that the primary holds
+            node.engine.update_execution_options(**engine.get_execution_options())
+            # They count statements with listeners on the engine they gave.
+            for name in TOLD:
+                event.listen(node.engine, name, _told_to(engine, name))
             # Where an engine of theirs is disposed, its database is removed.
             event.listen(engine, "engine_disposed", lambda _engine, node=node: node.drop_connections())
         if engine.dialect.is_async:
@@ -58,6 +70,7 @@ class _Set(ReplicaSet):
         if SWAP == "pair" and self._replicas:
             self._wait_for_proof()
         node = super().pick(given_up)
+        node.engine._compiled_cache = self.engine._compiled_cache  # some tests of theirs run without one
         ROUTED[node.role] += 1
         return node
 
@@ -109,6 +122,14 @@ class Session(RoutingSession):
         if not self._adopt(bind):
             return call(statement, *args, **options)
         return super()._first(call, statement, args, options)
+
+
+def _told_to(engine: Engine, name: str) -> Any:
+    def tell(*args: Any) -> None:
+        for listener in getattr(engine.dispatch, name):
+            listener(*args)
+
+    return tell
 
 
 def _replicas_of(engine: Engine) -> list[Any]:
