@@ -346,7 +346,7 @@ def test_a_second_signal_does_not_wait(jobs):
     report = join()
     gate.set()
     assert report.abandoned == 1
-    assert jobs.attributes().depth == 1
+    until(lambda: jobs.attributes().depth == 1)  # the poll that was open may bring it once more, and gives it back
 
 
 def test_sigterm_stops_a_run_on_the_main_thread(jobs):
