@@ -20,7 +20,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
 
-__all__ = ["PerLoop", "Periodic", "WorkerPool", "after_fork", "start_thread"]
+__all__ = ["PerLoop", "Periodic", "WorkerPool", "after_fork", "fork_safe_lock", "start_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,15 +29,41 @@ T = TypeVar("T")
 # ---------------------------------------------------------------------------------------------------------- forks
 
 _fork_hooks: list[weakref.WeakMethod[Callable[[], None]]] = []
-_fork_lock = threading.Lock()
-_fork_hooked = False
+_fork_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+
+
+def fork_safe_lock() -> threading.Lock:
+    """A lock that is free in a forked child, whoever held it in the parent.
+
+    A plain lock that another thread of the parent holds while a third one forks stays locked in the child for
+    ever: its holder does not exist there. This one is an ordinary `threading.Lock`, so that taking it costs the
+    same, which the child frees before anything else of this library runs in it. Every lock of an object or a
+    module that may live across a fork is made here.
+
+    What the lock guards may have been half changed by the thread that held it: an object whose parts must agree
+    also makes them anew, in a hook of `after_fork`. The thread that forks must not hold the lock itself.
+
+    Examples:
+        >>> lock = fork_safe_lock()
+        >>> with lock:
+        ...     lock.locked()
+        True
+    """
+    lock = threading.Lock()
+    _fork_locks.add(lock)
+    return lock
+
+
+_fork_lock = fork_safe_lock()
 
 
 def after_fork(method: Callable[[], None]) -> None:
     """Call a bound method in every forked child, for as long as its object lives.
 
+    Locks need no hook: see `fork_safe_lock`. They are free again when the hooks run.
+
     Args:
-        method: A bound method that drops what a child must not share: sockets, threads, locks.
+        method: A bound method that drops what a child must not share: sockets, threads, pools.
 
     Examples:
         >>> class Client:
@@ -48,22 +74,22 @@ def after_fork(method: Callable[[], None]) -> None:
         ...         self.sockets = []
         >>> client = Client()
     """
-    global _fork_hooked
     with _fork_lock:
         _fork_hooks[:] = [hook for hook in _fork_hooks if hook() is not None]
         _fork_hooks.append(weakref.WeakMethod(method))
-        if not _fork_hooked:
-            os.register_at_fork(after_in_child=_run_fork_hooks)
-            _fork_hooked = True
 
 
-def _run_fork_hooks() -> None:
-    global _fork_lock
-    _fork_lock = threading.Lock()  # the parent may have held it
+def _run_in_child() -> None:
+    for lock in _fork_locks:
+        lock._at_fork_reinit()  # type: ignore[attr-defined] # noqa: SLF001 - what the standard library calls too
     for hook in _fork_hooks:
         method = hook()
         if method is not None:
             method()
+
+
+if hasattr(os, "register_at_fork"):  # a system without it does not fork
+    os.register_at_fork(after_in_child=_run_in_child)
 
 
 # -------------------------------------------------------------------------------------------------------- threads
@@ -108,11 +134,11 @@ class WorkerPool:
         self.name = name
         self.size = size
         self.backlog = backlog
+        self._lock = fork_safe_lock()
         self._reset()
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._free = 0  # threads that wait for a job, less the jobs queued for them
@@ -195,11 +221,11 @@ class Periodic:
         self.interval = interval
         self._method = weakref.WeakMethod(method)
         self._name = name
+        self._lock = fork_safe_lock()
         self._reset()
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None

@@ -16,7 +16,7 @@ import pytest
 from resilient import causality
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
 from resilient.events import _stream
-from resilient.runtime import Periodic, PerLoop, WorkerPool, after_fork, start_thread
+from resilient.runtime import Periodic, PerLoop, WorkerPool, after_fork, fork_safe_lock, start_thread
 
 word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
 
@@ -226,6 +226,48 @@ def test_fork_hooks_run_for_living_objects_only() -> None:
     assert gone() is None
     assert in_child(lambda: kept.sockets == []) == 0
     assert kept.sockets == ["open"]
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_lock_held_by_a_thread_of_the_parent_is_free_in_a_child() -> None:
+    """It is free before any hook runs, so that hooks may take it; the parent's holder keeps it."""
+    lock = fork_safe_lock()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            release.wait(10)
+
+    class Client:
+        def __init__(self) -> None:
+            self.took = False
+            after_fork(self.take)
+
+        def take(self) -> None:
+            self.took = lock.acquire(timeout=1)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(5)
+        client = Client()
+        assert in_child(lambda: client.took and not lock.acquire(blocking=False)) == 0
+        assert lock.locked()
+    finally:
+        release.set()
+        thread.join(5)
+    assert lock.acquire(blocking=False)
+
+
+def test_a_lock_is_forgotten_with_its_owner() -> None:
+    """What must be freed in a child is held weakly, and is an ordinary lock."""
+    lock = fork_safe_lock()
+    assert type(lock) is type(threading.Lock())
+    gone = weakref.ref(lock)
+    del lock
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
