@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import ClassVar, Self
 
 from resilient import events
+from resilient.arguments import is_name
 from resilient.errors import InvalidInput
 from resilient.runtime import after_fork
 
@@ -29,7 +30,6 @@ __all__ = ["Gtid", "Instant", "Position", "Scope", "ScopeMissing", "Token", "cur
 
 _MAX_TEXT = 2048
 _MAX_NAMES = 64
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _GTID = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,20})")
 
 
@@ -199,10 +199,23 @@ class Token:
         for part in parts:
             name, _, position = part.partition(":")
             kind = _KINDS.get(position[:1])
-            if kind is None or not _NAME.fullmatch(name):
+            if kind is None or not is_name(name):
                 raise InvalidInput("a causality token is malformed", advice="drop it: reads then start afresh")
             positions[name] = kind.parse(position[1:])
         return cls(positions)
+
+    @classmethod
+    def read(cls, text: str) -> Token:
+        """As `parse`, for text from outside: empty where it is no token, so that reads start afresh.
+
+        Examples:
+            >>> Token.read("another library's header") == Token()
+            True
+        """
+        try:
+            return cls.parse(text)
+        except InvalidInput:
+            return cls()
 
 
 # --------------------------------------------------------------------------------------------------------- scopes

@@ -218,13 +218,13 @@ class Outbox:
         ordered = sorted(rows, key=lambda row: (list(self._queues).index(row.queue), row.id))
         # A token came from outside: whoever made theirs as long as can be does not make those of others longer.
         for (name, _), group in itertools.groupby(
-            ordered, key=lambda row: (row.queue, frozenset(_token(row.token).positions))
+            ordered, key=lambda row: (row.queue, frozenset(causality.Token.read(row.token).positions))
         ):
             mine = list(group)
             target = self._queues[name]
             token = claimed
             for row in mine:
-                token = token.merge(_token(row.token))
+                token = token.merge(causality.Token.read(row.token))
             try:
                 with causality.scope(token):
                     target.send_many([_outgoing(row) for row in mine])
@@ -303,13 +303,6 @@ class Outbox:
         for thread in self._threads:
             thread.join(timeout)
         self._threads.clear()
-
-
-def _token(text: str) -> causality.Token:
-    try:
-        return causality.Token.parse(text)
-    except InvalidInput:
-        return causality.Token()
 
 
 def _outgoing(row: Any) -> Outgoing:

@@ -11,12 +11,12 @@ import msgspec
 
 from resilient import causality
 from resilient.clock import Clock
-from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
+from resilient.errors import ConfigurationError, DeadlineExceeded, Unavailable
 from resilient.ledger import Done, InProgress, MemoryStore, Mismatch, Outcome, Store
 from resilient.queue._inject import Plan
 from resilient.queue._message import Message, Redeliver, Reject, Release
 
-__all__ = ["Ack", "Failed", "Fate", "GiveBack", "HeldOff", "Processor", "Rejected", "encode_result", "token_of"]
+__all__ = ["Ack", "Failed", "Fate", "GiveBack", "HeldOff", "Processor", "Rejected", "encode_result"]
 
 _MAX_RESULT = 60_000  # bytes of a result that are kept with its record
 
@@ -119,7 +119,7 @@ class Processor:
         """
         try:
             payload = self._plan.read(message)
-            with causality.scope(token_of(message)):
+            with causality.scope(causality.Token.read(message.token)):
                 if self._store is None:
                     return self._plain(payload, message)
                 return self._recorded(payload, message, owner=owner, keep=keep, waits=waits)
@@ -197,14 +197,6 @@ class Processor:
                 if not waits(pause):
                     raise
                 pause = min(5.0, pause * 2)
-
-
-def token_of(message: Message) -> causality.Token:
-    """What the producer of a message had written; empty where the attribute is not one of ours."""
-    try:
-        return causality.Token.parse(message.token)
-    except InvalidInput:  # another library's attribute, or a forged one: reads start afresh
-        return causality.Token()
 
 
 def encode_result(result: Any) -> bytes | None:

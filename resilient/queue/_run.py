@@ -337,7 +337,7 @@ class Run:
             if target is not None:
                 note = {"reject-reason": fate.reason[:500] or "rejected", "reject-queue": self._queue.name}
                 attributes = {**message.attributes, **note} if len(message.attributes) <= 6 else message.attributes
-                with causality.scope(fates.token_of(message)):
+                with causality.scope(causality.Token.read(message.token)):
                     target.send(
                         message.body,
                         attributes=attributes,

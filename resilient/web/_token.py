@@ -9,7 +9,6 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 
 from resilient import causality
 from resilient.causality import Scope, Token
-from resilient.errors import InvalidInput
 
 __all__ = ["COOKIE", "HEADER", "OpensScope", "carry", "news", "opener", "read"]
 
@@ -51,10 +50,7 @@ def read(cookies: str, header: str) -> Token:
     found = [value.strip('"') for name, _, value in pairs if name == COOKIE]
     token = Token()
     for text in (*found[:4], header.strip()):
-        try:
-            token = token.merge(Token.parse(text))
-        except InvalidInput:
-            continue  # it came from outside: reads then start afresh
+        token = token.merge(Token.read(text))
     return token
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from resilient.arguments import check_name
 from resilient.errors import ConfigurationError, InvalidInput
 
 __all__ = ["Key", "Layout", "ShardMap", "bucket_of"]
@@ -118,8 +118,7 @@ class ShardMap:
         if not 1 <= len(self.owners) <= _MAX_BUCKETS:
             raise ConfigurationError(f"a shard map has 1 to {_MAX_BUCKETS} buckets")
         for name in set(self.owners):
-            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-                raise ConfigurationError("a shard's name has 1 to 64 letters, digits, dots, dashes or underscores")
+            check_name("a shard", name)
 
     @classmethod
     def hashed(cls, shards: Sequence[str], buckets: int = 4096) -> ShardMap:

@@ -207,3 +207,17 @@ def test_positions_that_differ_are_told_apart_as_keys() -> None:
 def test_merging_equal_positions_keeps_the_one_that_was_known() -> None:
     """Where both stand at one sequence number, the server that is known stays."""
     assert str(Gtid.parse("0-1-42").merge(Gtid.parse("0-2-42"))) == "0-1-42"
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "1!", "1!app:x1", "1!app:tnever", "2!app:t1.000000", "1!a b:t1.000000", "x" * 3000]
+)
+def test_what_is_no_token_is_read_as_an_empty_one(text: str) -> None:
+    """Text from outside that is no token never raises: reads then start afresh."""
+    assert Token.read(text) == Token()
+
+
+@given(tokens())
+def test_a_token_from_outside_is_read(token: Token) -> None:
+    """Text from outside that is a token is read as that token."""
+    assert Token.read(str(token)) == Token.parse(str(token))

@@ -1,0 +1,81 @@
+"""Checks of arguments that several rooms make, each in one place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import TypeVar
+
+from resilient.errors import ConfigurationError, ResilientError
+
+__all__ = ["check_name", "is_name", "one_of", "to_name"]
+
+_LONGEST = 64
+_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_LONGEST}}}")
+_FOREIGN = re.compile(r"[^A-Za-z0-9_.-]")
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def is_name(text: object) -> bool:
+    """Whether something may name a part of a system: it then fits a token, a key, a label and a file's name.
+
+    Examples:
+        >>> is_name("eu-west.1"), is_name("a:b"), is_name("")
+        (True, False, False)
+    """
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def check_name(what: str, text: str) -> str:
+    """Return a name as it is.
+
+    Args:
+        what: What it names, as in ``"a shard"``.
+        text: The name.
+
+    Raises:
+        ConfigurationError: It is none.
+
+    Examples:
+        >>> check_name("a shard", "eu-1")
+        'eu-1'
+    """
+    if not is_name(text):
+        raise ConfigurationError(
+            f"{what}'s name has 1 to {_LONGEST} letters, digits, dots, dashes or underscores: {text!r} has not"
+        )
+    return text
+
+
+def to_name(text: str, *, otherwise: str) -> str:
+    """The nearest name to any text; ``otherwise`` where nothing is left of it.
+
+    Examples:
+        >>> to_name("my shop", otherwise="db")
+        'my_shop'
+    """
+    return _FOREIGN.sub("_", text)[:_LONGEST] or otherwise
+
+
+def one_of(
+    argument: str, value: _Choice, allowed: Collection[str], error: type[ResilientError] = ConfigurationError
+) -> _Choice:
+    """Return a value as it is where it is one of the choices there are.
+
+    Args:
+        argument: What the argument is called.
+        value: What was given.
+        allowed: The choices.
+        error: What is raised for anything else.
+
+    Raises:
+        ConfigurationError: It is none of them; or what ``error`` says.
+
+    Examples:
+        >>> one_of("details", "never", ("never", "always"))
+        'never'
+    """
+    if value not in allowed:
+        raise error(f"{argument}={value!r} is unknown", advice=f"use one of {', '.join(map(repr, allowed))}")
+    return value
