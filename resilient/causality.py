@@ -24,7 +24,7 @@ from typing import ClassVar, Self
 from resilient import events
 from resilient.arguments import is_name
 from resilient.errors import InvalidInput
-from resilient.runtime import after_fork
+from resilient.runtime import fork_safe_lock
 
 __all__ = ["Gtid", "Instant", "Position", "Scope", "ScopeMissing", "Token", "current", "running", "scope"]
 
@@ -255,14 +255,11 @@ class Scope:
 class _ProcessScope(Scope):
     """What everybody outside of any request has learned; a forked child goes on with it."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ()
 
     def __init__(self) -> None:
         super().__init__()
-        after_fork(self._unlock)
-
-    def _unlock(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._lock = fork_safe_lock()
 
 
 _current: contextvars.ContextVar[Scope] = contextvars.ContextVar("resilient_scope")

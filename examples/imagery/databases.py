@@ -196,7 +196,7 @@ class SqliteDatabases:
         self._replication.kill(index)
 
     def restart_replica(self, index: int) -> None:
-        self._replication.restore(index)
+        self._replication.restart(index)
 
     def stop_replication(self) -> None:
         for index in range(2):

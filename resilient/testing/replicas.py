@@ -5,18 +5,42 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from resilient.errors import InvalidInput
-from resilient.storage.replicas import ReplicaSet
+from resilient.storage.replicas import NodeStatus, ReplicaSet
+from resilient.storage.replicas._node import Node
+from resilient.storage.replicas._router import Router
 from resilient.testing.clock import FakeClock
 from resilient.testing.sqlite import SqliteReplication
 
 __all__ = ["FakeReplicaSet"]
 
 _COMMIT = 0.001  # seconds a commit takes, so that what was proven before it does not cover it
+
+
+class _ByTheClock(Router):
+    """Decides as it always does, once the servers are where the clock says they are."""
+
+    def __init__(self, *parts: Any, settle: Callable[[], None], committed: Callable[[], None], **rules: Any) -> None:
+        super().__init__(*parts, **rules)
+        self._settle = settle
+        self._committed = committed
+
+    def pick(self, given_up: Sequence[Node] = ()) -> Node:
+        if not given_up:
+            self._settle()
+        return super().pick(given_up)
+
+    def require_writable(self) -> None:
+        self._settle()
+        super().require_writable()
+
+    def observe(self) -> None:
+        self._committed()
+        super().observe()
 
 
 class FakeReplicaSet(ReplicaSet):
@@ -101,9 +125,9 @@ class FakeReplicaSet(ReplicaSet):
         self._mover.kill(self._number(node))
         self._node(node).drop_connections()
 
-    def restore(self, node: int | str) -> None:
+    def restart(self, node: int | str) -> None:
         """Make a killed server reachable again."""
-        self._mover.restore(self._number(node))
+        self._mover.restart(self._number(node))
         self._settle()
 
     def _number(self, node: int | str) -> int:
@@ -113,32 +137,23 @@ class FakeReplicaSet(ReplicaSet):
             raise InvalidInput("there is no such server", advice="a replica's index, or 'primary'")
         return node
 
-    def _node(self, node: int | str) -> Any:
+    def _node(self, node: int | str) -> Node:
         return self._nodes[0] if node == "primary" else self._nodes[self._number(node) + 1]
 
     # ---------------------------------------------------------------------------------------- replication, by the clock
 
-    def pick(self, given_up: Sequence[Any] = ()) -> Any:
-        """As in `ReplicaSet`, after bringing the replicas to where the clock says they are."""
-        if not given_up:
-            self._settle()
-        return super().pick(given_up)
-
-    def require_writable(self) -> None:
-        """As in `ReplicaSet`, after looking at the servers."""
-        self._settle()
-        super().require_writable()
-
-    def status(self) -> tuple[Any, ...]:
+    def status(self) -> tuple[NodeStatus, ...]:
         """As in `ReplicaSet`, after looking at the servers."""
         self._settle()
         return super().status()
 
-    def observe(self) -> None:
+    def _make_router(self, *parts: Any, **rules: Any) -> Router:
+        return _ByTheClock(*parts, **rules, settle=self._settle, committed=self._committed)
+
+    def _committed(self) -> None:
         """Note a commit: it reaches the replicas when their lag has passed."""
         self.clock.advance(_COMMIT)
         self._snapshot(self.clock.wall())
-        super().observe()
 
     def _data_version(self) -> int:
         return int(self._source.execute("PRAGMA data_version").fetchone()[0])

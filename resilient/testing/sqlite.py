@@ -103,7 +103,7 @@ class SqliteReplication:
             for suffix in _SIDE_FILES:
                 _move(_beside(path, suffix), _beside(_grave(path), suffix))
 
-    def restore(self, index: int) -> None:
+    def restart(self, index: int) -> None:
         """Make a killed replica reachable again, as old as it was."""
         path = self.replicas[index]
         with self._lock:

@@ -52,13 +52,13 @@ class MariaDbBench(_faces.Bench):
     def kill(self, number: int) -> None:
         self.nodes[number].kill()
 
-    def restore(self, number: int) -> None:
+    def restart(self, number: int) -> None:
         self.nodes[number].restart()
 
     def kill_primary(self) -> None:
         self.cluster.primary.kill()
 
-    def restore_primary(self) -> None:
+    def restart_primary(self) -> None:
         self.cluster.primary.restart()
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import session as theirs_too
 
 from resilient.storage.replicas import ReplicaSet, RoutingSession
+from resilient.storage.replicas._router import Router
 
 SWAP = os.environ.get("SWAP", "primary")
 TOLD = (
@@ -49,12 +50,39 @@ ROUTED: Counter[str] = Counter()
 _Session = theirs.Session
 
 
+class _Router(Router):
+    """Decides as it always does, and counts what it decided."""
+
+    owner: _Set
+
+    def pick(self, given_up: Any = ()) -> Any:
+        if SWAP == "pair" and self.replicas:
+            self._wait_for_proof()
+        node = super().pick(given_up)
+        node.engine._compiled_cache = self.primary.engine._compiled_cache  # some tests of theirs run without one
+        ROUTED[node.role] += 1
+        return node
+
+    def _wait_for_proof(self) -> None:
+        self.observe()
+        seen = time.time()
+        while time.time() < seen + 5:
+            self.owner.probe()
+            if all((node.proven or 0) > seen and node.health.state == "up" for node in self.replicas):
+                return
+            time.sleep(0.001)
+
+    def require_writable(self) -> None:
+        ROUTED["needs primary"] += 1
+        super().require_writable()
+
+
 class _Set(ReplicaSet):
     """A replica set over an engine of theirs."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine, _replicas_of(engine), name="peer", probe_interval=None)
-        for node in self._replicas:
+        for node in self.router.replicas:
             if SWAP == "replica":
                 node.health.state, node.proven = "up", float("inf")  # the same file holds all that the primary holds
             node.engine.update_execution_options(**engine.get_execution_options())
@@ -64,28 +92,12 @@ class _Set(ReplicaSet):
             # Where an engine of theirs is disposed, its database is removed.
             event.listen(engine, "engine_disposed", lambda _engine, node=node: node.drop_connections())
         if engine.dialect.is_async:
-            self.primary_node._async_engine = AsyncEngine(engine)
+            self.router.primary._async_engine = AsyncEngine(engine)
 
-    def pick(self, given_up: Any = ()) -> Any:
-        if SWAP == "pair" and self._replicas:
-            self._wait_for_proof()
-        node = super().pick(given_up)
-        node.engine._compiled_cache = self.engine._compiled_cache  # some tests of theirs run without one
-        ROUTED[node.role] += 1
-        return node
-
-    def _wait_for_proof(self) -> None:
-        self.observe()
-        seen = time.time()
-        while time.time() < seen + 5:
-            self.probe()
-            if all((node.proven or 0) > seen and node.health.state == "up" for node in self._replicas):
-                return
-            time.sleep(0.001)
-
-    def require_writable(self) -> None:
-        ROUTED["needs primary"] += 1
-        super().require_writable()
+    def _make_router(self, *parts: Any, **rules: Any) -> _Router:
+        made = _Router(*parts, **rules)
+        made.owner = self
+        return made
 
 
 class Session(RoutingSession):
@@ -93,7 +105,7 @@ class Session(RoutingSession):
 
     def __init__(self, bind: Any = None, **options: Any) -> None:
         self._engine: Engine | None = None
-        super().__init__(bind, replicas=None, **options)  # type: ignore[arg-type] # set below, before it is used
+        super().__init__(bind, router=None, **options)  # type: ignore[arg-type] # set below, before it is used
 
     def _forget(self) -> None:
         self._engine = None
@@ -106,7 +118,7 @@ class Session(RoutingSession):
         if self._engine is None:
             self._engine = bind
             self._use_async = bind.dialect.is_async
-            self._replicas = _set_of(bind)
+            self._router = _set_of(bind).router
         return self._engine is bind
 
     def get_bind(self, mapper: Any = None, **options: Any) -> Any:

@@ -11,7 +11,8 @@ from resilient.wire import sql as _sql  # noqa: F401 - first, so that a missing 
 # isort: split
 from resilient.storage.replicas._events import NodeChanged, ReadMoved, ReadRouted
 from resilient.storage.replicas._node import NodeStatus
+from resilient.storage.replicas._router import Consistency
 from resilient.storage.replicas._session import RoutingSession
-from resilient.storage.replicas._set import Consistency, ReplicaSet
+from resilient.storage.replicas._set import ReplicaSet
 
 __all__ = ["Consistency", "NodeChanged", "NodeStatus", "ReadMoved", "ReadRouted", "ReplicaSet", "RoutingSession"]

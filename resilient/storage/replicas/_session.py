@@ -15,11 +15,9 @@ from resilient.errors import DeadlineExceeded, Overloaded, ResilientError, Unava
 from resilient.policy import Failure, deadline
 from resilient.storage.replicas._events import ReadMoved, ReadRouted
 from resilient.storage.replicas._node import Node
+from resilient.storage.replicas._router import Router
 from resilient.storage.replicas._routing import why_primary
 from resilient.wire import sql
-
-if TYPE_CHECKING:
-    from resilient.storage.replicas._set import ReplicaSet
 
 __all__ = ["RoutingSession"]
 
@@ -33,12 +31,12 @@ class RoutingSession(Session):
     everything after a write, goes to the primary. Made by `ReplicaSet.sessionmaker`.
 
     Args:
-        replicas: The set it belongs to.
+        router: Decides for the set it belongs to.
         use_async: Whether it runs beneath an AsyncSession.
     """
 
-    def __init__(self, *args: Any, replicas: ReplicaSet, use_async: bool = False, **options: Any) -> None:
-        self._replicas = replicas
+    def __init__(self, *args: Any, router: Router, use_async: bool = False, **options: Any) -> None:
+        self._router = router
         self._use_async = use_async
         self._forget()
         super().__init__(*args, **options)
@@ -66,16 +64,16 @@ class RoutingSession(Session):
 
     def _route(self, clause: Any) -> Node:
         if self._wrote:
-            return self._replicas.primary_node
+            return self._router.primary
         reason = None if clause is self._proven else why_primary(clause)
         if reason is not None:
-            self._replicas.require_writable()
+            self._router.require_writable()
             if self._node is None and events.wanted(ReadRouted):
-                events.emit(ReadRouted(set_name=self._replicas.name, node="primary", reason=reason))
+                events.emit(ReadRouted(set_name=self._router.set_name, node="primary", reason=reason))
             self._wrote = True
-            self._node = self._replicas.primary_node
+            self._node = self._router.primary
         elif self._node is None:
-            self._node = self._replicas.pick(self._given_up)
+            self._node = self._router.pick(self._given_up)
         return self._node
 
     # ----------------------------------------------------------------------- a first read that meets a dead server
@@ -103,7 +101,7 @@ class RoutingSession(Session):
             return call(statement, *args, **options)
         self._proven = statement
         while True:
-            node = self._node = self._replicas.pick(self._given_up)
+            node = self._node = self._router.pick(self._given_up)
             try:
                 with self._share(node):
                     return call(statement, *args, **options)
@@ -117,7 +115,7 @@ class RoutingSession(Session):
     def _share(self, node: Node) -> contextlib.AbstractContextManager[Any]:
         """Leave half of the caller's time for another server, should this one be frozen."""
         remaining = deadline.remaining()
-        if remaining is None or self._use_async or not self._replicas.has_other(node, self._given_up):
+        if remaining is None or self._use_async or not self._router.has_other(node, self._given_up):
             return contextlib.nullcontext()
         return deadline(remaining / 2)
 
@@ -129,12 +127,12 @@ class RoutingSession(Session):
         )
         if not lost or self._wrote or deadline.remaining() == 0 or self.in_nested_transaction():
             return False
-        if not self._replicas.has_other(node, self._given_up):
+        if not self._router.has_other(node, self._given_up):
             return False
         self._drop_connection(node)
         self._node = None
         self._given_up = (*self._given_up, node)
-        events.emit(ReadMoved(set_name=self._replicas.name, node=node.name, error=type(error).__name__))
+        events.emit(ReadMoved(set_name=self._router.set_name, node=node.name, error=type(error).__name__))
         return True
 
     def _drop_connection(self, node: Node) -> None:
@@ -157,13 +155,13 @@ class RoutingSession(Session):
 
     def _committed(self) -> None:
         if self._wrote:
-            self._replicas.observe()
+            self._router.observe()
             self._observed = True
 
     def _ended(self) -> None:
         if self._wrote and not self._observed:
             # Rolled back, or a COMMIT without an answer: if it did happen, its writer must see it.
-            self._replicas.observe()
+            self._router.observe()
         self._forget()
 
 

@@ -1,40 +1,32 @@
-"""The replica set: the face of this room."""
+"""The replica set: the face of this room. It owns the servers' lives; `_router` decides which one serves."""
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import PurePath
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import sessionmaker
 
-from resilient import causality, events
-from resilient.causality import Instant, Position, Scope, Token
+from resilient import causality
+from resilient.arguments import check_name, one_of, to_name
+from resilient.causality import Scope, Token
 from resilient.clock import SYSTEM, Clock
-from resilient.errors import CircuitOpen, ConfigurationError, InvalidInput, Unavailable
+from resilient.errors import ConfigurationError, InvalidInput
 from resilient.runtime import after_fork
-from resilient.storage.replicas._events import ReadRouted
-from resilient.storage.replicas._health import Copy, State, choose
+from resilient.storage.replicas._health import State
 from resilient.storage.replicas._node import Limits, Node, NodeStatus, address
+from resilient.storage.replicas._router import LEVELS, Consistency, Router
 from resilient.storage.replicas._session import RoutingSession
 from resilient.storage.replicas._watch import Watch
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-__all__ = ["Consistency", "ReplicaSet"]
-
-Consistency: TypeAlias = Literal["eventual", "session", "strong"]
-
-_LEVELS = ("eventual", "session", "strong")
-_chosen: ContextVar[Mapping[str, Consistency]] = ContextVar("resilient_consistency", default=MappingProxyType({}))
+__all__ = ["ReplicaSet"]
 
 
 class ReplicaSet:
@@ -92,25 +84,30 @@ class ReplicaSet:
             raise ConfigurationError("max_lag and probe_interval must be greater than 0 seconds")
         if isinstance(replicas, str):
             raise ConfigurationError("replicas= takes a list of addresses", advice="write replicas=[url]")
-        self.name = name or _name_of(primary)
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name):
-            raise ConfigurationError("a replica set's name has 1 to 64 letters, digits, dots, dashes or underscores")
+        self.name = check_name("a replica set", name or _name_of(primary))
         _check_kinds(primary, replicas)
         self.max_lag = max_lag
-        self._default = _checked(consistency)
-        self._clock = clock
-        self._interval = probe_interval
+        one_of("consistency", consistency, LEVELS, InvalidInput)
         limits = Limits(connect_timeout, timeout, min(connect_timeout, 0.5), pool_size, max_overflow)
-        self.primary_node = Node(self.name, "primary", primary, role="primary", limits=limits, failed=self._failed)
-        self._replicas = tuple(
+        primary_node = Node(self.name, "primary", primary, role="primary", limits=limits, failed=self._failed)
+        replica_nodes = tuple(
             Node(self.name, f"replica-{number}", target, role="replica", limits=limits, failed=self._failed)
             for number, target in enumerate(replicas, start=1)
         )
-        self._turn = itertools.count()
+        self._nodes = (primary_node, *replica_nodes)
         self._watch = Watch(
-            self.name, self.primary_node, self._replicas, max_lag=max_lag, interval=probe_interval, clock=clock
+            self.name, primary_node, replica_nodes, max_lag=max_lag, interval=probe_interval, clock=clock
         )
-        self._closed = False
+        self.router = self._make_router(
+            self.name,
+            primary_node,
+            replica_nodes,
+            self._watch,
+            max_lag=max_lag,
+            consistency=consistency,
+            interval=probe_interval,
+            clock=clock,
+        )
         after_fork(self._after_fork)
 
     # --------------------------------------------------------------------------------------------------- the face
@@ -118,12 +115,12 @@ class ReplicaSet:
     @property
     def engine(self) -> Engine:
         """The primary's engine, for Core and for tools such as Alembic."""
-        return self.primary_node.engine
+        return self.router.primary.engine
 
     @property
     def replica_engines(self) -> tuple[Engine, ...]:
         """The replicas' engines, in their order, for reads by hand. A write through one raises Refused."""
-        return tuple(node.engine for node in self._replicas)
+        return tuple(node.engine for node in self.router.replicas)
 
     def sessionmaker(self, **options: Any) -> sessionmaker[RoutingSession]:
         """A factory of sessions that route.
@@ -131,8 +128,8 @@ class ReplicaSet:
         Args:
             **options: What SQLAlchemy's ``sessionmaker`` takes, as in ``expire_on_commit=False``.
         """
-        self._ensure()
-        return sessionmaker(class_=RoutingSession, replicas=self, **options)
+        self._watch.ensure()
+        return sessionmaker(class_=RoutingSession, router=self.router, **options)
 
     def async_sessionmaker(self, **options: Any) -> async_sessionmaker[AsyncSession]:
         """A factory of async sessions that route alike. Needs an async driver and nodes given as URLs.
@@ -146,10 +143,10 @@ class ReplicaSet:
         """
         from sqlalchemy.ext.asyncio import async_sessionmaker
 
-        self._ensure()
+        self._watch.ensure()
         for node in self._nodes:
             node.async_engine()
-        return async_sessionmaker(sync_session_class=RoutingSession, replicas=self, use_async=True, **options)
+        return async_sessionmaker(sync_session_class=RoutingSession, router=self.router, use_async=True, **options)
 
     def scope(self, token: Token | str | None = None) -> AbstractContextManager[Scope]:
         """Open the scope of one user's request: see `resilient.causality.scope`.
@@ -166,8 +163,7 @@ class ReplicaSet:
         """
         return causality.scope(token)
 
-    @contextmanager
-    def consistency(self, level: Consistency) -> Iterator[None]:
+    def consistency(self, level: Consistency) -> AbstractContextManager[None]:
         """Choose what reads promise within the block, for transactions that begin there.
 
         Args:
@@ -176,11 +172,7 @@ class ReplicaSet:
         Raises:
             InvalidInput: There is no such level.
         """
-        reset = _chosen.set({**_chosen.get(), self.name: _checked(level)})
-        try:
-            yield
-        finally:
-            _chosen.reset(reset)
+        return self.router.consistency(level)
 
     def primary(self) -> AbstractContextManager[None]:
         """Send every transaction that begins within the block to the primary."""
@@ -188,7 +180,7 @@ class ReplicaSet:
 
     def status(self) -> tuple[NodeStatus, ...]:
         """What is known of each server, the primary first. Asks nobody."""
-        self._ensure()
+        self._watch.ensure()
         reference = self._watch.reference()
         return tuple(
             NodeStatus(node.name, node.role, node.health.state, _lag(node, reference), node.outstanding)
@@ -202,7 +194,6 @@ class ReplicaSet:
 
     def close(self) -> None:
         """End the probes and close every connection made here. Async engines are closed by `aclose`."""
-        self._closed = True
         self._watch.close()
         for node in self._nodes:
             node.close()
@@ -220,103 +211,13 @@ class ReplicaSet:
         self.close()
 
     def __repr__(self) -> str:
-        return f"ReplicaSet({self.name!r}, replicas={len(self._replicas)})"
-
-    # ------------------------------------------------------------------------------------- what its sessions ask
-
-    def pick(self, given_up: Sequence[Node] = ()) -> Node:
-        """The server for a transaction that begins with a pure read.
-
-        Args:
-            given_up: Servers that failed this transaction already.
-
-        Raises:
-            Unavailable: No server may serve it.
-        """
-        self._ensure()
-        level = _chosen.get().get(self.name, self._default)
-        pin = causality.current().token.get(self.name) if level == "session" else None
-        reason = "strong"
-        if level != "strong":
-            found = self._pick_replica(given_up, pin)
-            if found is not None:
-                return self._routed(found, "replica")
-            reason = "pinned" if pin is not None else "no-replica"
-        if self.primary_node not in given_up and self.primary_node.health.state != "down":
-            return self._routed(self.primary_node, reason)
-        if level != "strong" and pin is None:
-            found = self._most_advanced(given_up)
-            if found is not None:
-                return self._routed(found, "no-primary")
-        needs = {"strong": "a strong read needs it", "pinned": "no replica holds what this reader has seen yet"}
-        raise Unavailable(
-            f"the primary of {self.name!r} is down and {needs.get(reason, 'no replica can serve')}",
-            retry_after=self._interval,
-        )
-
-    def _routed(self, node: Node, reason: str) -> Node:
-        if events.wanted(ReadRouted):
-            events.emit(ReadRouted(set_name=self.name, node=node.name, reason=reason))
-        return node
-
-    def _pick_replica(self, given_up: Sequence[Node], pin: Position | None) -> Node | None:
-        if not self._replicas:
-            return None
-        copies = [
-            Copy(index, node.health.state, node.proven, node.outstanding)
-            for index, node in enumerate(self._replicas)
-            if node not in given_up
-        ]
-        # Should the probes themselves stand still, a proof still grows old.
-        slack = 3 * (self._interval or 0.0) + 1.0
-        oldest = self._clock.wall() - self.max_lag - slack if self.primary_node.answered else None
-        index = choose(copies, pin=pin, oldest=oldest, turn=next(self._turn))
-        return None if index is None else self._replicas[index]
-
-    def _most_advanced(self, given_up: Sequence[Node]) -> Node | None:
-        """With the primary gone before anything was proven: a replica that holds whatever any other holds."""
-        told = [node for node in self._replicas if node.position is not None and node.health.state != "down"]
-        for node in told:
-            mine = node.position
-            if node not in given_up and mine is not None:
-                others = (other.position for other in told)
-                if all(theirs is None or mine.covers(theirs) for theirs in others):
-                    return node
-        return None
-
-    def has_other(self, node: Node, given_up: Sequence[Node]) -> bool:
-        """Whether another server might serve a read that this one fails."""
-        return any(each is not node and each not in given_up and each.health.state != "down" for each in self._nodes)
-
-    def require_writable(self) -> None:
-        """Raise where the primary is known to take no writes; nothing is sent.
-
-        Raises:
-            CircuitOpen: The primary is down, or read-only.
-        """
-        self._ensure()
-        state = self.primary_node.health.state
-        if state in {"down", "read_only"}:
-            raise CircuitOpen(
-                f"the primary of {self.name!r} is {state.replace('_', '-')}: nothing was sent",
-                advice="reads go on at the replicas; write again when it is back",
-                retry_after=self._interval,
-            )
-
-    def observe(self) -> None:
-        """Remember, for the current scope, that something was committed just now."""
-        causality.current().observe(self.name, Instant(self._clock.wall()))
+        return f"ReplicaSet({self.name!r}, replicas={len(self.router.replicas)})"
 
     # --------------------------------------------------------------------------------------------------- the rest
 
-    @property
-    def _nodes(self) -> tuple[Node, ...]:
-        return (self.primary_node, *self._replicas)
-
-    def _ensure(self) -> None:
-        if self._closed:
-            raise Unavailable(f"the replica set {self.name!r} is closed")
-        self._watch.ensure()
+    def _make_router(self, *parts: Any, **rules: Any) -> Router:
+        """What decides for the sessions of this set: the place where a set for tests puts its own."""
+        return Router(*parts, **rules)
 
     def _failed(self, node: Node, state: State) -> None:
         self._watch.failed(node, state)
@@ -334,12 +235,6 @@ def _lag(node: Node, reference: float | None) -> float | None:
     return max(0.0, reference - node.proven)
 
 
-def _checked(level: str) -> Consistency:
-    if level not in _LEVELS:
-        raise InvalidInput(f"there is no consistency {level!r}", advice=f"one of {', '.join(_LEVELS)}")
-    return level  # type: ignore[return-value] # just checked
-
-
 def _check_kinds(primary: str | sa.URL | Engine, replicas: Sequence[str | sa.URL | Engine]) -> None:
     kinds = [_url(each).get_backend_name().replace("mariadb", "mysql") for each in (primary, *replicas)]
     if len(set(kinds)) > 1:
@@ -354,5 +249,4 @@ def _url(target: str | sa.URL | Engine) -> sa.URL:
 
 
 def _name_of(primary: str | sa.URL | Engine) -> str:
-    stem = PurePath(_url(primary).database or "memory").stem
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:64] or "db"
+    return to_name(PurePath(_url(primary).database or "memory").stem, otherwise="db")

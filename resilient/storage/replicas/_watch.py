@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from contextvars import Context
 
 from resilient import events
 from resilient.causality import Instant
 from resilient.clock import Clock
-from resilient.runtime import Periodic, after_fork
+from resilient.errors import Unavailable
+from resilient.runtime import Periodic, fork_safe_lock
 from resilient.storage.replicas._events import NodeChanged
 from resilient.storage.replicas._health import History, State, judge_lag
 from resilient.storage.replicas._node import Answer, Node
@@ -44,17 +44,23 @@ class Watch:
         self._max_lag = max_lag
         self._clock = clock
         self._history = History()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
+        self._closed = False
         self._tickers = tuple(_Ticker(self, node) for node in (primary, *replicas))
         self._probers: tuple[Periodic, ...] = ()
         if interval is not None:
             self._probers = tuple(
                 Periodic(ticker.tick, interval, f"probe-{set_name}-{ticker.node.name}") for ticker in self._tickers
             )
-        after_fork(self._after_fork)
 
     def ensure(self) -> None:
-        """Start the probes where they do not run yet."""
+        """Start the probes where they do not run yet.
+
+        Raises:
+            Unavailable: The set is closed.
+        """
+        if self._closed:
+            raise Unavailable(f"the replica set {self._set_name!r} is closed")
         for prober in self._probers:
             prober.ensure()
 
@@ -64,7 +70,8 @@ class Watch:
             ticker.tick()
 
     def close(self) -> None:
-        """End the probes."""
+        """End the probes, for good."""
+        self._closed = True
         for prober in self._probers:
             prober.close()
 
@@ -131,9 +138,6 @@ class Watch:
             node.drop_connections()
         if before != "unknown" or after != "up":
             events.emit(NodeChanged(set_name=self._set_name, node=node.name, before=before, after=after))
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # a thread of the parent may have held it
 
 
 class _Ticker:

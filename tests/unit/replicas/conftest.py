@@ -57,7 +57,7 @@ class Bench:
 
         def served() -> bool:
             with self.db.scope(token):
-                return self.db.pick().role == "replica"
+                return self.db.router.pick().role == "replica"
 
         wait_for(served)
 
@@ -86,14 +86,14 @@ class FakeBench(Bench):
     def kill(self, number: int) -> None:
         self.fake.kill(number)
 
-    def restore(self, number: int) -> None:
-        self.fake.restore(number)
+    def restart(self, number: int) -> None:
+        self.fake.restart(number)
 
     def kill_primary(self) -> None:
         self.fake.kill("primary")
 
-    def restore_primary(self) -> None:
-        self.fake.restore("primary")
+    def restart_primary(self) -> None:
+        self.fake.restart("primary")
 
     def close(self) -> None:
         self.fake.close()
@@ -122,14 +122,14 @@ class FileBench(Bench):
     def kill(self, number: int) -> None:
         self.copier.kill(number)
 
-    def restore(self, number: int) -> None:
-        self.copier.restore(number)
+    def restart(self, number: int) -> None:
+        self.copier.restart(number)
 
     def kill_primary(self) -> None:
         self.mover.kill(0)
 
-    def restore_primary(self) -> None:
-        self.mover.restore(0)
+    def restart_primary(self) -> None:
+        self.mover.restart(0)
 
     def close(self) -> None:
         self.db.close()

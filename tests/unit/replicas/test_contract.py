@@ -28,7 +28,7 @@ def test_a_transaction_stays_on_the_server_of_its_first_read(bench: Any) -> None
 def test_reads_are_spread(bench: Any) -> None:
     """Idle replicas take turns."""
     with bench.db.scope():
-        assert {bench.db.pick().name for _ in range(10)} == {"replica-1", "replica-2"}
+        assert {bench.db.router.pick().name for _ in range(10)} == {"replica-1", "replica-2"}
 
 
 def test_a_write_moves_its_transaction_to_the_primary(bench: Any) -> None:
@@ -73,7 +73,7 @@ def test_a_caught_up_replica_serves_while_the_other_is_stopped(bench: Any) -> No
     bench.proven(scope.token)
     with bench.db.scope(scope.token):
         for _ in range(10):
-            assert bench.db.pick().name == "replica-2"
+            assert bench.db.router.pick().name == "replica-2"
             assert bench.count() == 1
 
 
@@ -115,11 +115,11 @@ def test_dead_replicas_cost_no_error(bench: Any) -> None:
         for _ in range(10):
             assert bench.count() == 0
         bench.down(1, 2)
-        assert bench.db.pick().name == "primary"
-        bench.restore(0)
-        bench.restore(1)
+        assert bench.db.router.pick().name == "primary"
+        bench.restart(0)
+        bench.restart(1)
         bench.all_up()
-        assert {bench.db.pick().name for _ in range(10)} == {"replica-1", "replica-2"}
+        assert {bench.db.router.pick().name for _ in range(10)} == {"replica-1", "replica-2"}
     end()
     assert {(event.node, event.after) for event in seen} >= {("replica-1", "down"), ("replica-1", "up")}
 
@@ -140,7 +140,7 @@ def test_a_dead_primary_leaves_reads(bench: Any) -> None:
     ahead = str(known.token).replace("app:t1", "app:t9")  # a moment no replica holds
     with bench.db.scope(ahead), pytest.raises(Unavailable, match="no replica holds what this reader has seen"):
         bench.count()
-    bench.restore_primary()
+    bench.restart_primary()
     bench.all_up()
     with bench.db.scope():
         bench.write(2)
@@ -168,13 +168,13 @@ def test_a_first_read_that_fails_keeps_what_the_session_holds(bench: Any) -> Non
     """The read is made again on another server inside the same transaction: pending objects and the block survive."""
     seen: list[Any] = []
     end = events.subscribe(seen.append, kinds=(ReadMoved,))
-    node = bench.db.pick()
+    node = bench.db.router.pick()
 
     def break_once(*_: object) -> None:
         sa.event.remove(node.engine, "before_cursor_execute", break_once)
         raise Unavailable("the connection broke")
 
-    other = bench.db.pick(given_up=(node,))
+    other = bench.db.router.pick(given_up=(node,))
     assert other is not node
     sa.event.listen(node.engine, "before_cursor_execute", break_once)
     with bench.db.scope(), bench.db.sessionmaker()() as session, session.begin():

@@ -102,15 +102,15 @@ def test_a_stopped_replica_stays_and_goes_on(tmp_path: Path, primary: sqlite3.Co
     copier.close()
 
 
-def test_a_killed_replica_is_gone_until_restored(tmp_path: Path, primary: sqlite3.Connection) -> None:
-    """Its file cannot be opened, and copying does not make it anew; restored, it is as old as it was."""
+def test_a_killed_replica_is_gone_until_restarted(tmp_path: Path, primary: sqlite3.Connection) -> None:
+    """Its file cannot be opened, and copying does not make it anew; restarted, it is as old as it was."""
     copier = SqliteReplication(tmp_path / "p.db", [tmp_path / "r.db"])
     copier.copy()
     copier.kill(0)
     primary.execute("INSERT INTO t VALUES (1, 1)")
     copier.copy()
     assert not (tmp_path / "r.db").exists()
-    copier.restore(0)
+    copier.restart(0)
     assert read(tmp_path / "r.db", "SELECT COUNT(*) FROM t") == [(0,)]
     copier.copy()
     assert read(tmp_path / "r.db", "SELECT COUNT(*) FROM t") == [(1,)]
@@ -145,7 +145,7 @@ def test_it_runs_as_a_process_and_obeys_from_here(tmp_path: Path, primary: sqlit
         assert read(tmp_path / "r.db", "SELECT COUNT(*) FROM t") == [(0,)]
         assert not (tmp_path / "s.db").exists()
         control.start(0)
-        control.restore(1)
+        control.restart(1)
         until = time.monotonic() + 10.0
         for path in (tmp_path / "r.db", tmp_path / "s.db"):
             while read(path, "SELECT COUNT(*) FROM t") != [(1,)]:

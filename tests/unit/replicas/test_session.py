@@ -90,7 +90,7 @@ def test_ready_engines_are_used_and_take_writes_again_afterwards(folder: Path, c
         db.probe()
         assert db.engine is primary
         with db.scope():
-            assert db.pick().engine is replica
+            assert db.router.pick().engine is replica
         with replica.connect() as connection, pytest.raises(Refused):
             connection.execute(sa.insert(notes).values(id=1))
     with replica.begin() as connection:
@@ -118,7 +118,7 @@ def test_no_probe_no_replica(folder: Path, copier: SqliteReplication) -> None:
     """What was never proven is not used: reads go to the primary."""
     with ReplicaSet(f"sqlite:///{folder}/shop.db", [f"sqlite:///{folder}/copy.db"], probe_interval=None) as db:
         with db.scope():
-            assert db.pick().name == "primary"
+            assert db.router.pick().name == "primary"
         assert [node.state for node in db.status()] == ["unknown", "unknown"]
         assert db.status()[1].lag is None
 
@@ -132,7 +132,7 @@ def test_a_copy_without_the_copiers_mark_is_not_used(folder: Path) -> None:
         db.scope(),
     ):
         db.probe()
-        assert db.pick().name == "primary"
+        assert db.router.pick().name == "primary"
 
 
 def test_wrong_settings_are_told_at_once() -> None:
@@ -170,12 +170,12 @@ def test_two_sets_in_one_process_do_not_mix(folder: Path, copier: SqliteReplicat
         one.probe()
         two.probe()
         with one.scope(), one.primary():
-            assert one.pick().name == "primary"
-            assert two.pick().name == "replica-1"
+            assert one.router.pick().name == "primary"
+            assert two.router.pick().name == "replica-1"
         with one.scope():
-            one.observe()
-            assert one.pick().name == "primary"
-            assert two.pick().name == "replica-1"
+            one.router.observe()
+            assert one.router.pick().name == "primary"
+            assert two.router.pick().name == "replica-1"
 
 
 def test_a_replica_of_another_kind_of_database_is_refused():
