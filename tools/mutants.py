@@ -234,6 +234,7 @@ def prepare(name: str, room: Room, modules: list[str]) -> Path:
         "timeout_multiplier": 5.0,
         "timeout_constant": 2.0,
         "use_git_change_detection": False,
+        "track_dependencies": False,
     }
     table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     project = (ROOT / "pyproject.toml").read_text()
