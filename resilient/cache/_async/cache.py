@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from resilient.cache._async.engine import AsyncEngine, Plan
+from resilient.cache._async.engine import AsyncEngine
 from resilient.cache._async.functions import AsyncLazy, AsyncWriter
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
 from resilient.cache._async.tier import AsyncTier
@@ -17,6 +17,7 @@ from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace, physical
+from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, AsyncStore, CacheStats, Counts, Lookup, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
@@ -388,9 +389,9 @@ def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tupl
     if is_store(target):
         store: AsyncStore = target
         return store, None
-    from resilient.wire.redis import AsyncLink, classify
+    from resilient.wire.redis import AsyncConnector, classify
 
-    return AsyncRedisStore(AsyncLink(target, **options)), classify
+    return AsyncRedisStore(AsyncConnector(target, **options)), classify
 
 
 def _never(_: Any) -> bool:

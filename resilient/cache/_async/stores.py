@@ -9,7 +9,7 @@ from resilient.cache._memory import Table
 from resilient.clock import SYSTEM, Clock
 
 if TYPE_CHECKING:
-    from resilient.wire.redis import AsyncLink
+    from resilient.wire.redis import AsyncConnector
 
 __all__ = ["AsyncMemoryStore", "AsyncRedisStore"]
 
@@ -82,46 +82,46 @@ class AsyncRedisStore:
     """Entries on a Redis or Valkey server, single or clustered.
 
     Args:
-        link: The connection, from `resilient.wire.redis`.
+        connector: The connection, from `resilient.wire.redis`.
     """
 
     local: bool = False
 
-    def __init__(self, link: AsyncLink) -> None:
+    def __init__(self, connector: AsyncConnector) -> None:
         import redis
 
         self.failures: tuple[type[BaseException], ...] = (redis.RedisError, OSError)
         self._refusals = redis.ResponseError
         self._watch_error = redis.WatchError
-        self._link = link
+        self._connector = connector
         self._scripts = True
 
     async def get(self, key: str) -> bytes | None:
         """The bytes under a key."""
-        found: bytes | None = await self._link.get().get(key)
+        found: bytes | None = await self._connector.get().get(key)
         return found
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in order."""
-        client = self._link.get()
+        client = self._connector.get()
         read = getattr(client, "mget_nonatomic", client.mget)  # a cluster's keys live on several servers
         found: list[bytes | None] = await read(keys)
         return found
 
     async def put(self, key: str, raw: bytes, life: int) -> None:
         """Store, whatever was there."""
-        await self._link.get().set(key, raw, px=life)
+        await self._connector.get().set(key, raw, px=life)
 
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store several with one life, in one round trip."""
-        pipeline = self._link.get().pipeline(transaction=False)
+        pipeline = self._connector.get().pipeline(transaction=False)
         for key, raw in entries.items():
             pipeline.set(key, raw, px=life)
         await pipeline.execute()
 
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
         """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
-        client = self._link.get()
+        client = self._connector.get()
         if expected is None:
             return raw is None or bool(await client.set(key, raw, px=life, nx=True))
         head = expected[:_HEAD]
@@ -154,7 +154,7 @@ class AsyncRedisStore:
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
-        before: bytes | None = await self._link.get().set(key, raw, px=life, get=True)
+        before: bytes | None = await self._connector.get().set(key, raw, px=life, get=True)
         return before
 
     async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
@@ -162,16 +162,16 @@ class AsyncRedisStore:
         try:
             if len(keys) == 1:
                 return [await self.exchange(keys[0], raw[0], life)]
-            pipeline = self._link.get().pipeline(transaction=False)
+            pipeline = self._connector.get().pipeline(transaction=False)
             for key, mark in zip(keys, raw, strict=True):
                 pipeline.set(key, mark, px=life, get=True)
             before: list[bytes | None] = await pipeline.execute()
         except self._refusals:
             for key in keys:
-                await self._link.get().delete(key)
+                await self._connector.get().delete(key)
             return [None] * len(keys)
         return before
 
     async def aclose(self) -> None:
         """Close the connections, if they were made for this store."""
-        await self._link.aclose()
+        await self._connector.aclose()

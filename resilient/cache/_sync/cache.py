@@ -14,7 +14,8 @@ from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace, physical
-from resilient.cache._sync.engine import Engine, Plan
+from resilient.cache._seen import Plan
+from resilient.cache._sync.engine import Engine
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._sync.tier import Tier
@@ -387,9 +388,9 @@ def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tupl
     if is_store(target):
         store: Store = target
         return store, None
-    from resilient.wire.redis import Link, classify
+    from resilient.wire.redis import Connector, classify
 
-    return RedisStore(Link(target, **options)), classify
+    return RedisStore(Connector(target, **options)), classify
 
 
 def _never(_: Any) -> bool:

@@ -12,7 +12,7 @@ from resilient.cache._codec import ANYTHING
 from resilient.cache._freshness import Policy
 from resilient.cache._functions import Mode, is_value, require, result_type
 from resilient.cache._keys import KeyMaker
-from resilient.cache._sync.engine import Plan
+from resilient.cache._seen import Plan
 from resilient.cache._values import Loader, Lookup
 
 if TYPE_CHECKING:

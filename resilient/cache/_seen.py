@@ -1,0 +1,51 @@
+"""What reading, loading and writing tell each other. Plain values: no clock, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from resilient.cache._codec import Codec
+from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life
+from resilient.cache._freshness import Policy
+
+__all__ = ["Plan", "Seen", "is_absence", "is_fenced", "milliseconds", "written"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the values of one function, or of one call, are kept."""
+
+    policy: Policy
+    codec: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at the store found: the bytes, and what they mean."""
+
+    raw: Any  # bytes, None for absence, or UNREACHABLE
+    entry: Entry | None = None
+    value: Any = None
+    life: Life = Life.GONE
+
+
+def is_absence(seen: Seen) -> bool:
+    """Whether the entry says that there is no such thing."""
+    return seen.entry is not None and bool(seen.entry.flags & NEGATIVE)
+
+
+def is_fenced(seen: Seen) -> bool:
+    """Whether a writer is at work."""
+    return seen.entry is not None and bool(seen.entry.flags & FENCE)
+
+
+def written(seen: Seen) -> tuple[int, bytes]:
+    """The codec and the body of a readable entry."""
+    assert seen.entry is not None  # noqa: S101 - only asked of a readable entry
+    return seen.entry.codec, seen.entry.body
+
+
+def milliseconds(seconds: float) -> int:
+    """A life as a server counts it."""
+    return max(1, int(seconds * 1000))

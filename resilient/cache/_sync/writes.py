@@ -1,0 +1,153 @@
+# Generated from resilient/cache/_async/writes.py by tools/unasync.py: do not edit.
+"""What a cache does when a value changes: store it, write through, invalidate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from resilient import events
+from resilient.cache._codec import Codec
+from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, stamp
+from resilient.cache._events import ValueRefused
+from resilient.cache._failures import ambiguous
+from resilient.cache._seen import Plan, Seen, is_fenced, milliseconds
+from resilient.cache._sync.reads import Reads
+from resilient.cache._sync.tier import UNREACHABLE
+from resilient.cache._values import Loader
+from resilient.errors import DeadlineExceeded, InvalidInput
+
+__all__ = ["Writes"]
+
+Load: TypeAlias = Loader[[], Any]
+
+
+class Writes(Reads):
+    """Storing, writing through and invalidating."""
+
+    def entry(self, value: Any, plan: Plan) -> Entry:
+        """The entry for a value that is new now."""
+        number, body = plan.codec.encode(value)
+        negative = value is None and plan.policy.negative_ttl is not None
+        fresh, keep = plan.policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
+        return Entry(body, number, plan.codec.schema, 0, stamp(), self._clock.wall(), fresh, keep, 0.0)
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Store, whatever was there."""
+        self.flights.overtake(key)
+        store = self.tier.store
+        if self.tier.change([key], store.put, key, pack(entry), milliseconds(entry.keep)) is not UNREACHABLE:
+            self.counts.add("stores")
+
+    def put_many(self, entries: dict[str, Entry]) -> None:
+        """Store several."""
+        for key in entries:
+            self.flights.overtake(key)
+        raw = {key: pack(entry) for key, entry in entries.items()}
+        life = max((milliseconds(entry.keep) for entry in entries.values()), default=0)
+        if raw and self.tier.change(list(raw), self.tier.store.put_many, raw, life) is not UNREACHABLE:
+            self.counts.add("stores", len(raw))
+
+    def add(self, key: str, entry: Entry, codec: Codec) -> bool:
+        """Store only where nothing is. Where the tier does not answer, nothing is stored."""
+        seen = self.look(key, codec)
+        if seen.raw is UNREACHABLE or seen.life is not Life.GONE or is_fenced(seen):
+            return False
+        stored = self.tier.run(self.tier.store.swap, key, seen.raw, pack(entry), milliseconds(entry.keep))
+        return stored is True
+
+    def invalidate(self, keys: list[str]) -> None:
+        """Make sure that nothing loaded before this moment is served from the cache after it."""
+        for key in keys:
+            self.flights.overtake(key)
+        if keys:
+            self.tier.bury(keys)
+
+    def write(self, key: str, store: Load, plan: Plan, *, keeps: Callable[[Any], bool], present: bool) -> Any:
+        """Store first, then cache.
+
+        A fence stands in the key while ``store`` runs, so that no reader caches what it read before; and should this
+        process die in between, the fence goes after one lease. The value is cached only if the fence still stands
+        afterwards and no other writer's stood before: of two writers at once neither can tell whose value is newer.
+        """
+        fence = marker(FENCE, self._clock.wall(), self._lease)
+        lease = milliseconds(self._lease)
+        self.flights.overtake(key)
+        try:
+            before = self.tier.run(self.tier.store.exchange, key, fence, lease)
+        except DeadlineExceeded:
+            self.tier.remember([key])  # it may have been told or not: it was asked to forget the old value
+            raise
+        try:
+            result = store()
+        except BaseException as error:
+            self._unwind(key, fence, before, plan, error)
+            raise
+        self.flights.overtake(key)
+        self._settle(key, fence, before, result, plan, keeps=keeps, present=present)
+        return result
+
+    def _settle(
+        self,
+        key: str,
+        fence: bytes,
+        before: Any,
+        result: Any,
+        plan: Plan,
+        *,
+        keeps: Callable[[Any], bool],
+        present: bool,
+    ) -> None:
+        """After the store took the value: cache it, or see to it that nothing older is served."""
+        seen = self._judge(before, plan.codec)
+        if before is UNREACHABLE:
+            self.tier.bury([key])
+            return
+        if not keeps(result) or (present and seen.life is Life.GONE):
+            self._end(key, fence, seen)
+            return
+        try:
+            entry = self.entry(result, plan)
+        except InvalidInput as error:  # the store has taken it: an error now would say that it has not
+            events.emit(ValueRefused(cache=self._name, advice=str(error)))
+            self._end(key, fence, seen)
+            return
+        stored = self._end(key, fence, seen, pack(entry), milliseconds(entry.keep))
+        self.counts.add("stores" if stored else "refused")
+
+    def _end(self, key: str, fence: bytes, seen: Seen, raw: bytes | None = None, life: int = 0) -> bool:
+        """A writer is done: put a value (or else a tombstone) in the place of its fence. Whether that was done.
+
+        Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores.
+        """
+        now, lease = self._clock.wall(), milliseconds(self._lease)
+        store = self.tier.store
+        try:
+            done: Any = False
+            if not is_fenced(seen):
+                args = (raw, life) if raw is not None else (marker(TOMBSTONE, now, self._lease), lease)
+                done = self.tier.change([key], store.swap, key, fence, *args)
+            if done is False:
+                self.tier.change([key], store.put, key, marker(FENCE, now, self._lease), lease)
+        except DeadlineExceeded:
+            return False  # remembered in the journal
+        return done is True
+
+    def _unwind(self, key: str, fence: bytes, before: Any, plan: Plan, error: BaseException) -> None:
+        """The store failed: put back what was there, unless the failure leaves open whether it took effect."""
+        if before is UNREACHABLE:
+            self.tier.remember([key])
+            return
+        seen = self._judge(before, plan.codec)
+        if ambiguous(error) or is_fenced(seen):
+            self._end(key, fence, seen)
+            return
+        raw: bytes | None = None
+        life = 0
+        if seen.entry is not None and seen.life is not Life.GONE:
+            raw, life = before, milliseconds(seen.entry.keep - seen.entry.age(self._clock.wall()))
+        try:
+            self.tier.run(self.tier.store.swap, key, fence, raw, life)
+        except DeadlineExceeded:
+            return  # the fence goes by itself
