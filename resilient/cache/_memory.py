@@ -81,11 +81,6 @@ class Table:
             self._keep(key, raw, life)
             return before
 
-    def keys(self) -> list[str]:
-        """The keys that are there."""
-        with self._lock:
-            return [key for key in list(self._entries) if self._live(key) is not None]
-
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resilient.errors import ConfigurationError, needs_extra
-from resilient.wire.redis import Link
+from resilient.wire.redis import Connector
 
 with needs_extra("redis"):
     import redis
@@ -25,11 +25,11 @@ class RedisProbe:
     """
 
     def __init__(self, target: Any) -> None:
-        self._link: Link | None = None
+        self._connector: Connector | None = None
         self._own = True
         if isinstance(target, str):
-            self._link = Link(target, connect_timeout=_LIMIT, timeout=_LIMIT)
-            self._client = self._link.get()
+            self._connector = Connector(target, connect_timeout=_LIMIT, timeout=_LIMIT)
+            self._client = self._connector.get()
             return
         if type(target).__module__.startswith("redis.asyncio"):
             raise ConfigurationError(

@@ -44,6 +44,11 @@ class _Table(Table):
         self._answer()
         return super().exchange(key, raw, life)
 
+    def keys(self) -> list[str]:
+        """The keys that are there."""
+        with self._lock:
+            return [key for key in list(self._entries) if self._live(key) is not None]
+
 
 class _Outages:
     """What both fakes add to a cache."""

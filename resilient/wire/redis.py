@@ -23,7 +23,7 @@ with needs_extra("redis"):
     import redis.connection
     import redis.retry
 
-__all__ = ["AsyncLink", "Link", "classify", "connect", "connect_async"]
+__all__ = ["AsyncConnector", "Connector", "classify"]
 
 _LEAST = 0.001  # seconds: a socket limit of zero would mean "do not block", which is another thing
 _POOL = 64  # connections of one process to one server; whoever finds none free waits for one, briefly
@@ -120,10 +120,10 @@ def _pool(kind: Any, classes: dict[type, type], url: str, options: dict[str, Any
     return pool
 
 
-# ---------------------------------------------------------------------------------------------------------- links
+# ----------------------------------------------------------------------------------------------------- connectors
 
 
-class Link:
+class Connector:
     """A sync client and the answer to who closes it.
 
     Args:
@@ -163,8 +163,8 @@ class Link:
             self._client.connection_pool.disconnect()
 
 
-class AsyncLink:
-    """Like `Link` for `redis.asyncio`: one client for each event loop, made on first use in it.
+class AsyncConnector:
+    """Like `Connector` for `redis.asyncio`: one client for each event loop, made on first use in it.
 
     A ready client belongs to the loop that its user runs it in.
     """
@@ -199,16 +199,6 @@ class AsyncLink:
         """Close the running loop's connections, if they were made here."""
         if self.owned:
             await self._clients.get().connection_pool.disconnect()
-
-
-def connect(target: Any, *, connect_timeout: float = 0.1, timeout: float = 0.05, unbounded: bool = False) -> Any:
-    """A sync client for a URL or a ready client; the arguments are those of `Link`."""
-    return Link(target, connect_timeout=connect_timeout, timeout=timeout, unbounded=unbounded).get()
-
-
-def connect_async(target: Any, *, connect_timeout: float = 0.1, timeout: float = 0.05, unbounded: bool = False) -> Any:
-    """An async client for the running loop, for a URL or a ready client; the arguments are those of `Link`."""
-    return AsyncLink(target, connect_timeout=connect_timeout, timeout=timeout, unbounded=unbounded).get()
 
 
 def _decoding() -> ConfigurationError:

@@ -63,17 +63,17 @@ def overshoot(
 
 def test_sync_redis(redis_server: RedisServer, outer: float) -> None:
     """Three tries of half the deadline each end with the deadline."""
-    link = wire_redis.Link(redis_server.url, connect_timeout=outer / 2, timeout=outer / 2)
+    connector = wire_redis.Connector(redis_server.url, connect_timeout=outer / 2, timeout=outer / 2)
     cache = tries("cache", classify=wire_redis.classify)
-    assert cache.idempotent.call(link.get().set, "k", "v")
+    assert cache.idempotent.call(connector.get().set, "k", "v")
     redis_server.freeze()
-    assert overshoot(lambda: cache.idempotent.call(link.get().get, "k"), outer) <= ALLOWED
-    link.close()
+    assert overshoot(lambda: cache.idempotent.call(connector.get().get, "k"), outer) <= ALLOWED
+    connector.close()
 
 
 def test_sync_redis_with_each_try_bounded(redis_server: RedisServer, outer: float) -> None:
     """The pipeline's own deadlines, round all tries and round each, do the same as the block."""
-    link = wire_redis.Link(redis_server.url, connect_timeout=30.0, timeout=30.0)
+    connector = wire_redis.Connector(redis_server.url, connect_timeout=30.0, timeout=30.0)
     cache = Pipeline(
         "cache",
         Deadline(outer),
@@ -87,11 +87,11 @@ def test_sync_redis_with_each_try_bounded(redis_server: RedisServer, outer: floa
     for _ in range(TIMES):
         began = time.perf_counter()
         with pytest.raises((redis.RedisError, DeadlineExceeded)):
-            cache.idempotent.call(link.get().get, "k")
+            cache.idempotent.call(connector.get().get, "k")
         taken.append(time.perf_counter() - began)
     assert statistics.median(taken) - outer <= ALLOWED
     assert cache.stats().retried >= TIMES
-    link.close()
+    connector.close()
 
 
 def test_ready_redis(redis_server: RedisServer, outer: float) -> None:
@@ -99,7 +99,7 @@ def test_ready_redis(redis_server: RedisServer, outer: float) -> None:
     limit = outer / 2.5
     ready = redis.Redis.from_url(redis_server.url, socket_timeout=limit, socket_connect_timeout=limit, retry=None)
     cache = tries("cache", classify=wire_redis.classify)
-    client = wire_redis.connect(ready)
+    client = wire_redis.Connector(ready).get()
     redis_server.freeze()
     assert overshoot(lambda: cache.idempotent.call(client.get, "k"), outer) <= limit + ALLOWED
     ready.close()
@@ -110,18 +110,18 @@ def test_async_redis(redis_server: RedisServer, outer: float) -> None:
     cache = tries("cache", classify=wire_redis.classify)
 
     async def main() -> float:
-        link = wire_redis.AsyncLink(redis_server.url, connect_timeout=outer / 2, timeout=outer / 2)
-        await cache.idempotent.acall(link.get().set, "k", "v")
+        connector = wire_redis.AsyncConnector(redis_server.url, connect_timeout=outer / 2, timeout=outer / 2)
+        await cache.idempotent.acall(connector.get().set, "k", "v")
         redis_server.freeze()
         taken = []
         for _ in range(TIMES):
             began = time.perf_counter()
             with pytest.raises((redis.RedisError, DeadlineExceeded)):
                 async with deadline(outer):
-                    await cache.idempotent.acall(link.get().get, "k")
+                    await cache.idempotent.acall(connector.get().get, "k")
             taken.append(time.perf_counter() - began)
         assert min(taken) > outer * 0.9
-        await link.aclose()
+        await connector.aclose()
         return statistics.median(taken) - outer
 
     assert asyncio.run(main()) <= ALLOWED
@@ -133,7 +133,7 @@ def test_async_ready_redis(redis_server: RedisServer, outer: float) -> None:
 
     async def main() -> float:
         ready = redis.asyncio.Redis.from_url(redis_server.url, socket_timeout=30.0, socket_connect_timeout=30.0)
-        client = wire_redis.connect_async(ready)
+        client = wire_redis.AsyncConnector(ready).get()
         redis_server.freeze()
         taken = []
         for _ in range(TIMES):

@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from resilient.errors import ConfigurationError, Overloaded
+from resilient.limits import RedisRate
 from resilient.policy import Pipeline, RateLimit, SharedRate
 from resilient.testing.clock import FakeClock
 from resilient.testing.servers import RedisServer
-from resilient.wire.rate import RedisRate
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ CALLER = """
 import sys, time
 from resilient.errors import Overloaded
 from resilient.policy import Pipeline, RateLimit
-from resilient.wire.rate import RedisRate
+from resilient.limits import RedisRate
 
 shared = RedisRate(sys.argv[1], timeout=1.0)
 limited = Pipeline("shared", RateLimit(50, burst=10, shared=shared))

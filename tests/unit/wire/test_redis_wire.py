@@ -1,4 +1,4 @@
-"""How errors of redis-py are judged, and what a link is made of."""
+"""How errors of redis-py are judged, and what a connector is made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import redis
 from resilient.errors import ConfigurationError
 from resilient.policy import deadline
 from resilient.policy.classify import Failure
-from resilient.wire.redis import AsyncLink, Link, classify, connect, connect_async
+from resilient.wire.redis import AsyncConnector, Connector, classify
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_refused_connection_is_known_to_have_done_nothing() -> None:
     """The error as redis-py raises it for a closed port: the command never left, and there was no retry."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        client = connect(f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
+        client = Connector(f"redis://127.0.0.1:{taken.getsockname()[1]}/0").get()
         with pytest.raises(redis.exceptions.ConnectionError) as failure:
             client.get("k")
     verdict = classify(failure.value)
@@ -79,40 +79,50 @@ def test_a_silent_server_costs_the_limit_or_what_the_deadline_leaves(silent: soc
             client.get("k")
         return time.monotonic() - began
 
-    assert 0.04 <= spent(connect(url)) < 0.5
-    patient = connect(url, timeout=30.0)
+    assert 0.04 <= spent(Connector(url).get()) < 0.5
+    patient = Connector(url, timeout=30.0).get()
     with deadline(0.1):
         assert 0.05 <= spent(patient) < 0.5
 
     async def main() -> None:
-        link = AsyncLink(url, timeout=30.0)
+        connector = AsyncConnector(url, timeout=30.0)
         began = time.monotonic()
         with deadline(0.1), pytest.raises(redis.exceptions.TimeoutError):
-            await link.get().get("k")
+            await connector.get().get("k")
         assert 0.05 <= time.monotonic() - began < 0.5
-        await link.aclose()
+        await connector.aclose()
 
     asyncio.run(main())
 
 
-def test_a_link_says_who_closes_the_client() -> None:
-    """A ready client stays open when its link is closed; a fake in this process counts as bounded."""
+def test_a_connector_says_who_closes_the_client() -> None:
+    """A ready client stays open when its connector is closed; a fake in this process counts as bounded."""
     ready = fakeredis.FakeRedis()
-    link = Link(ready)
-    assert link.get() is ready
-    assert not link.owned
-    link.close()
+    connector = Connector(ready)
+    assert connector.get() is ready
+    assert not connector.owned
+    connector.close()
     ready.set("k", 1)
-    assert Link("redis://127.0.0.1:1").owned
+    assert Connector("redis://127.0.0.1:1").owned
+
+    async def main() -> None:
+        ready = fakeredis.FakeAsyncRedis()
+        connector = AsyncConnector(ready)
+        await connector.aclose()
+        assert connector.get() is ready
+        await ready.set("k", 1)
+        await getattr(ready, "aclose", ready.close)()  # redis-py 5.0.0 has close() only
+
+    asyncio.run(main())
 
 
 def test_each_event_loop_has_a_client_of_its_own() -> None:
-    """One link serves several loops, one after the other, without sharing sockets between them."""
-    link = AsyncLink("redis://127.0.0.1:1")
+    """One connector serves several loops, one after the other, without sharing sockets between them."""
+    connector = AsyncConnector("redis://127.0.0.1:1")
 
     async def client() -> object:
-        assert link.get() is link.get()
-        return link.get()
+        assert connector.get() is connector.get()
+        return connector.get()
 
     first, second = asyncio.run(client()), asyncio.run(client())
     assert first is not second
@@ -121,19 +131,7 @@ def test_each_event_loop_has_a_client_of_its_own() -> None:
 @pytest.mark.parametrize("target", ["localhost:6379", "http://x", "redis://x/0?decode_responses=yes", "valkey://x"])
 def test_a_wrong_address_is_found_where_it_is_given(target: str) -> None:
     """No socket is needed to refuse it; the message holds no address, which might hold a password."""
-    for face in (Link, AsyncLink):
+    for face in (Connector, AsyncConnector):
         with pytest.raises(ConfigurationError) as failure:
             face(target)
         assert target not in str(failure.value)
-
-
-def test_connect_async_gives_a_client_of_the_running_loop() -> None:
-    """The short form for those who need the client alone."""
-
-    async def main() -> None:
-        ready = fakeredis.FakeAsyncRedis()
-        assert connect_async(ready) is ready
-        assert isinstance(connect_async("redis://127.0.0.1:1"), redis.asyncio.Redis)
-        await getattr(ready, "aclose", ready.close)()  # redis-py 5.0.0 has close() only
-
-    asyncio.run(main())

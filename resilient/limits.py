@@ -1,7 +1,7 @@
-"""The state of a rate limit in Redis, for the `RateLimit` of several processes.
+"""Rate limits that several processes share: the state of a `resilient.policy.RateLimit`, kept in Redis.
 
 One script does the whole of GCRA on the server, by the server's clock: no two processes can take the same turn, and
-their own clocks do not matter.
+their own clocks do not matter. Needs the extra ``redis``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, Unavailable, needs_extra
-from resilient.wire.redis import AsyncLink, Link
+from resilient.wire.redis import AsyncConnector, Connector
 
 with needs_extra("redis"):
     import redis
@@ -20,7 +20,7 @@ with needs_extra("redis"):
 
 __all__ = ["RedisRate"]
 
-_log = logging.getLogger("resilient.wire.rate")
+_log = logging.getLogger("resilient.limits")
 
 # The key holds the moment, in microseconds, when the next turn is due if none is saved up. It goes when that is past.
 _SCRIPT = """
@@ -74,8 +74,8 @@ class RedisRate:
     ) -> None:
         ready = not isinstance(target, str)
         is_async = ready and type(target).__module__.startswith(("redis.asyncio", "fakeredis.aioredis"))
-        self._link = None if is_async else Link(target, timeout=timeout)
-        self._async_link = None if ready and not is_async else AsyncLink(target, timeout=timeout)
+        self._connector = None if is_async else Connector(target, timeout=timeout)
+        self._async_connector = None if ready and not is_async else AsyncConnector(target, timeout=timeout)
         self._namespace = namespace
         self._pause = pause
         self._clock = clock
@@ -88,13 +88,13 @@ class RedisRate:
             Unavailable: Redis failed within the last ``pause`` seconds, and was not asked.
             redis.RedisError: It failed now.
         """
-        link = self._checked(self._link, "an async", "acall")
+        connector = self._checked(self._connector, "an async", "acall")
         arguments = self._arguments(name, interval, burst, wait)
         try:
             try:
-                answer = link.get().evalsha(_SHA, 1, *arguments)
+                answer = connector.get().evalsha(_SHA, 1, *arguments)
             except redis.exceptions.NoScriptError:  # a server that was just started, or told to forget its scripts
-                answer = link.get().eval(_SCRIPT, 1, *arguments)
+                answer = connector.get().eval(_SCRIPT, 1, *arguments)
         except (redis.RedisError, OSError) as error:
             self._failed(error)
             raise
@@ -102,13 +102,13 @@ class RedisRate:
 
     async def atake(self, name: str, interval: float, burst: int, wait: float) -> float:
         """The same for async callers."""
-        link = self._checked(self._async_link, "a sync", "call")
+        connector = self._checked(self._async_connector, "a sync", "call")
         arguments = self._arguments(name, interval, burst, wait)
         try:
             try:
-                answer = await link.get().evalsha(_SHA, 1, *arguments)
+                answer = await connector.get().evalsha(_SHA, 1, *arguments)
             except redis.exceptions.NoScriptError:  # as above
-                answer = await link.get().eval(_SCRIPT, 1, *arguments)
+                answer = await connector.get().eval(_SCRIPT, 1, *arguments)
         except (redis.RedisError, OSError) as error:
             self._failed(error)
             raise
@@ -116,16 +116,16 @@ class RedisRate:
 
     def close(self) -> None:
         """Close the sync connections, if they were made here."""
-        if self._link is not None:
-            self._link.close()
+        if self._connector is not None:
+            self._connector.close()
 
     async def aclose(self) -> None:
         """Close the running loop's connections, if they were made here."""
-        if self._async_link is not None:
-            await self._async_link.aclose()
+        if self._async_connector is not None:
+            await self._async_connector.aclose()
 
-    def _checked(self, link: Any, given: str, way: str) -> Any:
-        if link is None:
+    def _checked(self, connector: Any, given: str, way: str) -> Any:
+        if connector is None:
             # The pipeline limits alone whatever is raised here; without this line nobody would know.
             _log.error("a rate limit is not shared: it was made with %s client", given)
             raise ConfigurationError(
@@ -134,7 +134,7 @@ class RedisRate:
             )
         if self._ask_again is not None and self._clock.monotonic() < self._ask_again:
             raise Unavailable("Redis failed a moment ago, and was not asked")
-        return link
+        return connector
 
     def _arguments(self, name: str, interval: float, burst: int, wait: float) -> tuple[Any, ...]:
         return f"{self._namespace}:rate:{name}", repr(interval * 1e6), burst, repr(wait * 1e6)
