@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from resilient.errors import ConfigurationError
 from resilient.events._stream import Event, Sink
-from resilient.runtime import after_fork, start_thread
+from resilient.runtime import after_fork, fork_safe_lock, start_thread
 
 __all__ = ["LogSink", "MemorySink", "QueuedSink"]
 
@@ -89,11 +89,11 @@ class QueuedSink:
         self._capacity = capacity
         self.dropped = 0
         self.failures = 0
+        self._lock = fork_safe_lock()
         self._reset()
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._queue: queue.Queue[Event | None] = queue.Queue(self._capacity)
         self._thread: threading.Thread | None = None
         self._closed = False

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-from resilient.runtime import after_fork
+from resilient.runtime import fork_safe_lock
 
 __all__ = ["Event", "Metric", "Sink", "emit", "subscribe", "wanted"]
 
@@ -72,11 +71,7 @@ class _Stream:
         self._subscriptions: tuple[_Subscription, ...] = ()
         self._routes: dict[type[Event], tuple[Sink, ...]] = {}
         self.failures = 0
-        self._unlock()
-        after_fork(self._unlock)
-
-    def _unlock(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._lock = fork_safe_lock()
 
     def add(self, subscription: _Subscription) -> None:
         with self._lock:

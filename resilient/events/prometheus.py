@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from resilient.errors import needs_extra
 from resilient.events._stream import Event, Metric
+from resilient.runtime import fork_safe_lock
 
 with needs_extra("prometheus"):
     import prometheus_client
@@ -29,7 +29,7 @@ class PrometheusSink:
     def __init__(self, registry: prometheus_client.CollectorRegistry | None = None) -> None:
         self._registry = registry or prometheus_client.REGISTRY
         self._metrics: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
 
     def __call__(self, event: Event, /) -> None:
         """Record the event, if its kind is counted."""

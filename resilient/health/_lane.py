@@ -15,7 +15,7 @@ from resilient.clock import Clock
 from resilient.health._core import Check, Outcome, Result, Status, reason_of, settle
 from resilient.health._events import CheckChanged, CheckWorsened
 from resilient.policy import deadline
-from resilient.runtime import after_fork, start_thread
+from resilient.runtime import after_fork, fork_safe_lock, start_thread
 
 __all__ = ["Flight", "Lane"]
 
@@ -97,12 +97,12 @@ class Lane:
         self._clock = clock
         self._last: Outcome | None = None
         self._fresh_until = 0.0
-        self._told: Status | None = None
+        self._reported: Status | None = None
+        self._lock = fork_safe_lock()
         self._forked()
         after_fork(self._forked)
 
     def _forked(self) -> None:
-        self._lock = threading.Lock()
         self._flight: Flight | None = None  # its thread is the parent's
 
     def begin(self) -> Outcome | Flight:
@@ -184,7 +184,7 @@ class Lane:
         """Tell the log of a change, once."""
         status = outcome.result.status
         with self._lock:
-            before, self._told = self._told, status
+            before, self._reported = self._reported, status
         if before is status or (before is None and status is Status.PASS):
             return
         kind = CheckWorsened if status > (before or Status.PASS) else CheckChanged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,7 +9,7 @@ from resilient.clock import SYSTEM, Clock
 from resilient.errors import Overloaded
 from resilient.ledger import _record as core
 from resilient.ledger._record import Claim, New, Outcome
-from resilient.runtime import after_fork
+from resilient.runtime import fork_safe_lock
 
 __all__ = ["MemoryStore", "Store"]
 
@@ -73,11 +72,7 @@ class MemoryStore:
         self._clock = clock
         self._capacity = capacity
         self._records: dict[str, core.Record] = {}
-        self._lock = threading.Lock()
-        after_fork(self._unlock)
-
-    def _unlock(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
 
     def claim(self, key: str, *, owner: str, lease: float, payload_hash: str = "", about: Any = None) -> Outcome:  # noqa: ARG002 - there is one database here
         """Ask for the work. Raises Overloaded when every record kept is of work in progress."""

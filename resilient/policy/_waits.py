@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from resilient.runtime import fork_safe_lock
+
 __all__ = ["length", "off"]
 
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 _blocks = 0  # how many blocks want no waiting; blocks of several threads may overlap in any way
 
 

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from resilient import causality
@@ -21,6 +22,7 @@ from resilient.queue._limits import LONGEST_VISIBILITY, encode
 from resilient.queue._message import Backoff, Message, Reject, Release
 from resilient.queue._queue import Queue
 from resilient.queue._run import Options, Report, Run
+from resilient.runtime import after_fork, fork_safe_lock
 
 __all__ = ["Consumer"]
 
@@ -112,7 +114,7 @@ class Consumer:
         self.queue = queue
         self._options = Options(
             name=name or queue.name,
-            owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            owner=_owner(),
             concurrency=concurrency,
             prefetch=prefetch,
             visibility=int(visibility),
@@ -135,8 +137,13 @@ class Consumer:
         )
         self._dead_letters = dead_letters
         self._looked_up = dead_letters is not None
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._run: Run | None = None
+        after_fork(self._forked)
+
+    def _forked(self) -> None:
+        self._run = None  # its threads are the parent's
+        self._options = replace(self._options, owner=_owner())
 
     def __repr__(self) -> str:
         return f"Consumer({self.queue!r})"
@@ -227,6 +234,10 @@ class Consumer:
             self._dead_letters = self.queue.dead_letters()
             self._looked_up = True
         return self._dead_letters
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as StillRunning
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, InvalidInput, ResilientError
 from resilient.policy import deadline
-from resilient.runtime import WorkerPool, after_fork
+from resilient.runtime import WorkerPool, after_fork, fork_safe_lock
 from resilient.storage.shards import _store
 from resilient.storage.shards._gather import GatherSession
 from resilient.storage.shards._guard import guard
@@ -125,7 +124,7 @@ class ShardSet:
         self._makers = {name: self._maker(name, target) for name, target in self._targets.items()}
         self._pool = WorkerPool("gather", size=min(64, 4 * len(shards)))
         self._map: ShardMap | None = None
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         after_fork(self._after_fork)
 
     def _open(self, target: Target) -> Engine | Replicated:
@@ -286,7 +285,6 @@ class ShardSet:
         return f"ShardSet({', '.join(self._targets)})"
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
         for each in self._owned:
             each.dispose(close=False)  # the sockets belong to the parent
 

@@ -12,10 +12,14 @@ import threading
 import weakref
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from resilient import causality
+from resilient import causality, events
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
 from resilient.events import _stream
+from resilient.events.prometheus import PrometheusSink
+from resilient.ledger import MemoryStore
+from resilient.policy import _waits
 from resilient.runtime import Periodic, PerLoop, WorkerPool, after_fork, fork_safe_lock, start_thread
 
 word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
@@ -271,11 +275,22 @@ def test_a_lock_is_forgotten_with_its_owner() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
-@pytest.mark.parametrize("holder", [causality._process_scope, _stream._stream], ids=["scope", "events"])
-def test_what_all_of_a_process_share_is_usable_in_a_child_forked_while_it_was_locked(holder) -> None:
-    """The scope of the process and the stream of events: a lock that a thread of the parent held binds no child."""
-    with holder._lock:
-        assert in_child(lambda: holder._lock.acquire(timeout=1)) == 0
+@pytest.mark.parametrize(
+    "held",
+    [
+        causality._process_scope._lock,
+        _stream._stream._lock,
+        _waits._lock,
+        MemoryStore()._lock,
+        events.QueuedSink(print)._lock,
+        PrometheusSink(CollectorRegistry())._lock,
+    ],
+    ids=["scope", "events", "waits", "ledger", "queued-sink", "prometheus"],
+)
+def test_what_all_of_a_process_share_is_usable_in_a_child_forked_while_it_was_locked(held: threading.Lock) -> None:
+    """A lock that a thread of the parent held binds no child."""
+    with held:
+        assert in_child(lambda: held.acquire(timeout=1)) == 0
 
 
 def test_each_loop_has_its_own_value() -> None:

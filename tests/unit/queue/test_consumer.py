@@ -602,3 +602,30 @@ def test_a_consumer_takes_a_store_and_not_its_name():
     queue = Queue(sqs.create_queue(QueueName="orders")["QueueUrl"], client=sqs)
     with pytest.raises(ConfigurationError, match="SqlStore"):
         Consumer(queue, lambda order: None, idempotency="sql")
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_child_forked_while_a_consumer_runs_has_one_that_does_not(jobs):
+    """The run is the parent's: in the child nothing runs, nothing is locked, and records bear the child's own name."""
+    begun, end = threading.Event(), threading.Event()
+
+    def handle(body: str) -> None:
+        begun.set()
+        end.wait(10)
+
+    consumer = Consumer(jobs, handle, wait=0)
+    jobs.send('"x"')
+    thread = threading.Thread(target=lambda: consumer.run(until_empty=True))
+    thread.start()
+    try:
+        assert begun.wait(5)
+        with consumer._lock:
+            child = os.fork()
+            if child == 0:
+                free = not consumer.running and consumer._lock.acquire(timeout=1)
+                os._exit(0 if free and f":{os.getpid()}:" in consumer._options.owner else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert consumer.running
+    finally:
+        end.set()
+        thread.join(5)
