@@ -26,7 +26,7 @@ class CheckChanged(Event):
 
     level: ClassVar[int] = logging.INFO
     metric: ClassVar[Metric | None] = Metric(
-        "resilient.health.status", "gauge", "1", value="severity", labels=(("check", "check"),)
+        "resilient.health.status", "gauge", "1", value="severity", labels=(("resilient.health.check", "check"),)
     )
     check: str
     before: str

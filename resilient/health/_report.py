@@ -88,24 +88,24 @@ class Report:
         if details:
             if self.draining:
                 body["notes"] = ["draining"]
-            body["checks"] = dict(part for each in self.checks.values() for part in _told(each))
+            body["checks"] = dict(part for each in self.checks.values() for part in _entries(each))
         return json.dumps(body, separators=(",", ":"))
 
 
-def _told(check: CheckReport) -> list[tuple[str, list[dict[str, Any]]]]:
+def _entries(check: CheckReport) -> list[tuple[str, list[dict[str, Any]]]]:
     outcome = check.outcome
-    told: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "componentType": check.kind,
         "status": check.status.value,
         "observedValue": round(outcome.seconds * 1000, 1),
         "observedUnit": "ms",
     }
     if outcome.at is not None:
-        told["time"] = datetime.fromtimestamp(outcome.at, UTC).isoformat(timespec="milliseconds")
+        entry["time"] = datetime.fromtimestamp(outcome.at, UTC).isoformat(timespec="milliseconds")
     if check.reason is not None:
-        told["output"] = check.reason
+        entry["output"] = check.reason
     measured = [
         (f"{check.name}:{name}", [{"componentType": check.kind, "observedValue": value, "status": check.status.value}])
         for name, value in check.values.items()
     ]
-    return [(f"{check.name}:responseTime", [told]), *measured]
+    return [(f"{check.name}:responseTime", [entry]), *measured]

@@ -25,12 +25,13 @@ from resilient.queue._events import (
     MessageHandled,
     MessageHeldOff,
     MessageRejected,
+    MessagesSent,
     OutboxFailed,
     ReceiveFailed,
 )
 from resilient.queue._idempotent import idempotent
 from resilient.queue._message import Backoff, Message, Redeliver, Reject, Release
-from resilient.queue._queue import MessagesSent, Queue
+from resilient.queue._queue import Queue
 from resilient.queue._run import Report
 from resilient.queue._sending import Outgoing, PartlySent, QueueAttributes, SendResult
 

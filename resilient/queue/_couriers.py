@@ -14,7 +14,7 @@ from typing import Protocol
 from resilient import events
 from resilient.clock import Clock
 from resilient.errors import ResilientError
-from resilient.queue import _events as told
+from resilient.queue._events import AcknowledgeFailed, HeartbeatLost
 from resilient.queue._inhand import Held, InHand
 from resilient.queue._limits import BATCH, batches
 from resilient.queue._message import Message
@@ -109,7 +109,7 @@ class Acknowledger:
                 break
         for held, reason in reasons.items():
             if reason:
-                events.emit(told.AcknowledgeFailed(queue=self._transport.name, reason=reason))
+                events.emit(AcknowledgeFailed(queue=self._transport.name, reason=reason))
                 self._done(held)
 
 
@@ -236,7 +236,7 @@ class Keeper:
         if held.beat_at is None or held.message.receipt not in self._hand.held:
             return  # it was finished meanwhile: that SQS does not know it any more is as it should be
         self._hand.lost(held)
-        events.emit(told.HeartbeatLost(queue=self._transport.name, reason=reason, seconds_in_hand=now - held.received))
+        events.emit(HeartbeatLost(queue=self._transport.name, reason=reason, seconds_in_hand=now - held.received))
 
 
 def _gone(code: str) -> bool:

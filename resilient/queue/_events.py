@@ -17,6 +17,7 @@ __all__ = [
     "MessageHandled",
     "MessageHeldOff",
     "MessageRejected",
+    "MessagesSent",
     "OutboxFailed",
     "ReceiveFailed",
 ]
@@ -25,11 +26,22 @@ _QUEUE = ("messaging.destination.name", "queue")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesSent(Event):
+    """One call sent this many messages."""
+
+    metric: ClassVar[Metric | None] = Metric(
+        "messaging.client.sent.messages", "counter", "{message}", "count", (_QUEUE,)
+    )
+    queue: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageHandled(Event):
     """A handler returned, and its effect stands. ``repeated``: it had been done before, the handler did not run."""
 
     metric: ClassVar[Metric | None] = Metric(
-        "messaging.process.duration", "histogram", "s", "seconds", (_QUEUE, ("resilient.repeated", "repeated"))
+        "messaging.process.duration", "histogram", "s", "seconds", (_QUEUE, ("resilient.queue.repeated", "repeated"))
     )
     queue: str
     seconds: float

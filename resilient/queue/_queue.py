@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,27 +15,17 @@ from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, InvalidInput, ResilientError
 from resilient.policy import Pipeline, Retry, deadline
 from resilient.queue import _limits as limits
+from resilient.queue._events import MessagesSent
 from resilient.queue._message import ID_ATTRIBUTE, TOKEN_ATTRIBUTE, Message
 from resilient.queue._sending import Outgoing, PartlySent, QueueAttributes, SendResult
 from resilient.wire import aws
 
-__all__ = ["MessagesSent", "Queue"]
+__all__ = ["Queue"]
 
 T = TypeVar("T")
 
 _ROUNDS = 3  # calls made for the entries that a batch call refused for no fault of theirs
 _SYSTEM = ["ApproximateReceiveCount", "SentTimestamp", "MessageDeduplicationId", "MessageGroupId"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessagesSent(events.Event):
-    """One call sent this many messages."""
-
-    metric: ClassVar[events.Metric | None] = events.Metric(
-        "messaging.client.sent.messages", "counter", "{message}", "count", (("messaging.destination.name", "queue"),)
-    )
-    queue: str
-    count: int
 
 
 @dataclass(frozen=True, slots=True)

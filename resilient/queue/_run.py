@@ -13,9 +13,17 @@ from functools import partial
 from resilient import causality, events
 from resilient.clock import Clock
 from resilient.errors import ResilientError, Unavailable
-from resilient.queue import _events as told
 from resilient.queue import _process as fates
 from resilient.queue._couriers import Acknowledger, Keeper
+from resilient.queue._events import (
+    ConsumerStarted,
+    ConsumerStopped,
+    HandlerFailed,
+    MessageHandled,
+    MessageHeldOff,
+    MessageRejected,
+    ReceiveFailed,
+)
 from resilient.queue._inhand import Held, InHand, State
 from resilient.queue._limits import BATCH
 from resilient.queue._message import Backoff, Message, Redeliver
@@ -83,7 +91,7 @@ class _Doors:
         self.notes.put(None)
 
 
-def _told(error: BaseException) -> str:
+def _detail(error: BaseException) -> str:
     """What an error says of itself; nothing where it breaks at that."""
     try:
         return str(error)[:500]
@@ -143,7 +151,7 @@ class Run:
         self._keeper = Keeper(
             self._queue, self._hand, self._lock, done=self._out_of_hand, extend=self._extend, clock=self._clock
         )
-        events.emit(told.ConsumerStarted(queue=self._queue.name, concurrency=options.concurrency))
+        events.emit(ConsumerStarted(queue=self._queue.name, concurrency=options.concurrency))
         poller = start_thread(self._poll, name=f"poll-{self._queue.name}")
         try:
             broken = self._doors.notes.get()
@@ -153,7 +161,7 @@ class Run:
             raise broken
         report = Report(**self._counts)
         events.emit(
-            told.ConsumerStopped(
+            ConsumerStopped(
                 queue=self._queue.name, handled=report.handled, failed=report.failed, abandoned=report.abandoned
             )
         )
@@ -201,7 +209,7 @@ class Run:
             except ResilientError as error:
                 failures += 1
                 pause = min(10.0, 0.1 * 2 ** min(failures, 10))
-                events.emit(told.ReceiveFailed(queue=self._queue.name, error=type(error).__name__, pause=pause))
+                events.emit(ReceiveFailed(queue=self._queue.name, error=type(error).__name__, pause=pause))
                 self._pause(pause)
                 continue
             failures = 0
@@ -280,15 +288,15 @@ class Run:
         name, message, after = self._queue.name, held.message, 0.0
         if isinstance(fate, fates.Ack):
             counted = "repeated" if fate.repeated else "handled"
-            if events.wanted(told.MessageHandled):
-                events.emit(told.MessageHandled(queue=name, seconds=seconds, repeated=fate.repeated))
+            if events.wanted(MessageHandled):
+                events.emit(MessageHandled(queue=name, seconds=seconds, repeated=fate.repeated))
         elif isinstance(fate, fates.Failed):
             counted = "failed"
             after = fate.after if fate.after is not None else self._options.backoff.delay(message.receive_count)
             self._tell(message, fate.error, after)
         elif isinstance(fate, fates.HeldOff):
             counted, after = "held_off", self._hold_off(message, fate)
-            events.emit(told.MessageHeldOff(queue=name, after=after))
+            events.emit(MessageHeldOff(queue=name, after=after))
         else:
             counted = "rejected" if isinstance(fate, fates.Rejected) else "returned"
         done = isinstance(fate, fates.Ack | fates.Rejected)
@@ -311,10 +319,10 @@ class Run:
     def _tell(self, message: Message, error: BaseException, after: float) -> None:
         kind = type(error)
         events.emit(
-            told.HandlerFailed(
+            HandlerFailed(
                 queue=self._queue.name,
                 error=f"{kind.__module__}.{kind.__qualname__}",
-                detail=_told(error),
+                detail=_detail(error),
                 receive_count=message.receive_count,
                 after=after,
             )
@@ -346,7 +354,7 @@ class Run:
                     )
         except ResilientError as error:
             return fates.Failed(error)
-        events.emit(told.MessageRejected(queue=self._queue.name, reason=fate.reason, parked=target is not None))
+        events.emit(MessageRejected(queue=self._queue.name, reason=fate.reason, parked=target is not None))
         if target is None:
             return fates.Failed(fate.error or ResilientError(fate.reason))
         return fate

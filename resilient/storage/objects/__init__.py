@@ -8,8 +8,9 @@ A browser talks to S3 itself. The application signs what it may do, and confirms
     link = photos.presign_get(stored.key, expires=300)
 """
 
-from resilient.storage.objects._bucket import Bucket, Link, StoredObject, Ticket, UploadConfirmed, UploadRejected
+from resilient.storage.objects._bucket import Bucket, Link, StoredObject, Ticket
 from resilient.storage.objects._evaluate import Refusal, evaluate
+from resilient.storage.objects._events import UploadConfirmed, UploadRejected
 from resilient.storage.objects._policy import UploadPolicy
 
 __all__ = [

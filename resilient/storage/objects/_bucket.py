@@ -5,18 +5,19 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from resilient import events
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import InvalidInput, Refused
 from resilient.policy import Pipeline, Retry
+from resilient.storage.objects._events import UploadConfirmed, UploadRejected
 from resilient.storage.objects._keys import check_bucket, check_filename, check_key, disposition, make_key
 from resilient.storage.objects._policy import UploadPolicy, check_expiry
 from resilient.storage.objects._token import Grant, Sealer
 from resilient.wire import aws
 
-__all__ = ["Bucket", "Link", "StoredObject", "Ticket", "UploadConfirmed", "UploadRejected"]
+__all__ = ["Bucket", "Link", "StoredObject", "Ticket"]
 
 T = TypeVar("T")
 
@@ -24,26 +25,6 @@ _GRACE = 3600
 """Seconds a token outlives its form: an upload begun in the form's last second takes its time."""
 
 _PURPOSE = "upload"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadConfirmed(events.Event):
-    """An upload was found in the bucket, as its policy demands."""
-
-    metric: ClassVar[events.Metric | None] = events.Metric("resilient.objects.confirmed", "counter", "{object}")
-    bucket: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadRejected(events.Event):
-    """An upload was not confirmed."""
-
-    metric: ClassVar[events.Metric | None] = events.Metric(
-        "resilient.objects.rejected", "counter", "{object}", labels=(("reason", "reason"),)
-    )
-    bucket: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,12 @@ class Gathered(events.Event):
     Args:
         shards: How many shards were asked.
         missing: How many of them gave no answer.
-        duration: Seconds it took.
+        seconds: How long it took.
     """
 
     metric: ClassVar[events.Metric | None] = events.Metric(
-        "resilient.shards.gather.duration", "histogram", "s", value="duration"
+        "resilient.shards.gather.duration", "histogram", "s", value="seconds"
     )
     shards: int
     missing: int
-    duration: float
+    seconds: float

@@ -172,7 +172,7 @@ class GatherSession:
             events.emit(ShardMissing(shard=name, error=type(error).__name__))
         if events.wanted(Gathered):
             took = self._clock.monotonic() - began
-            events.emit(Gathered(shards=len(self._makers), missing=len(errors), duration=took))
+            events.emit(Gathered(shards=len(self._makers), missing=len(errors), seconds=took))
 
 
 def _listed(names: Iterable[str]) -> str:
