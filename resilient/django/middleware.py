@@ -8,15 +8,15 @@ from typing import Any, TypeAlias
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import MiddlewareNotUsed
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 
 from resilient import policy
 from resilient.causality import Scope, Token
-from resilient.django._probe import aprobe, probe
+from resilient.django._probe import aprobe, probe, respond
 from resilient.django._settings import options
 from resilient.health.answer import PATHS
 from resilient.web import http_error
-from resilient.web._token import COOKIE, HEADER, opener, read
+from resilient.web._token import news, opener, read
 
 __all__ = ["HealthMiddleware", "ScopeMiddleware"]
 
@@ -117,8 +117,7 @@ class ScopeMiddleware(_Both):
         found = http_error(error) if self._map_errors else None
         if found is None:
             return None
-        headers = {} if found.retry_after is None else {"Retry-After": str(found.retry_after)}
-        return JsonResponse({"error": found.word}, status=found.status, headers=headers)
+        return respond(found.answer())
 
     @contextlib.contextmanager
     def _opened(self, brought: Token) -> Iterator[Scope]:
@@ -136,8 +135,9 @@ def _brought(request: HttpRequest) -> Token:
 
 
 def _told(response: HttpResponse, request: HttpRequest, scope: Scope, brought: Token) -> HttpResponse:
-    token = scope.token
-    if token != brought:
-        response.set_cookie(COOKIE, str(token), httponly=True, samesite="Lax", secure=request.is_secure())
-        response.headers[HEADER] = str(token)
+    for name, value in news(scope, brought, secure=request.is_secure()):
+        if name == "Set-Cookie":
+            response.cookies.load(value)  # beside those of the view, where tests and other middlewares look for it
+        else:
+            response.headers[name] = value
     return response

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from flask import Blueprint, Request, Response, abort, jsonify, request
 
 from resilient.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Refused
+from resilient.flask._respond import respond
 from resilient.health import Health
 from resilient.health.answer import PATHS, answer, may_see, wants_json
-from resilient.web import http_error
+from resilient.web import HttpError, http_error
 
 if TYPE_CHECKING:
     from resilient.storage.objects import Bucket, UploadPolicy
@@ -57,8 +58,7 @@ def _probe(health: Health, path: str, authorize: Callable[[Request], object] | N
     def probe() -> Response:
         details = may_see(health.details, lambda: authorize is not None and authorize(request))
         as_json = wants_json(path, request.headers.get("Accept", ""))
-        given = answer(health.report(PATHS[path]), as_json=as_json, details=details)
-        return Response(given.body, given.status, given.headers)
+        return respond(answer(health.report(PATHS[path]), as_json=as_json, details=details))
 
     return probe
 
@@ -145,9 +145,7 @@ def uploads_blueprint(
 def _user(owner: _Owner) -> str:
     user = owner()
     if user is None:
-        answer = jsonify(error="unauthorized")
-        answer.status_code = 401
-        abort(answer)
+        abort(respond(HttpError(401, "unauthorized").answer()))
     return user
 
 
@@ -168,8 +166,8 @@ def _text(body: dict[str, Any], field: str) -> str:
     return value
 
 
-def _refuse(error: Exception) -> Reply:
+def _refuse(error: Exception) -> Response:
     found = http_error(error)
     if found is None:
         raise error
-    return jsonify(error=found.word), found.status
+    return respond(found.answer())

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Flask, Response, current_app, jsonify
+from flask import Flask, Response, current_app
 
 from resilient import policy
 from resilient.errors import ConfigurationError
 from resilient.flask._commands import group
+from resilient.flask._respond import respond
 from resilient.health import Health
 from resilient.web import http_error, wsgi
 from resilient.web._errors import MAPPED
@@ -125,7 +126,7 @@ class Resilient:
             taken = app.error_handler_spec[None][None]
             for kind in MAPPED:
                 if kind not in taken:
-                    app.register_error_handler(kind, _respond)
+                    app.register_error_handler(kind, _told)
         app.cli.add_command(group)
 
     @property
@@ -167,12 +168,8 @@ def _check_parts(cache: Any, replicas: Any, health: Any) -> None:
             )
 
 
-def _respond(error: Exception) -> Response:
+def _told(error: Exception) -> Response:
     found = http_error(error)
     if found is None:
         raise error
-    response = jsonify(error=found.word)
-    response.status_code = found.status
-    if found.retry_after is not None:
-        response.headers["Retry-After"] = str(found.retry_after)
-    return response
+    return respond(found.answer())

@@ -1,6 +1,6 @@
 """What a probe gets over HTTP: which path asks which question, and the bytes of the answer.
 
-Every mount (WSGI, ASGI, Flask, Django) answers with these, so that all answer alike.
+Every mount (WSGI, ASGI, Flask, Django) answers with these, so that all answer alike; their errors are an `Answer` too.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Answer:
         status: The HTTP status.
         content_type: The type of the body.
         body: The body.
+        more: Further headers.
     """
 
     status: int
     content_type: str
     body: bytes
+    more: tuple[tuple[str, str], ...] = ()
 
     @property
     def line(self) -> str:
@@ -51,6 +53,7 @@ class Answer:
             ("Content-Type", self.content_type),
             ("Content-Length", str(len(self.body))),
             ("Cache-Control", "no-store"),
+            *self.more,
         ]
 
 
@@ -85,7 +88,7 @@ def answer(report: Report, *, as_json: bool, details: bool) -> Answer:
     Examples:
         >>> from resilient.health import Health
         >>> answer(Health().ready(), as_json=False, details=False)
-        Answer(status=200, content_type='text/plain; charset=utf-8', body=b'pass\n')
+        Answer(status=200, content_type='text/plain; charset=utf-8', body=b'pass\n', more=())
     """
     if as_json:
         return Answer(report.http_status, JSON, report.to_json(details=details).encode())

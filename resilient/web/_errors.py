@@ -1,7 +1,8 @@
-"""What an error of this library means to a client over HTTP."""
+"""What an error of this library means to a client over HTTP: its status and its body, the same in every mount."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from resilient.errors import (
     ResilientError,
     Unavailable,
 )
+from resilient.health.answer import Answer
 
 __all__ = ["MAPPED", "HttpError", "http_error"]
 
@@ -44,6 +46,17 @@ class HttpError:
     status: int
     word: str
     retry_after: int | None = None
+
+    def answer(self) -> Answer:
+        """The response itself: the word as JSON, with ``Retry-After`` where there is one.
+
+        Examples:
+            >>> HttpError(503, "unavailable", retry_after=3).answer().body
+            b'{"error":"unavailable"}'
+        """
+        more = () if self.retry_after is None else (("Retry-After", str(self.retry_after)),)
+        body = json.dumps({"error": self.word}, separators=(",", ":")).encode()
+        return Answer(self.status, "application/json", body, more)
 
 
 def http_error(error: BaseException) -> HttpError | None:

@@ -10,7 +10,8 @@ from resilient import policy
 from resilient.causality import Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import PATHS, TEXT, Answer, answer, may_see, no_such_path, wants_json, wrong_method
+from resilient.health.answer import PATHS, Answer, answer, may_see, no_such_path, wants_json, wrong_method
+from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
 __all__ = ["Middleware", "health"]
@@ -146,10 +147,11 @@ class Middleware:
             try:
                 async with policy.deadline(self._deadline):
                     await self.app(scope, receive, tell)
-            except DeadlineExceeded:
-                if begun:
+            except DeadlineExceeded as error:
+                found = http_error(error)
+                if found is None or begun:
                     raise
-                await _respond(Answer(504, TEXT, b"deadline exceeded\n"), scope, send)
+                await _respond(found.answer(), scope, send)
 
 
 def _header(scope: Mapping[str, Any], name: bytes) -> str:

@@ -11,7 +11,8 @@ from resilient import policy
 from resilient.causality import Scope, Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import PATHS, TEXT, Answer, answer, may_see, no_such_path, wants_json, wrong_method
+from resilient.health.answer import PATHS, Answer, answer, may_see, no_such_path, wants_json, wrong_method
+from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
 if TYPE_CHECKING:
@@ -105,10 +106,11 @@ class Middleware:
         start = _Start(start_response, scope, brought, secure=environ.get("wsgi.url_scheme") == "https")
         try:
             body = context.run(self.app, environ, start)
-        except DeadlineExceeded:
-            if self._deadline is None or start.begun:
+        except DeadlineExceeded as error:
+            found = http_error(error)
+            if found is None or self._deadline is None or start.begun:
                 raise
-            return _respond(Answer(504, TEXT, b"deadline exceeded\n"), environ, start_response)
+            return _respond(found.answer(), environ, start_response)
         if isinstance(body, list | tuple) or _is_file(body, environ):
             return body  # nothing of the application runs any more
         return _Body(body, context)

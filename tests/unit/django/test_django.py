@@ -31,6 +31,7 @@ from resilient.errors import (
 )
 from resilient.health import Health, Result
 from resilient.policy import deadline
+from resilient.web import http_error
 
 HEALTH = "resilient.django.middleware.HealthMiddleware"
 SCOPE = "resilient.django.middleware.ScopeMiddleware"
@@ -218,7 +219,8 @@ def test_a_browser_brings_its_token_back():
         assert "resilient_token" not in again.cookies
         assert stranger.get("/token").content == b""
         assert user.get("/write", secure=True).cookies == {}  # it knew that already
-        assert stranger.get("/write", secure=True).cookies["resilient_token"]["secure"] is True
+        sent = stranger.get("/write", secure=True).cookies["resilient_token"]
+        assert sent.OutputString() == f"resilient_token={TOKEN}; HttpOnly; Path=/; SameSite=Lax; Secure"
 
 
 def test_under_asgi_threads_and_tasks_write_into_the_same_scope():
@@ -324,6 +326,7 @@ def test_errors_become_responses(error, status, word, retry_after):
             asyncio.run(AsyncClient().get("/async", headers=host)),
         ):
             assert (response.status_code, response.json()) == (status, {"error": word})
+            assert response.content == http_error(error).answer().body
             assert response.headers.get("Retry-After") == retry_after
 
 

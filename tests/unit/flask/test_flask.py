@@ -17,7 +17,7 @@ from resilient.health import Health, Result
 from resilient.policy import deadline
 from resilient.storage.objects import Bucket, UploadPolicy
 from resilient.testing.s3 import FakeS3
-from resilient.web import carry
+from resilient.web import carry, http_error
 
 
 def raising(error: BaseException):
@@ -181,6 +181,9 @@ def test_errors_become_statuses(app, error, status, word):
     app.add_url_rule("/raise", view_func=raising(error))
     response = app.test_client().get("/raise")
     assert (response.status_code, response.json) == (status, {"error": word})
+    found = http_error(error)
+    assert found is not None
+    assert (response.data, list(response.headers)) == (found.answer().body, found.answer().headers)
 
 
 def test_503_says_when_to_come_back(app):

@@ -201,7 +201,8 @@ def test_a_request_is_cancelled_at_its_deadline():
             cancelled.append(True)
             raise
 
-    assert get(asgi.Middleware(app, deadline=0.05))[0] == 504
+    status, headers, body = get(asgi.Middleware(app, deadline=0.05))
+    assert (status, headers[b"content-type"], body) == (504, b"application/json", b'{"error":"deadline_exceeded"}')
     assert cancelled == [True]
 
 

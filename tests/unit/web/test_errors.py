@@ -29,6 +29,23 @@ def test_each_kind_has_its_status(kind, status):
     assert "internal" not in repr(found)
 
 
+def test_the_body_is_one_word_as_json():
+    """In every mount, with the time to come back where there is one, and nothing of the error's own text."""
+    found = http_error(errors.Overloaded("db.internal said no", retry_after=2.5))
+    assert found is not None
+    told = found.answer()
+    assert (told.line, told.body) == ("503 Service Unavailable", b'{"error":"unavailable"}')
+    assert dict(told.headers) == {
+        "Content-Type": "application/json",
+        "Content-Length": "23",
+        "Cache-Control": "no-store",
+        "Retry-After": "3",
+    }
+    refused = http_error(errors.Refused("no"))
+    assert refused is not None
+    assert "Retry-After" not in dict(refused.answer().headers)
+
+
 @pytest.mark.parametrize(
     "error", [errors.OutcomeUnknown("x"), errors.ConfigurationError("x"), errors.MissingExtra("a", "b"), ValueError()]
 )

@@ -253,7 +253,12 @@ def test_a_request_that_ends_by_its_deadline_is_504():
         deadline.check()
         raise AssertionError("the deadline has passed")
 
-    assert get(wsgi.Middleware(app, deadline=0)).status == 504
+    late = get(wsgi.Middleware(app, deadline=0))
+    assert (late.status, late.headers["content-type"], late.body) == (
+        504,
+        "application/json",
+        b'{"error":"deadline_exceeded"}',
+    )
 
 
 def test_a_response_that_has_begun_is_not_replaced():
