@@ -1,8 +1,12 @@
-"""The bytes of an entry: a fixed header that tells an entry's life before anything is decoded, and a body.
+"""The bytes of an entry: a fixed header that tells an entry's life before anything is decoded, its tags, and a body.
 
-Three kinds of entry share one key. A *value* is what was stored. A *tombstone* says that the value was invalidated: a
-load that began before it compares the bytes it saw at its start and finds them changed, so it cannot store. A *fence*
-says that a writer is at work: nobody but that writer may store. Both last one lease.
+One key holds the whole state of its value, so that one step on the server can judge and change it. Four kinds of entry
+share it. A *value* is what was stored. A *lease* says that nothing is there and somebody loads it. A *tombstone* says
+that the value was invalidated. A *fence* says that a writer is at work: nobody but that writer may store. All but the
+value last one lease.
+
+Every write bears a random stamp within the first `HEAD` bytes, and every later step compares them: a load that began
+before an invalidation, or before a writer, finds other bytes than its own and cannot store.
 
 The pure part of the cache: no clock, no I/O.
 """
@@ -12,14 +16,43 @@ from __future__ import annotations
 import math
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import Enum
+from typing import NamedTuple
 
-__all__ = ["FENCE", "NEGATIVE", "TOMBSTONE", "Entry", "Life", "Unreadable", "is_fence", "pack", "unpack"]
+__all__ = [
+    "FAILED",
+    "FENCE",
+    "FORMAT",
+    "HEAD",
+    "HEADER",
+    "LEASE",
+    "MAGIC",
+    "NEGATIVE",
+    "TOMBSTONE",
+    "WAITED",
+    "Entry",
+    "Life",
+    "Unreadable",
+    "claimed",
+    "is_fence",
+    "marker",
+    "pack",
+    "pack_tags",
+    "released",
+    "stamp",
+    "unpack",
+    "unpack_tags",
+]
 
-_HEADER = struct.Struct(">BBBBIQdfff")
-_MAGIC = 0xCE
-_FORMAT = 1
+HEADER = struct.Struct(">BBBBIQdfffBHQf")
+"""Magic, format, flags, codec, schema, stamp, created, fresh, keep, cost; waited, length of tags, generation, busy."""
+HEAD = 36
+"""So many bytes, up to and with the cost, tell an entry from every other; the rest of the header may change."""
+WAITED = HEAD
+"""Where the byte stands that says that another process waits for the one who loads."""
+MAGIC = 0xCE
+FORMAT = 2
 
 NEGATIVE = 1
 """Flag: the loader said that there is no such thing."""
@@ -27,7 +60,12 @@ TOMBSTONE = 2
 """Flag: invalidated; there is no value."""
 FENCE = 4
 """Flag: a writer is at work; there is no value, and only that writer may store one."""
-_KNOWN = NEGATIVE | TOMBSTONE | FENCE
+LEASE = 8
+"""Flag: somebody loads; there is no value, and nobody else needs to load one."""
+FAILED = 16
+"""Flag: the loader raised an error that its policy caches; the body names it."""
+_KNOWN = NEGATIVE | TOMBSTONE | FENCE | LEASE | FAILED
+_EMPTY = TOMBSTONE | FENCE | LEASE
 
 
 class Unreadable(Exception):  # it never leaves the cache
@@ -42,24 +80,27 @@ class Life(Enum):
     """What an entry is worth at a moment."""
 
     FRESH = "fresh"
-    STALE = "stale"  # may be served while its source fails
+    STALE = "stale"  # may be served while it is loaded anew, or while its source fails
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry.
 
     Args:
         body: The encoded value.
         codec: Which codec wrote the body.
         schema: A checksum of the type it was written for; 0 where no type was known.
-        flags: `NEGATIVE`, `TOMBSTONE`, `FENCE`.
+        flags: `NEGATIVE`, `TOMBSTONE`, `FENCE`, `LEASE`, `FAILED`.
         stamp: A random number; makes the bytes of every write differ from those of every other.
         created: The wall clock's seconds when its load began: what the value is at least as new as.
         fresh: Seconds from ``created`` for which it is served without asking its source.
-        keep: Seconds from ``created`` for which it may be served when its source fails; not below ``fresh``.
+        keep: Seconds from ``created`` for which it may be served after that; not below ``fresh``.
         cost: Seconds its load took.
+        generation: The namespace's stamp as it was before the load began; 0 where there is none.
+        tags: The tags with their stamps as they were before the load began, from `pack_tags`.
+        busy: Seconds from ``created`` until which somebody loads it anew; 0 where nobody does.
+        waited: Whether another process waits for the one who loads.
     """
 
     body: bytes
@@ -71,10 +112,14 @@ class Entry:
     fresh: float
     keep: float
     cost: float
+    generation: int = 0
+    tags: bytes = b""
+    busy: float = 0.0
+    waited: bool = False
 
     def life(self, now: float) -> Life:
-        """What it is worth when the wall clock shows ``now``. Tombstones and fences are worth nothing."""
-        if self.flags & (TOMBSTONE | FENCE):
+        """What it is worth when the wall clock shows ``now``. All that is no value is worth nothing."""
+        if self.flags & _EMPTY:
             return Life.GONE
         age = now - self.created
         if age < self.fresh:
@@ -85,6 +130,11 @@ class Entry:
         """Seconds since its load began, by this machine's clock; never negative."""
         return max(0.0, now - self.created)
 
+    def held(self, now: float) -> float:
+        """Seconds for which somebody else may still be loading it; 0 where nobody does."""
+        until = self.keep if self.flags & LEASE else self.busy
+        return max(0.0, self.created + until - now)
+
 
 def stamp() -> int:
     """A random stamp."""
@@ -93,9 +143,13 @@ def stamp() -> int:
 
 def pack(entry: Entry) -> bytes:
     """An entry's bytes."""
-    header = _HEADER.pack(
-        _MAGIC,
-        _FORMAT,
+    return _header(entry) + entry.tags + entry.body
+
+
+def _header(entry: Entry) -> bytes:
+    return HEADER.pack(
+        MAGIC,
+        FORMAT,
         entry.flags,
         entry.codec,
         entry.schema,
@@ -104,8 +158,11 @@ def pack(entry: Entry) -> bytes:
         entry.fresh,
         entry.keep,
         entry.cost,
+        entry.waited,
+        len(entry.tags),
+        entry.generation,
+        entry.busy,
     )
-    return header + entry.body
 
 
 def unpack(raw: bytes) -> Entry:
@@ -114,23 +171,75 @@ def unpack(raw: bytes) -> Entry:
     Raises:
         Unreadable: These are not the bytes of an entry, or those of a version to come.
     """
-    if len(raw) < _HEADER.size:
+    if len(raw) < HEADER.size:
         raise Unreadable("too short")
-    magic, version, flags, codec, schema, mark, created, fresh, keep, cost = _HEADER.unpack_from(raw)
-    if magic != _MAGIC:
+    header = HEADER.unpack_from(raw)
+    magic, version, flags, codec, schema, mark, created, fresh, keep, cost, waited, tags, generation, busy = header
+    if magic != MAGIC:
         raise Unreadable("no entry")
-    if version != _FORMAT or flags & ~_KNOWN:
+    if version != FORMAT or flags & ~_KNOWN:
         raise Unreadable("other version")
-    if not all(map(math.isfinite, (created, fresh, keep, cost))):
+    end = HEADER.size + tags
+    if not all(map(math.isfinite, (created, fresh, keep, cost, busy))) or waited > 1 or len(raw) < end:
         raise Unreadable("bad header")
-    return Entry(raw[_HEADER.size :], codec, schema, flags, mark, created, fresh, keep, cost)
+    block = raw[HEADER.size : end]
+    return Entry(
+        raw[end:], codec, schema, flags, mark, created, fresh, keep, cost, generation, block, busy, bool(waited)
+    )
 
 
 def is_fence(raw: bytes | None) -> bool:
     """Whether these bytes are a writer's fence, told by their head alone."""
-    return raw is not None and len(raw) >= _HEADER.size and raw[0] == _MAGIC and bool(raw[2] & FENCE)
+    return raw is not None and len(raw) >= HEADER.size and raw[0] == MAGIC and bool(raw[2] & FENCE)
 
 
 def marker(flags: int, now: float, lease: float) -> bytes:
-    """The bytes of a tombstone or a fence. Each call gives other bytes."""
+    """The bytes of a tombstone, a fence or a lease. Each call gives other bytes."""
     return pack(Entry(b"", 0, 0, flags, stamp(), now, 0.0, lease, 0.0))
+
+
+def claimed(entry: Entry, now: float, lease: float) -> bytes:
+    """The new header of a value that somebody begins to load anew: it keeps tags, body and life."""
+    return _header(entry._replace(stamp=stamp(), busy=now - entry.created + lease, waited=False))
+
+
+def released(entry: Entry) -> bytes:
+    """The new header of a value that nobody loads anew any more."""
+    return _header(entry._replace(stamp=stamp(), busy=0.0, waited=False))
+
+
+# ------------------------------------------------------------------------------------------------------------- tags
+
+
+def pack_tags(tags: Iterable[tuple[str, int]]) -> bytes:
+    """Tags with their stamps, as an entry keeps them.
+
+    Examples:
+        >>> unpack_tags(pack_tags([("price-list", 7)]))
+        [('price-list', 7)]
+    """
+    parts = []
+    for name, mark in tags:
+        text = name.encode()
+        parts += [struct.pack(">H", len(text)), text, struct.pack(">Q", mark)]
+    return b"".join(parts)
+
+
+def unpack_tags(block: bytes) -> list[tuple[str, int]]:
+    """Read what `pack_tags` wrote.
+
+    Raises:
+        Unreadable: These are not such bytes.
+    """
+    tags: list[tuple[str, int]] = []
+    at = 0
+    try:
+        while at < len(block):
+            (length,) = struct.unpack_from(">H", block, at)
+            end = at + 2 + length
+            (mark,) = struct.unpack_from(">Q", block, end)
+            tags.append((block[at + 2 : end].decode(), mark))
+            at = end + 8
+    except (struct.error, UnicodeDecodeError) as error:
+        raise Unreadable("bad tags") from error
+    return tags

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 import decimal
@@ -18,25 +17,12 @@ from hypothesis import strategies as st
 
 from resilient.cache import AsyncCache, Cache
 from resilient.cache._codec import ANYTHING, TAGGED, Codec
-from resilient.cache._entry import FENCE, NEGATIVE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, unpack
+from resilient.cache._entry import Unreadable
 from resilient.cache._freshness import Policy
 from resilient.cache._journal import Journal
 from resilient.cache._keys import KeyMaker, physical, render
 from resilient.errors import ConfigurationError, InvalidInput
 
-seconds = st.floats(0, 1e6, width=32)
-entries = st.builds(
-    Entry,
-    body=st.binary(max_size=50),
-    codec=st.integers(0, 255),
-    schema=st.integers(0, 2**32 - 1),
-    flags=st.sampled_from([0, NEGATIVE, TOMBSTONE, FENCE]),
-    stamp=st.integers(0, 2**64 - 1),
-    created=st.floats(0, 1e10),
-    fresh=seconds,
-    keep=seconds,
-    cost=seconds,
-)
 atoms = (
     st.none()
     | st.booleans()
@@ -62,55 +48,6 @@ values = st.recursive(
     ),
     max_leaves=10,
 )
-
-
-# --------------------------------------------------------------------------------------------------------- entries
-
-
-@given(entries)
-def test_an_entry_is_read_as_it_was_written(entry: Entry) -> None:
-    """pack and unpack are inverse."""
-    assert unpack(pack(entry)) == entry
-
-
-@given(st.binary(max_size=120))
-def test_any_bytes_are_an_entry_or_unreadable(raw: bytes) -> None:
-    """No bytes raise anything but Unreadable, neither in the header nor in the body."""
-    with contextlib.suppress(Unreadable):
-        entry = unpack(raw)
-        Codec(ANYTHING).decode(entry.codec, entry.schema, entry.body)
-
-
-@given(entries, st.data())
-def test_a_damaged_entry_is_an_entry_or_unreadable(entry: Entry, data: st.DataObject) -> None:
-    """Flipping a byte or cutting the end raises nothing else."""
-    raw = bytearray(pack(entry))
-    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
-    raw = raw[: data.draw(st.integers(0, len(raw)))]
-    for kind in (ANYTHING, list[int], dict[str, dt.datetime]):
-        try:
-            found = unpack(bytes(raw))
-            Codec(kind).decode(found.codec, 0, found.body)
-        except Unreadable:
-            continue
-
-
-def test_an_entry_lives_fresh_then_stale_then_not_at_all() -> None:
-    """Its life follows from its times; an age is never negative though clocks differ."""
-    entry = Entry(b"", 1, 0, 0, 1, created=100.0, fresh=10.0, keep=30.0, cost=0.0)
-    assert [entry.life(now) for now in (90, 100, 109.9)] == [Life.FRESH] * 3
-    assert [entry.life(now) for now in (110, 129.9)] == [Life.STALE] * 2
-    assert entry.life(130) is Life.GONE
-    assert entry.age(90) == 0.0
-    assert entry.age(105) == 5.0
-
-
-@pytest.mark.parametrize("flag", [TOMBSTONE, FENCE])
-def test_tombstones_and_fences_have_no_value(flag: int) -> None:
-    """They are worth nothing at any time, and no two have the same bytes."""
-    first, second = marker(flag, 100.0, 10.0), marker(flag, 100.0, 10.0)
-    assert first != second
-    assert unpack(first).life(100.0) is Life.GONE
 
 
 # ------------------------------------------------------------------------------------------------------------ keys
