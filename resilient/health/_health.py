@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from resilient import events
+from resilient.arguments import one_of
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.health._core import (
@@ -88,8 +89,8 @@ class Health:
         if not deadline > 0:
             raise ConfigurationError(f"a report needs some time, got deadline={deadline!r}")
         self.deadline = float(deadline)
-        self.shared: Shared = _one_of("shared", shared, _SHARED)
-        self.details: Details = _one_of("details", details, DETAILS)
+        self.shared: Shared = one_of("shared", shared, _SHARED)
+        self.details: Details = one_of("details", details, DETAILS)
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._draining = False
@@ -150,8 +151,8 @@ class Health:
         if check_name(name) in self._entries:
             raise ConfigurationError(f"there is a check {name!r} already", advice="give each check its own name")
         lane = Lane(name, made, timeout=float(limit), ttl=float(ttl), clock=self._clock)
-        rule: Shared = self.shared if shared is None else _one_of("shared", shared, _SHARED)
-        entry = _Entry(lane, critical, _one_of("scope", place, ("local", "shared")), rule, asked)
+        rule: Shared = self.shared if shared is None else one_of("shared", shared, _SHARED)
+        entry = _Entry(lane, critical, one_of("scope", place, ("local", "shared")), rule, asked)
         self._entries = {**self._entries, name: entry}  # replaced, so that a report under way keeps its own
 
     def _checked_views(self, name: str, check: Check, scope: Scope, views: Collection[View]) -> frozenset[View]:
@@ -217,20 +218,18 @@ class Health:
         begun = [(entry, entry.lane.begin()) for entry in self._asked(view)]
         return self._answer(view, [entry.report(entry.lane.wait(run, until)) for entry, run in begun])
 
-    async def alive(self) -> Report:
-        """The async face of `live`."""
-        return await self.areport("live")
-
     async def aready(self) -> Report:
-        """The async face of `ready`."""
+        """The async face of `ready`; for the other questions see `areport`."""
         return await self.areport("ready")
 
-    async def astartup(self) -> Report:
-        """The async face of `startup`."""
-        return await self.areport("startup")
-
     async def areport(self, view: View) -> Report:
-        """The async face of `report`; the checks still run on threads, and the event loop stays free."""
+        """The async face of `report`; the checks still run on threads, and the event loop stays free.
+
+        Examples:
+            >>> import asyncio
+            >>> asyncio.run(Health().areport("live")).word
+            'pass'
+        """
         known = self._known(view)
         if known is not None:
             return known
@@ -243,8 +242,7 @@ class Health:
 
     def _known(self, view: View) -> Report | None:
         """The answer where no check need be asked for it."""
-        if view not in VIEWS:
-            raise ConfigurationError(f"there is no view {view!r}", advice=f"use one of {VIEWS}")
+        one_of("view", view, VIEWS)
         if view == "ready" and self._draining:
             return Report(view, Status.FAIL, draining=True)
         if view == "startup" and self._started:
@@ -280,12 +278,3 @@ class Health:
         for entry in self._entries.values():
             if entry.lane.check.close is not None:
                 entry.lane.check.close()
-
-
-_Choice = TypeVar("_Choice", bound=str)
-
-
-def _one_of(argument: str, value: _Choice, allowed: Collection[str]) -> _Choice:
-    if value not in allowed:
-        raise ConfigurationError(f"{argument}={value!r} is unknown", advice=f"use one of {tuple(allowed)}")
-    return value
