@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Failed as error:
         return _complain(str(error))
     except ResilientError as error:
-        return _complain(f"{type(error).__name__}: {error}")
+        return _complain(_in_a_line(error))
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; Python would complain of that once more at its end
         return 1
@@ -60,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(line: str) -> int:
     sys.stderr.write(f"resilient: {line}\n")
     return 2
+
+
+def _in_a_line(error: BaseException) -> str:
+    """An error's type and text, whatever lines the text has."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def _say(line: str) -> None:
@@ -108,6 +113,8 @@ def _load(target: str, kind: Callable[[], type[T]]) -> T:
             found = getattr(found, part)
         except AttributeError:
             raise _Failed(f"the module {module_name!r} has no {attribute!r}") from None
+        except Exception as error:  # a property, or the module's own way to look names up
+            raise _Failed(f"{target} cannot be read: {_in_a_line(error)}") from error
     wanted = kind()
     if not isinstance(found, wanted):
         raise _Failed(f"{target} is a {type(found).__name__}, not a {wanted.__name__}")
@@ -122,7 +129,7 @@ def _import(name: str) -> Any:
             raise _Failed(f"there is no module {name!r} here or on the Python path") from None
         raise _Failed(f"the module {name!r} needs {error.name!r}, which is not installed") from error
     except Exception as error:
-        raise _Failed(f"the module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise _Failed(f"the module {name!r} cannot be imported: {_in_a_line(error)}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------- health

@@ -23,6 +23,12 @@ bad.add("db", lambda: False)
 shards = ShardSet({"a": "sqlite:///a.db", "b": "sqlite:///b.db"})
 shards.create(ShardMap.hashed(["a", "b"], buckets=16))
 nested = type("Nested", (), {"health": good})
+
+
+def __getattr__(name):
+    if name == "late":
+        raise RuntimeError("the settings\\nare not there")
+    raise AttributeError(name)
 """
 
 
@@ -32,6 +38,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "cli_target.py").write_text(MODULE)
     (tmp_path / "cli_broken.py").write_text("import a_module_that_is_not_installed\n")
     (tmp_path / "cli_wrong.py").write_text("1 / 0\n")
+    (tmp_path / "cli_lines.py").write_text("raise ValueError('one\\ntwo')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -131,6 +138,8 @@ def test_a_server_that_hangs_is_not_waited_for(capsys):
         ("cli_target:shards", "is a ShardSet, not a Health"),
         ("cli_broken:good", "needs 'a_module_that_is_not_installed'"),
         ("cli_wrong:good", "ZeroDivisionError"),
+        ("cli_lines:good", "cannot be imported: ValueError: one two"),
+        ("cli_target:late", "cli_target:late cannot be read: RuntimeError: the settings are not there"),
     ],
 )
 def test_a_wrong_target_is_told_in_one_line(folder, capsys, target, said):
