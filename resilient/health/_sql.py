@@ -82,6 +82,7 @@ class SqlProbe:
         stale = connection.info.setdefault("resilient_asked", 0) > 0
         try:
             connection.info["resilient_asked"] += 1
+            _renew_limit(connection.dbapi_connection)
             cursor = connection.cursor()
             try:
                 cursor.execute(self._statement)
@@ -112,16 +113,14 @@ def _listen(engine: Engine) -> None:
         event.listen(engine, "do_connect", _bound)
 
 
-def _bound(dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
-    """Bound the handshake of a connection made for a check; connections of the application pass by.
+def _renew_limit(raw: Any) -> None:
+    """Bound this answer. A PyMySQL connection made here bears the limit of the check that made it."""
+    if hasattr(raw, "bound"):
+        raw.bound(deadline.bound(_LIMIT))
 
-    PyMySQL's own limit ends before the handshake, which a frozen server never finishes; its read limit ends that too.
-    """
+
+def _bound(dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
+    """Bound the handshake of a connection made for a check; connections of the application pass by."""
     if not _probing.get() or dialect.driver != "pymysql":
         return None
-    limit = deadline.bound(_LIMIT)
-    bounded = {name: min(limit, options.get(name) or limit) for name in _PYMYSQL_LIMITS}
-    return dialect.connect(*args, **{**options, **bounded})
-
-
-_PYMYSQL_LIMITS = ("connect_timeout", "read_timeout", "write_timeout")
+    return sql.connect_pymysql(args, options, deadline.bound(_LIMIT))

@@ -223,17 +223,7 @@ class SqlStore:
         """
         if self._session is None:
             raise InvalidInput("a store with route= knows no single database", advice="purge a SqlStore of each shard")
-        limit, total = self._clock.wall() - older_than, 0
-        while True:
-            with sql.needs_table(table.name), self._session() as session:
-                old = sa.select(table.c.id).where(table.c.at < limit).order_by(table.c.at).limit(batch)
-                found = list(session.scalars(old))
-                if found:
-                    session.execute(table.delete().where(table.c.id.in_(found)))
-                    session.commit()
-            total += len(found)
-            if len(found) < batch:
-                return total
+        return sql.purge(self._session, table.c.at, before=self._clock.wall() - older_than, batch=batch)
 
 
 def _digest(key: str) -> str:

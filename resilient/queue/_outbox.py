@@ -25,7 +25,7 @@ with needs_extra("sql"):
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.orm import Session
 
-from resilient.wire.sql import metadata, needs_table
+from resilient.wire.sql import metadata, needs_table, purge
 
 __all__ = ["Outbox", "table"]
 
@@ -248,16 +248,7 @@ class Outbox:
 
     def purge(self, session: Callable[[], Session], *, batch: int = 500) -> int:
         """Delete rows that were sent longer than ``keep`` seconds ago, in small transactions. Returns how many."""
-        limit, total, c = self._clock.wall() - self._keep, 0, table.c
-        while True:
-            with needs_table(table.name), session() as work:
-                found = list(work.scalars(sa.select(c.id).where(c.sent_at < limit).order_by(c.sent_at).limit(batch)))
-                if found:
-                    work.execute(table.delete().where(c.id.in_(found)))
-                    work.commit()
-            total += len(found)
-            if len(found) < batch:
-                return total
+        return purge(session, table.c.sent_at, before=self._clock.wall() - self._keep, batch=batch)
 
     # ------------------------------------------------------------------------------------------------------- running
 

@@ -13,7 +13,7 @@ from resilient.clock import SYSTEM
 from resilient.errors import DeadlineExceeded, Overloaded
 from resilient.policy import deadline
 
-__all__ = ["BoundedPool", "PyMySqlLimits", "SqliteLimits", "no_time_left"]
+__all__ = ["BoundedPool", "PyMySqlLimits", "SqliteLimits", "connect_pymysql", "no_time_left"]
 
 _IDLE_BEFORE_PING = 1.0  # a connection used within the last second is taken as alive
 
@@ -65,6 +65,27 @@ def _pymysql_connection() -> type[Any]:
     return Bounded
 
 
+_PYMYSQL_LIMITS = ("connect_timeout", "read_timeout", "write_timeout")
+
+
+def connect_pymysql(args: Any, options: dict[str, Any], seconds: float) -> Any:
+    """A new PyMySQL connection, whose connect and handshake together take at most so many seconds.
+
+    PyMySQL's own limit ends before the handshake, which a frozen server never finishes: the read limit ends that too.
+    What is read afterwards is bound by the same limit, until the next `bound`.
+
+    Args:
+        args: Positional arguments of the connection.
+        options: Its options; a limit among them that is nearer holds.
+        seconds: The limit.
+    """
+    limits = {name: min(seconds, options.get(name) or seconds) for name in _PYMYSQL_LIMITS}
+    connection = _pymysql_connection()(*args, **{**options, **limits, "defer_connect": True})
+    connection.bound(limits["read_timeout"])  # the handshake takes several packets
+    connection.connect()
+    return connection
+
+
 # What may run under a limit of its own; other statements (SET, LOCK, CALL) keep to the limit of this side.
 _LIMITED = ("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "(SELECT")
 
@@ -88,12 +109,7 @@ class PyMySqlLimits:
         event.listen(made, "rollback", self._rolling_back)
 
     def _connecting(self, _dialect: Any, _record: Any, args: Any, options: dict[str, Any]) -> Any:
-        limit = deadline.bound(self._connect_timeout)
-        options |= {"connect_timeout": limit, "read_timeout": limit, "defer_connect": True}
-        connection = _pymysql_connection()(*args, **options)
-        connection.bound(limit)  # the handshake takes several packets
-        connection.connect()
-        return connection
+        return connect_pymysql(args, options, deadline.bound(self._connect_timeout))
 
     def _checked_out(self, raw: Any, record: Any, _proxy: Any) -> None:
         if not raw.open:  # it broke while it was given back

@@ -19,12 +19,14 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote
 
 from resilient.errors import (
     ConfigurationError,
     DeadlineExceeded,
+    InvalidInput,
     MissingExtra,
     OutcomeUnknown,
     Unavailable,
@@ -36,19 +38,22 @@ with needs_extra("sql"):
     import sqlalchemy as sa
     from sqlalchemy import event, exc
     from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext, make_url
+    from sqlalchemy.orm import Session
 
 from resilient.wire._postgres import PsycopgLimits
 from resilient.wire._sql_errors import classify, needs_table
-from resilient.wire._sql_limits import BoundedPool, PyMySqlLimits, SqliteLimits, no_time_left
+from resilient.wire._sql_limits import BoundedPool, PyMySqlLimits, SqliteLimits, connect_pymysql, no_time_left
 
 __all__ = [
     "classify",
+    "connect_pymysql",
     "create_tables",
     "engine",
     "forgive_endings",
     "metadata",
     "needs_table",
     "place",
+    "purge",
     "translate_errors",
 ]
 
@@ -77,6 +82,39 @@ def create_tables(bind: Any) -> None:
             continue  # another process created one of them between the look and the creation
         return
     metadata.create_all(target)
+
+
+def purge(
+    session: Callable[[], AbstractContextManager[Session]], at: sa.Column[float], *, before: float, batch: int
+) -> int:
+    """Delete old rows of one of this library's tables, oldest first, in small transactions.
+
+    Args:
+        session: A sessionmaker for the table's database.
+        at: The column with the time of a row; the table has a primary key ``id``.
+        before: Rows of earlier times go.
+        batch: Rows for each transaction.
+
+    Returns:
+        How many were deleted.
+
+    Raises:
+        InvalidInput: ``batch`` is less than one.
+        ConfigurationError: The database has no such table.
+    """
+    if batch < 1:
+        raise InvalidInput("rows are deleted by one or more at a time", advice="pass batch >= 1")
+    table, total = at.table, 0
+    old = sa.select(table.c.id).where(at < before).order_by(at).limit(batch)
+    while True:
+        with needs_table(table.name), session() as work:
+            found = list(work.scalars(old))
+            if found:
+                work.execute(sa.delete(table).where(table.c.id.in_(found)))
+                work.commit()
+        total += len(found)
+        if len(found) < batch:
+            return total
 
 
 # -------------------------------------------------------------------------------------------------------- engines
@@ -179,8 +217,7 @@ def _existing_file(url: URL) -> URL:
 def _connect_arguments(url: URL, connect_timeout: float, timeout: float) -> dict[str, Any]:
     driver = url.get_driver_name()
     if driver == "pymysql":
-        # PyMySQL's connect limit ends before the handshake, which a frozen server never finishes: the read limit
-        # ends that too. It is replaced before the first statement.
+        # The read limit is for the handshake; it is replaced before the first statement.
         return {"connect_timeout": connect_timeout, "read_timeout": connect_timeout, "write_timeout": timeout}
     if url.get_backend_name() == "sqlite":
         return {"timeout": timeout}

@@ -19,7 +19,7 @@ from resilient.policy import Breaker, Pipeline, Retry
 from resilient.queue import Queue
 from resilient.storage.objects import Bucket
 from resilient.storage.replicas import ReplicaSet
-from resilient.testing.servers import Gunicorn, MariaDbCluster, MotoServer, RedisServer
+from resilient.testing.servers import Gunicorn, MariaDbCluster, MotoServer, RedisServer, TcpProxy
 
 DEADLINE = 0.8
 MARGIN = 0.25  # seconds of grace on a busy machine
@@ -160,6 +160,23 @@ def test_the_database_check_has_one_connection_of_its_own(mariadb: MariaDbCluste
         before = node.query(count)[0][0]
         assert [health.ready().word for _ in range(10)] == ["pass"] * 10
         assert node.query(count)[0][0] == before + 1
+    engine.dispose()
+
+
+def test_the_checks_connection_outlives_the_run_that_made_it(
+    mariadb: MariaDbCluster, tcp_proxy: Callable[[int], TcpProxy], health: Health
+):
+    """The limit of its handshake is not that of later answers, through an engine that knows no limits either."""
+    node = mariadb.replicas[1]
+    proxy = tcp_proxy(node.port)
+    engine, made = sa.create_engine(sa.make_url(node.url).set(port=proxy.port)), []
+    sa.event.listen(engine, "connect", lambda raw, _record: made.append(raw))
+    health.add("db", checks.sqlalchemy(engine), timeout=0.5, ttl=0)
+    assert health.ready().word == "pass"
+    time.sleep(0.6)  # past the limit of the first run
+    proxy.slow(0.05)
+    assert health.ready().word == "pass"
+    assert len(made) == 1
     engine.dispose()
 
 

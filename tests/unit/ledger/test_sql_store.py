@@ -184,6 +184,12 @@ def test_old_records_are_purged_in_batches(engine):
     assert store.claim("new", owner="x", lease=30) == Done(None)
 
 
+def test_a_purge_by_no_records_at_a_time_is_refused(engine):
+    """It would never end."""
+    with pytest.raises(InvalidInput, match="batch"):
+        SqlStore(sessionmaker(engine)).purge(batch=0)
+
+
 def test_a_missing_table_says_how_it_is_made():
     """The database's own error stays as the cause."""
     engine = sa.create_engine("sqlite://")
