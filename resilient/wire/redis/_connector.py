@@ -1,9 +1,4 @@
-"""Connections to Redis and Valkey: short time limits, deadlines obeyed on the wire, errors classified.
-
-A client made here from a URL never retries by itself (the policies above do), waits at most ``connect_timeout`` to
-connect and ``timeout`` for each read or write, and less where `resilient.policy.deadline` leaves less. A ready client
-is used as it is, at its own speed and with its own limits; one that could wait for ever is refused.
-"""
+"""Clients of redis-py with short time limits that obey deadlines, and what is demanded of a ready one."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ from typing import Any
 
 from resilient.errors import ConfigurationError, needs_extra
 from resilient.policy import deadline
-from resilient.policy.classify import Failure, Verdict
 from resilient.runtime import PerLoop, after_fork
 
 with needs_extra("redis"):
@@ -23,7 +17,7 @@ with needs_extra("redis"):
     import redis.connection
     import redis.retry
 
-__all__ = ["AsyncConnector", "Connector", "classify"]
+__all__ = ["AsyncConnector", "Connector", "check_ready", "connection_options", "within"]
 
 _LEAST = 0.001  # seconds: a socket limit of zero would mean "do not block", which is another thing
 _POOL = 64  # connections of one process to one server; whoever finds none free waits for one, briefly
@@ -32,7 +26,7 @@ _POOL = 64  # connections of one process to one server; whoever finds none free 
 # ---------------------------------------------------------------------------------------------------- connections
 
 
-def _within(limit: float) -> float:
+def within(limit: float) -> float:
     """A limit, or what the running deadline leaves of it. Whether anything is left is asked before a call, not here."""
     left = deadline.remaining()
     return limit if left is None else max(_LEAST, min(limit, left))
@@ -48,11 +42,11 @@ class _Bounded:
         self._limits = (self.socket_connect_timeout, self.socket_timeout)
 
     def _connect(self) -> Any:
-        self.socket_connect_timeout, self.socket_timeout = map(_within, self._limits)
+        self.socket_connect_timeout, self.socket_timeout = map(within, self._limits)
         return super()._connect()  # type: ignore[misc]  # a mixin: the class beside it connects
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> Any:  # noqa: FBT001, FBT002 - redis-py's
-        limit = _within(self._limits[1])
+        limit = within(self._limits[1])
         if limit != self.socket_timeout:
             self.socket_timeout = limit
             if self._sock is not None:  # type: ignore[attr-defined]  # a mixin
@@ -70,11 +64,11 @@ class _AsyncBounded:
         self._limits = (self.socket_connect_timeout, self.socket_timeout)
 
     async def _connect(self) -> Any:
-        self.socket_connect_timeout, self.socket_timeout = map(_within, self._limits)
+        self.socket_connect_timeout, self.socket_timeout = map(within, self._limits)
         return await super()._connect()  # type: ignore[misc]  # a mixin: the class beside it connects
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> Any:  # noqa: FBT001, FBT002 - same
-        self.socket_timeout = _within(self._limits[1])
+        self.socket_timeout = within(self._limits[1])
         return await super().send_packed_command(command, check_health)  # type: ignore[misc]  # a mixin
 
 
@@ -147,7 +141,7 @@ class Connector:
             self._client = redis.Redis(connection_pool=pool)
             after_fork(self._forget)
         else:
-            _check_ready(target, asynchronous=False, unbounded=unbounded)
+            check_ready(target, asynchronous=False, unbounded=unbounded)
             self._client = target
 
     def get(self) -> Any:
@@ -181,7 +175,7 @@ class AsyncConnector:
             self._make()  # a wrong address is found here; no socket is opened
             after_fork(self._forget)
         else:
-            _check_ready(target, asynchronous=True, unbounded=unbounded)
+            check_ready(target, asynchronous=True, unbounded=unbounded)
 
     def _make(self) -> Any:
         options = _options(redis.asyncio.retry.Retry, *self._limits)
@@ -207,7 +201,7 @@ def _decoding() -> ConfigurationError:
     )
 
 
-def _check_ready(client: Any, *, asynchronous: bool, unbounded: bool) -> None:
+def check_ready(client: Any, *, asynchronous: bool, unbounded: bool) -> None:
     module = next((each.__module__ for each in type(client).__mro__ if each.__module__.startswith("redis.")), None)
     if module is None:
         raise ConfigurationError(
@@ -216,7 +210,7 @@ def _check_ready(client: Any, *, asynchronous: bool, unbounded: bool) -> None:
     if module.startswith("redis.asyncio") is not asynchronous:
         wanted, face = ("redis.asyncio", "sync") if asynchronous else ("redis", "async")
         raise ConfigurationError(f"this client has the {face} face", advice=f"pass one of {wanted}")
-    options = _connection_options(client)
+    options = connection_options(client)
     if options.get("decode_responses"):
         raise _decoding()
     if not unbounded and options.get("socket_timeout") is None:
@@ -226,7 +220,7 @@ def _check_ready(client: Any, *, asynchronous: bool, unbounded: bool) -> None:
         )
 
 
-def _connection_options(client: Any) -> dict[str, Any]:
+def connection_options(client: Any) -> dict[str, Any]:
     """What a client's connections are made with; a fake that lives in this process counts as bounded."""
     options = _raw_options(client)
     if type(client).__module__.partition(".")[0] == "fakeredis":
@@ -240,43 +234,3 @@ def _raw_options(client: Any) -> dict[str, Any]:
         if options is not None:
             return dict(options)
     return {}
-
-
-# ------------------------------------------------------------------------------------------------------ failures
-
-_TABLE: tuple[tuple[tuple[str, ...], Failure, bool], ...] = (
-    # The first row that names a class of the error's family decides. Names, since they came over several versions.
-    (("AuthenticationError", "AuthorizationError", "NoPermissionError"), Failure.AUTH, True),
-    (("ReadOnlyError",), Failure.READ_ONLY, True),
-    (("OutOfMemoryError", "MaxConnectionsError"), Failure.THROTTLED, True),
-    (("BusyLoadingError", "ClusterDownError", "MasterDownError", "TryAgainError"), Failure.UNAVAILABLE, True),
-    (("WatchError",), Failure.CONFLICT, True),
-    (("ResponseError", "DataError"), Failure.INVALID, True),
-    (("TimeoutError",), Failure.TIMEOUT, False),
-    (("ConnectionError",), Failure.UNAVAILABLE, False),
-)
-
-
-def classify(error: BaseException) -> Verdict | None:
-    """What an error of redis-py says about the call; ``None`` for other errors.
-
-    Examples:
-        >>> import redis
-        >>> classify(redis.exceptions.ReadOnlyError()).failure
-        <Failure.READ_ONLY: ...>
-    """
-    if not isinstance(error, redis.RedisError):
-        return None
-    if "No connection available" in str(error):
-        return Verdict(Failure.THROTTLED, no_effect=True)  # all of ours are busy: no word about the server
-    names = {each.__name__ for each in type(error).__mro__}
-    for row, failure, no_effect in _TABLE:
-        if names.intersection(row):
-            return Verdict(failure, no_effect or _never_sent(error), None)
-    return Verdict(Failure.PERMANENT, False, None)
-
-
-def _never_sent(error: BaseException) -> bool:
-    """Whether the connection was never made, so that no command can have reached the server."""
-    origin = error.__cause__ or error.__context__
-    return isinstance(origin, ConnectionRefusedError) or "connecting to" in str(error)

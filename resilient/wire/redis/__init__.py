@@ -1,0 +1,20 @@
+"""Connections to Redis and Valkey: short time limits, deadlines obeyed on the wire, errors classified.
+
+Two ways lead to a server. A `Channel` (`AsyncChannel`) sends commands and gives back what the server said, as fast as
+the connection allows; the cache stands on it. A `Connector` (`AsyncConnector`) holds a client of redis-py, for those
+who want its methods.
+
+What is made here from a URL never retries a command that may have taken effect (the policies above do), waits at most
+``connect_timeout`` to connect and ``timeout`` for each read or write, and less where `resilient.policy.deadline`
+leaves less. A ready client is used as it is, at its own speed and with its own limits; one that could wait for ever is
+refused.
+"""
+
+from __future__ import annotations
+
+from resilient.wire.redis._channel import AsyncChannel, Channel
+from resilient.wire.redis._commands import Script
+from resilient.wire.redis._connector import AsyncConnector, Connector
+from resilient.wire.redis._failures import classify
+
+__all__ = ["AsyncChannel", "AsyncConnector", "Channel", "Connector", "Script", "classify"]
