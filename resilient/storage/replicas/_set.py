@@ -178,6 +178,10 @@ class ReplicaSet:
         """Send every transaction that begins within the block to the primary."""
         return self.consistency("strong")
 
+    def observe(self) -> None:
+        """Tell, for the current scope, of a commit that no session of this set made: its reader is to see it."""
+        self.router.observe()
+
     def status(self) -> tuple[NodeStatus, ...]:
         """What is known of each server, the primary first. Asks nobody."""
         self._watch.ensure()

@@ -173,7 +173,7 @@ def test_two_sets_in_one_process_do_not_mix(folder: Path, copier: SqliteReplicat
             assert one.router.pick().name == "primary"
             assert two.router.pick().name == "replica-1"
         with one.scope():
-            one.router.observe()
+            one.observe()
             assert one.router.pick().name == "primary"
             assert two.router.pick().name == "replica-1"
 
