@@ -108,19 +108,22 @@ class Images:
                 raise Conflict("this id is taken by another image", advice="make a new UUID for a new image") from error
         return answer
 
-    def ticket(self, image_id: str) -> Ticket:
-        """The form with which a browser uploads the JPEG straight to the store.
+    def ticket(self, image_id: str, user: str | None) -> Ticket:
+        """The form with which a browser uploads the JPEG straight to the store, for its owner alone.
 
         Raises:
+            NotFound: There is no such image.
+            Refused: The user is not the owner.
             Conflict: The image is processed; nothing can be uploaded any more.
         """
         image = self._load(image_id)
+        _only_its_owner(image, user)
         if image.state == "processed":
             raise _too_late()
         now = round(self._services.clock.wall() * 1e6)
         return self._services.bucket.presign_post(_policy(image_id), owner=image.owner, filename=f"{now}.jpg")
 
-    def confirm(self, image_id: str, token: str) -> View:
+    def confirm(self, image_id: str, token: str, user: str | None) -> View:
         """Accept what was uploaded: created -> uploaded, and the message to the workers, in one transaction.
 
         An upload with a newer form replaces one that is not processed yet. What was replaced never comes back, so
@@ -128,10 +131,11 @@ class Images:
 
         Raises:
             NotFound: Nothing was uploaded.
-            Refused: The token is for another image or owner, or the upload breaks the policy.
+            Refused: The user is not the owner, the token is for another image, or the upload breaks the policy.
             Conflict: The image is processed, or this upload was replaced by a newer one.
         """
         image = self._load(image_id)
+        _only_its_owner(image, user)
         stored = self._uploaded(image, token)
         job = Job(image_id, image.owner, stored.key)
         with self._session.begin() as session:
@@ -221,8 +225,7 @@ class Images:
             Conflict: It is not processed yet.
         """
         image = self.view(image_id, reader)
-        if reader != image.owner:
-            raise Refused("only its owner gets a link to a result", advice="say who asks with ?owner=")
+        _only_its_owner(image, reader)
         if image.result_key is None:
             image = self._cached.refresh(image_id)
         if image.result_key is None:
@@ -253,6 +256,11 @@ def _check(image_id: object, owner: object, title: object) -> None:
         raise InvalidInput("an owner has 1 to 40 letters, digits, dashes or underscores")
     if not isinstance(title, str) or not 0 < len(title) <= 200:
         raise InvalidInput("a title has 1 to 200 characters")
+
+
+def _only_its_owner(image: View, user: str | None) -> None:
+    if user != image.owner:
+        raise Refused("this image is somebody else's", advice="say who asks with ?owner=")
 
 
 def _policy(image_id: str) -> UploadPolicy:

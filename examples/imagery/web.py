@@ -117,12 +117,12 @@ def _routes(app: Flask, images: Images, services: Services) -> None:
 
     @app.post("/images/<image_id>/upload")
     def upload(image_id: str) -> Response:
-        ticket = images.ticket(image_id)
+        ticket = images.ticket(image_id, request.args.get("owner"))
         return jsonify(url=ticket.url, fields=dict(ticket.fields), token=ticket.token, expires_at=ticket.expires_at)
 
     @app.post("/images/<image_id>/confirm")
     def confirm(image_id: str) -> Response:
-        return jsonify(_told(images.confirm(image_id, _json().get("token", ""))))
+        return jsonify(_told(images.confirm(image_id, _json().get("token", ""), request.args.get("owner"))))
 
     @app.get("/images")
     def newest() -> Response:

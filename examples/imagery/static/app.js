@@ -72,13 +72,13 @@ function paint() {
 async function send(event) {
   event.preventDefault();
   const say = (text, bad) => { $("notice").textContent = text; $("notice").className = bad ? "bad" : ""; };
-  const owner = $("owner").value, id = crypto.randomUUID(), blob = picture;
+  const owner = $("owner").value, who = `?owner=${encodeURIComponent(owner)}`, id = crypto.randomUUID(), blob = picture;
   $("send").disabled = true;
   try {
     say("Creating…");
     await ask("POST", "/images", { id, owner, title: $("title").value });
     mine.set(id, { local: URL.createObjectURL(blob) });
-    const { data: ticket } = await ask("POST", `/images/${id}/upload`);
+    const { data: ticket } = await ask("POST", `/images/${id}/upload${who}`);
     say("Uploading straight to the store…");
     const form = new FormData();
     for (const [name, value] of Object.entries(ticket.fields)) form.append(name, value);
@@ -86,7 +86,7 @@ async function send(event) {
     const stored = await fetch(ticket.url, { method: "POST", body: form });
     if (!stored.ok) throw new Error(`the store refused the upload: ${stored.status}`);
     say("Confirming…");
-    await ask("POST", `/images/${id}/confirm`, { token: ticket.token });
+    await ask("POST", `/images/${id}/confirm${who}`, { token: ticket.token });
     say("Accepted. A worker makes it sepia now.");
     $("title").value = "";
     $("preview").hidden = true;

@@ -80,7 +80,7 @@ class User:
         if self._wait(image_id, stop):
             self._result(image_id)
             if self._dice.random() < 0.25:
-                self._expect(self._ask("POST", f"/images/{image_id}/upload"), {409})
+                self._expect(self._ask("POST", f"/images/{image_id}/upload?owner={self.name}"), {409})
         self._list()
 
     def _ask(
@@ -99,19 +99,19 @@ class User:
 
     def _upload(self, image_id: str) -> None:
         """Upload a new picture; the application may say that the image is processed already."""
-        answer = self._expect(self._ask("POST", f"/images/{image_id}/upload"), {200, 409})
+        answer = self._expect(self._ask("POST", f"/images/{image_id}/upload?owner={self.name}"), {200, 409})
         if answer.status == 409:
             return
         jpeg = sample(self._dice.randrange(1_000_000))
         if self._browser.upload(answer.data["url"], answer.data["fields"], jpeg) != 201:
             raise Failed("the store refused an upload")
         token = {"token": answer.data["token"]}
-        answer = self._expect(self._ask("POST", f"/images/{image_id}/confirm", token), {200, 409})
+        answer = self._expect(self._ask("POST", f"/images/{image_id}/confirm?owner={self.name}", token), {200, 409})
         if answer.status == 200:
             self.accepted[image_id] = Upload(image_id, self.name, jpeg)
             self._written[image_id] = 1
             if self._dice.random() < 0.2:  # as after a lost answer
-                self._expect(self._ask("POST", f"/images/{image_id}/confirm", token), {200})
+                self._expect(self._ask("POST", f"/images/{image_id}/confirm?owner={self.name}", token), {200})
 
     # ------------------------------------------------------------------------------------------------------- reading
 

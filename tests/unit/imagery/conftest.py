@@ -71,13 +71,13 @@ class World:
 
     def posted(self, image_id, seed=1):
         """Upload a picture to the store, and return its token and its bytes."""
-        ticket, jpeg = self.images.ticket(image_id), sample(seed, 40, 30)
+        ticket, jpeg = self.images.ticket(image_id, "alice"), sample(seed, 40, 30)
         assert self.s3.post_form(ticket.url, ticket.fields, jpeg) == 201
         return ticket.token, jpeg
 
     def uploaded(self, image_id, seed=1):
         token, jpeg = self.posted(image_id, seed)
-        self.images.confirm(image_id, token)
+        self.images.confirm(image_id, token, "alice")
         return jpeg
 
     def messages(self, queue):

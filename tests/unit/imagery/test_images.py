@@ -80,7 +80,7 @@ def test_confirm_needs_an_upload(world):
     """A confirmation without an object changes nothing and sends nothing."""
     image_id = world.created()
     with pytest.raises(NotFound):
-        world.images.confirm(image_id, world.images.ticket(image_id).token)
+        world.images.confirm(image_id, world.images.ticket(image_id, "alice").token, "alice")
     assert row(world, image_id).state == "created"
     assert world.messages(world.jobs) == []
 
@@ -89,10 +89,10 @@ def test_confirm_again(world):
     """The same confirmation again gives the same answer and one message, also after the image is processed."""
     image_id = world.created()
     token, _ = world.posted(image_id)
-    first = world.images.confirm(image_id, token)
-    assert world.images.confirm(image_id, token) == first
+    first = world.images.confirm(image_id, token, "alice")
+    assert world.images.confirm(image_id, token, "alice") == first
     world.work()
-    assert world.images.confirm(image_id, token) == first
+    assert world.images.confirm(image_id, token, "alice") == first
     assert row(world, image_id).version == 2
     assert world.messages(world.jobs) == []
 
@@ -108,9 +108,9 @@ def test_upload_after_processed_is_refused_and_leaves_no_object(world):
     }
     for _ in range(2):
         with pytest.raises(Conflict):
-            world.images.confirm(image_id, late)
+            world.images.confirm(image_id, late, "alice")
     with pytest.raises(Conflict):
-        world.images.ticket(image_id)
+        world.images.ticket(image_id, "alice")
     assert set(world.objects()) == before
     assert len(before) == 2
 
@@ -134,11 +134,11 @@ def test_a_replaced_upload_never_comes_back(world):
     """Confirmed once more after a newer one was accepted, it is refused and leaves no object."""
     image_id = world.created()
     old, _ = world.posted(image_id, seed=1)
-    world.images.confirm(image_id, old)
+    world.images.confirm(image_id, old, "alice")
     world.clock.advance(0.1)
     new = world.uploaded(image_id, seed=2)
     with pytest.raises(Conflict):
-        world.images.confirm(image_id, old)
+        world.images.confirm(image_id, old, "alice")
     world.work()
     found = row(world, image_id)
     assert set(world.objects()) == {found.source_key, found.result_key}
@@ -173,7 +173,7 @@ def test_a_ticket_of_another_image_is_refused(world):
     one, other = world.created(), world.created()
     token, _ = world.posted(one)
     with pytest.raises(Refused):
-        world.images.confirm(other, token)
+        world.images.confirm(other, token, "alice")
 
 
 def test_a_message_delivered_twice_is_charged_once(world):
@@ -198,9 +198,9 @@ def test_without_the_ledger_it_is_charged_twice(make_world):
 def test_what_is_no_picture_is_rejected(world):
     """Bytes that only say they are a JPEG are set aside at once, without an effect."""
     image_id = world.created()
-    ticket = world.images.ticket(image_id)
+    ticket = world.images.ticket(image_id, "alice")
     assert world.s3.post_form(ticket.url, ticket.fields, b"no JPEG " * 20) == 201
-    world.images.confirm(image_id, ticket.token)
+    world.images.confirm(image_id, ticket.token, "alice")
     [message] = world.messages(world.jobs)
     with pytest.raises(Reject):
         world.worker.jobs().handle_one(message.body, id=message.key)
@@ -276,7 +276,7 @@ def test_own_writes_are_read_though_the_cache_was_out_of_reach(world):
         assert world.images.view(image_id).version == 0
         world.clock.advance(0.1)
         with world.services.cache.use(Cache(namespace="imagery")):  # what is dropped there is not dropped here
-            world.images.confirm(image_id, token)
+            world.images.confirm(image_id, token, "alice")
         assert world.images.view(image_id).version == 1
     with world.db.scope():
         world.clock.advance(60)
@@ -326,7 +326,7 @@ class Story:
             return
         token, jpeg = self.tokens[draw % len(self.tokens)]
         try:
-            self.world.images.confirm(self.image, token)
+            self.world.images.confirm(self.image, token, "alice")
         except (Conflict, NotFound):
             return
         self.accepted = jpeg
@@ -340,7 +340,7 @@ class Story:
     def end(self):
         for _, (token, _) in enumerate(self.tokens):  # each user asks until there is an answer
             try:
-                self.world.images.confirm(self.image, token)
+                self.world.images.confirm(self.image, token, "alice")
             except (Conflict, NotFound):
                 continue
             self.accepted = next(jpeg for known, jpeg in self.tokens if known == token)

@@ -25,9 +25,9 @@ def make(browser, image_id=None):
 
 
 def upload(world, browser, image_id):
-    ticket = browser.post(f"/images/{image_id}/upload").get_json()
+    ticket = browser.post(f"/images/{image_id}/upload?owner=alice").get_json()
     assert world.s3.post_form(ticket["url"], ticket["fields"], sample(1, 40, 30)) == 201
-    return browser.post(f"/images/{image_id}/confirm", json={"token": ticket["token"]})
+    return browser.post(f"/images/{image_id}/confirm?owner=alice", json={"token": ticket["token"]})
 
 
 def test_the_whole_way_over_http(world, browser):
@@ -38,7 +38,7 @@ def test_the_whole_way_over_http(world, browser):
     assert browser.get(f"/images/{image_id}").get_json()["state"] == "processed"
     link = browser.get(f"/images/{image_id}/result?owner=alice").get_json()
     assert world.s3.open_link(link["url"])[0] == 200
-    assert browser.post(f"/images/{image_id}/upload").status_code == 409
+    assert browser.post(f"/images/{image_id}/upload?owner=alice").status_code == 409
     world.work()
     events = browser.get("/users/alice/timeline").get_json()["events"]
     assert [each["what"] for each in events] == ["created", "uploaded", "processed"]
@@ -75,9 +75,23 @@ def test_bad_tokens(world, browser):
     """A forged token is refused, a missing one too, and nothing changes."""
     image_id = make(browser)
     for body in ({"token": "forged.token"}, {"token": ""}, {}):
-        assert browser.post(f"/images/{image_id}/confirm", json=body).status_code == 403
-    assert browser.post(f"/images/{image_id}/confirm", json={"token": 17}).status_code in {400, 403}
+        assert browser.post(f"/images/{image_id}/confirm?owner=alice", json=body).status_code == 403
+    assert browser.post(f"/images/{image_id}/confirm?owner=alice", json={"token": 17}).status_code in {400, 403}
     assert browser.get(f"/images/{image_id}").get_json()["version"] == 0
+
+
+def test_an_upload_belongs_to_who_created_the_image(world, browser):
+    """A form and a confirmation are for the owner alone: a stranger gets 403, and nothing changes."""
+    image_id = make(browser)
+    ticket = browser.post(f"/images/{image_id}/upload?owner=alice").get_json()
+    assert world.s3.post_form(ticket["url"], ticket["fields"], sample(1, 40, 30)) == 201
+    for user in ("", "?owner=", "?owner=bob"):
+        form = browser.post(f"/images/{image_id}/upload{user}")
+        done = browser.post(f"/images/{image_id}/confirm{user}", json={"token": ticket["token"]})
+        assert (form.status_code, done.status_code) == (403, 403)
+        assert form.get_json() == {"error": "refused"}
+    assert browser.get(f"/images/{image_id}").get_json()["version"] == 0
+    assert browser.post(f"/images/{image_id}/confirm?owner=alice", json={"token": ticket["token"]}).status_code == 200
 
 
 def test_no_link_for_strangers(world, browser):
