@@ -1,10 +1,19 @@
-"""The retry budget: a bucket that calls and time fill and that extra calls empty, worked out when something failed."""
+"""The retry budget: a bucket that calls and time fill and that extra calls empty, worked out when something failed.
+
+There is one for each dependency: pipelines of one name share it for as long as one of them lives.
+"""
 
 from __future__ import annotations
 
 import threading
+import weakref
+from typing import Protocol
 
-__all__ = ["BudgetCore"]
+from resilient.clock import Clock
+from resilient.policy.policies import Budget
+from resilient.runtime import fork_safe_lock
+
+__all__ = ["BudgetCore", "SharedBudget", "budget_of"]
 
 
 class BudgetCore:
@@ -47,13 +56,81 @@ class BudgetCore:
             Whether it may be made.
         """
         with self._lock:
-            earned = self.ratio * max(0, calls - self._calls) + self.reserve * max(0.0, now - self._seen)
-            self.tokens = min(self.burst, self.tokens + earned)
-            self._calls = max(calls, self._calls)
-            self._seen = max(now, self._seen)
-            if self.tokens < 1:
-                self.refused += 1
-                return False
-            self.tokens -= 1
-            self.granted += 1
-            return True
+            return self._take(now, calls)
+
+    def _take(self, now: float, calls: int) -> bool:
+        earned = self.ratio * max(0, calls - self._calls) + self.reserve * max(0.0, now - self._seen)
+        self.tokens = min(self.burst, self.tokens + earned)
+        self._calls = max(calls, self._calls)
+        self._seen = max(now, self._seen)
+        if self.tokens < 1:
+            self.refused += 1
+            return False
+        self.tokens -= 1
+        self.granted += 1
+        return True
+
+
+class Caller(Protocol):
+    """Whoever pays into a budget."""
+
+    def calls(self) -> int:
+        """How many calls it has made in all."""
+        ...
+
+
+class SharedBudget(BudgetCore):
+    """The budget of one dependency: the calls of all its pipelines together pay for the extra calls of each.
+
+    Args:
+        policy: Its numbers.
+        clock: Where time is read.
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_members", "_total")
+
+    def __init__(self, policy: Budget, clock: Clock) -> None:
+        super().__init__(policy.ratio, policy.reserve, policy.burst, clock.monotonic())
+        self._clock = clock
+        self._members: list[tuple[weakref.ref[Caller], int]] = []  # who pays, and how many calls were paid for
+        self._total = 0
+
+    def join(self, member: Caller) -> None:
+        """Let the calls of one more pipeline pay."""
+        with self._lock:
+            self._members = [each for each in self._members if each[0]() is not None]
+            self._members.append((weakref.ref(member), 0))
+
+    def ask(self) -> bool:
+        """Ask for one extra call, paid for by all calls there have been until now."""
+        now = self._clock.monotonic()
+        with self._lock:
+            paid = []
+            for reference, before in self._members:
+                member = reference()
+                if member is not None:
+                    calls = max(before, member.calls())
+                    self._total += calls - before
+                    paid.append((reference, calls))
+            self._members = paid
+            return self._take(now, self._total)
+
+
+_lock = fork_safe_lock()
+_budgets: weakref.WeakValueDictionary[tuple[str, int, Budget], SharedBudget] = weakref.WeakValueDictionary()
+
+
+def budget_of(name: str, policy: Budget, clock: Clock) -> SharedBudget:
+    """The budget that a dependency has under these numbers.
+
+    Args:
+        name: The dependency's, which is that of its pipelines.
+        policy: The numbers. Pipelines that want others share nothing.
+        clock: Where time is read. Pipelines on different clocks share nothing.
+    """
+    key = (name, id(clock), policy)  # a budget holds its clock, so while it lives the number is not another's
+    with _lock:
+        budget = _budgets.get(key)
+        if budget is None:
+            budget = _budgets[key] = SharedBudget(policy, clock)
+        return budget

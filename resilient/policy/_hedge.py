@@ -65,45 +65,52 @@ def race(pool: WorkerPool, delay: float, may_hedge: Callable[[], bool], function
         DeadlineExceeded: The caller's time ran out. Threads that still run are left to their end.
         Exception: What the function raised, once nothing is left that could still succeed.
     """
+    late = deadline.bound(delay)
     try:
         racers = {pool.submit(function)}
     except Overloaded:
         return function()  # no thread is free: as if there were no hedge
-    done, racers = concurrent.futures.wait(racers, timeout=deadline.bound(delay))
-    if not done and may_hedge():
-        with contextlib.suppress(Overloaded):
-            racers.add(pool.submit(function))
-    while True:
-        winner = next((each for each in done if each.exception() is None), None)
-        if winner is not None or not racers:
-            for loser in racers:
-                loser.cancel()  # only one that has not started
-            return (winner or done.pop()).result()
-        done, racers = concurrent.futures.wait(
-            racers, timeout=deadline.remaining(), return_when=concurrent.futures.FIRST_COMPLETED
-        )
-        if not done:
-            raise DeadlineExceeded("neither the call nor its hedge answered before the deadline")
+    done: set[concurrent.futures.Future[Any]] = set()
+    winner = None
+    try:
+        done, racers = concurrent.futures.wait(racers, timeout=late)
+        if not done and may_hedge():
+            with contextlib.suppress(Overloaded):
+                racers.add(pool.submit(function))
+        while True:
+            winner = next((each for each in done if each.exception() is None), None)
+            if winner is not None or not racers:
+                return (winner or done.pop()).result()
+            done, racers = concurrent.futures.wait(
+                racers, timeout=deadline.remaining(), return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            if not done:
+                raise DeadlineExceeded("neither the call nor its hedge answered before the deadline")
+    finally:
+        for loser in racers:
+            loser.cancel()  # only one that has not started
+        del done, racers, winner  # a future holds the error, whose traceback holds this frame
 
 
 async def race_async(delay: float, may_hedge: Callable[[], bool], function: Callable[[], Awaitable[Any]]) -> Any:
     """The same for tasks; the loser is cancelled, and so are both if the caller is."""
+    late = deadline.bound(delay)
     racers = {asyncio.ensure_future(function())}
-    waiting = racers
+    waiting, done, won, winner = racers, racers, [], None
     try:
-        done, waiting = await asyncio.wait(racers, timeout=deadline.bound(delay))
+        done, waiting = await asyncio.wait(racers, timeout=late)
         if not done and may_hedge():
-            second = asyncio.ensure_future(function())
-            racers.add(second)
-            waiting = {*waiting, second}
+            waiting = {*waiting, asyncio.ensure_future(function())}
+            racers |= waiting
         while True:
-            winner = next((each for each in done if not each.cancelled() and each.exception() is None), None)
+            # All are looked at: a task whose error nobody ever asked for is complained of in the log.
+            won = [each for each in done if not each.cancelled() and each.exception() is None]
+            winner = won.pop() if won else None
             if winner is not None or not waiting:
                 return (winner or done.pop()).result()
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        late = [racer for racer in racers if not racer.done()]
-        for racer in late:
-            racer.cancel()
-        if late:
-            await asyncio.gather(*late, return_exceptions=True)
+        losers = [racer for racer in racers if racer.cancel()]  # only one that has not ended
+        if losers:
+            await asyncio.gather(*losers, return_exceptions=True)
+        del done, waiting, racers, losers, won, winner  # as above

@@ -317,7 +317,7 @@ class Slow:
         if not self._breaker_lets_through(now + run.wait):
             return "breaker"
         budget = self.state.budget
-        if budget is not None and not budget.take(now, self.state.calls()):
+        if budget is not None and not budget.ask():
             return "budget"
         return None
 

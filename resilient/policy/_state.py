@@ -11,7 +11,7 @@ from typing import Any
 from resilient import events
 from resilient.clock import Clock
 from resilient.policy._breaker import BreakerCore
-from resilient.policy._budget import BudgetCore
+from resilient.policy._budget import budget_of
 from resilient.policy._bulkhead import BulkheadCore
 from resilient.policy._hedge import Latencies
 from resilient.policy.events import BreakerChanged, BreakerProbed
@@ -90,10 +90,12 @@ class State:
         budget: Budget | None = find(policies, Budget)
         if budget is None and (find(policies, Retry) or find(policies, Hedge)):
             budget = Budget()
-        self.budget = None if budget is None else BudgetCore(budget.ratio, budget.reserve, budget.burst, now)
+        self.budget = None if budget is None else budget_of(name, budget, clock)
         hedge: Hedge | None = find(policies, Hedge)
         self.latencies = None if hedge is None or hedge.delay is not None else Latencies(hedge.min_samples)
         self.pool = None if hedge is None else WorkerPool(f"hedge-{name}", hedge.threads, backlog=hedge.threads)
+        if self.budget is not None:
+            self.budget.join(self)
         _forks.add(self)
 
     def forget_locks(self) -> None:

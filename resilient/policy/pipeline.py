@@ -144,11 +144,11 @@ class Calls:
 class Pipeline(Calls):
     """Policies round the calls to one dependency, outermost first, compiled once.
 
-    One pipeline stands for one dependency: its breaker, bulkhead, budget and counters are shared by everything that
-    calls through it, sync and async, in all threads. Make it once, at import time.
+    One pipeline stands for one dependency: its breaker, bulkhead and counters are shared by everything that calls
+    through it, sync and async, in all threads. Make it once, at import time.
 
     Args:
-        name: What it protects; appears in errors, events and metrics.
+        name: What it protects; appears in errors, events and metrics. Pipelines of one name share their retry budget.
         *policies: Any of `Fallback`, `Deadline`, `RateLimit`, `Retry`, `Budget`, `Hedge`, `Breaker`, `Bulkhead` and
             a last `Deadline` for each attempt; an order that makes no sense is refused.
         classify: A classifier, or several, asked before the one for Python's and this library's own errors.

@@ -1,3 +1,5 @@
+import asyncio
+import gc
 import threading
 
 import pytest
@@ -6,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from resilient.errors import ConfigurationError
-from resilient.policy import Budget, Pipeline, Retry
-from resilient.policy._budget import BudgetCore
+from resilient.policy import Budget, Hedge, Pipeline, Retry, _budget
+from resilient.policy._budget import BudgetCore, budget_of
 
 
 def test_a_quiet_process_may_retry():
@@ -134,3 +136,119 @@ def test_nonsense_is_refused(options):
     """Bad numbers are refused where they are written."""
     with pytest.raises(ConfigurationError):
         Budget(**options)
+
+
+def refuse():
+    raise ConnectionRefusedError
+
+
+def retries(pipeline, calls=1):
+    """How many retries so many failing calls got."""
+    before = pipeline.stats().retried
+    for _ in range(calls):
+        with pytest.raises(ConnectionRefusedError):
+            pipeline.call(refuse)
+    return pipeline.stats().retried - before
+
+
+def test_one_for_each_dependency(clock):
+    """Pipelines of one name are one dependency: what one of them spends, none of the others has."""
+    reads, writes = (Pipeline("orders", Retry(attempts=11, base=0), clock=clock) for _ in range(2))
+    other = Pipeline("billing", Retry(attempts=11, base=0), clock=clock)
+    assert retries(reads, calls=2) == 10
+    assert retries(writes) == 0
+    assert writes.stats().suppressed == 1
+    assert retries(other) == 10
+
+
+def test_hedges_and_retries_of_one_dependency_share_it(clock):
+    """A pipeline that only hedges asks the budget that another one's retries have spent."""
+    retrying = Pipeline("orders", Retry(attempts=11, base=0), clock=clock)
+    hedging = Pipeline("orders", Hedge(delay=0.001), clock=clock)
+    assert retries(retrying) == 10
+    asyncio.run(hedging.idempotent.acall(asyncio.sleep, 0.02))
+    assert (hedging.stats().hedged, hedging.stats().suppressed) == (0, 1)
+
+
+def test_the_calls_of_all_its_pipelines_pay(clock):
+    """A hundred calls that succeed through one pipeline pay for the retries of the other, and pay once."""
+    reads, writes = (Pipeline("orders", Retry(attempts=11, base=0), clock=clock) for _ in range(2))
+    assert retries(writes) == 10
+    for _ in range(25):
+        reads.call(len, "")
+    assert retries(writes) == 5, "a fifth of 25, and of its own one call"
+    assert retries(writes) == 0
+
+
+def test_pipelines_made_with_options_share_it(clock):
+    """Options change no budget."""
+    orders = Pipeline("orders", Retry(attempts=11, base=0), clock=clock)
+    assert retries(orders.with_options(attempts=9)) == 8
+    assert retries(orders) == 2
+
+
+def test_other_numbers_are_another_budget(clock):
+    """A pipeline that names other numbers neither changes those of its namesakes nor spends from them."""
+    usual = Pipeline("orders", Retry(attempts=11, base=0), clock=clock)
+    named = Pipeline("orders", Retry(attempts=11, base=0), Budget(burst=3), clock=clock)
+    same = Pipeline("orders", Retry(attempts=11, base=0), Budget(), clock=clock)
+    assert retries(named) == 3
+    assert retries(usual) == 10
+    assert retries(same) == 0
+
+
+def test_a_budget_goes_with_its_last_pipeline(clock):
+    """Names that are not used any more take no memory, and what they spent is forgotten."""
+    orders = Pipeline("orders", Retry(attempts=11, base=0), clock=clock)
+    assert retries(orders) == 10
+    assert len(_budget._budgets) == 1
+    del orders
+    gc.collect()
+    assert not _budget._budgets
+    assert retries(Pipeline("orders", Retry(attempts=11, base=0), clock=clock)) == 10
+
+
+def test_members_that_are_gone_are_forgotten(clock):
+    """Many short-lived pipelines of one name leave nothing behind in its budget."""
+    orders = Pipeline("orders", Retry(attempts=11, base=0), clock=clock)
+    for _ in range(100):
+        Pipeline("orders", Retry(), clock=clock).call(len, "")
+    assert retries(orders) == 10
+    assert len(orders._slow.state.budget._members) == 1
+    Pipeline("orders", Retry(), clock=clock)
+    Pipeline("orders", Retry(), clock=clock)
+    assert len(orders._slow.state.budget._members) == 2
+
+
+def test_a_count_that_runs_backwards_pays_once(clock):
+    """A member whose count is read lower than before gives nothing and takes nothing."""
+
+    class Member:
+        total = 5
+
+        def calls(self):
+            return self.total
+
+    budget = budget_of("orders", Budget(ratio=1, reserve=0, burst=5), clock)
+    member = Member()
+    budget.join(member)
+    assert sum(budget.ask() for _ in range(9)) == 5
+    for member.total, granted in ((3, 0), (5, 0), (7, 2)):
+        assert sum(budget.ask() for _ in range(9)) == granted
+
+
+def test_threads_make_one_budget(clock):
+    """Pipelines of one name that are made by many threads at once get one budget."""
+    made, start = [], threading.Barrier(8)
+
+    def make():
+        start.wait()
+        made.append(Pipeline("orders", Retry(), clock=clock))
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(each._slow.state.budget) for each in made}) == 1
+    assert len(made[0]._slow.state.budget._members) == 8

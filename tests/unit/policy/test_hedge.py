@@ -1,12 +1,14 @@
 import asyncio
+import gc
 import threading
 import time
 
 import pytest
 
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput
-from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Hedge, Pipeline, Retry
-from resilient.policy._hedge import Latencies
+from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Hedge, Pipeline, Retry, deadline
+from resilient.policy._hedge import Latencies, race, race_async
+from resilient.runtime import WorkerPool
 
 
 class Lame:
@@ -248,3 +250,58 @@ def test_learns_when_to_hedge(clock):
     lame = Lame()
     assert pipeline.idempotent.call(lame) == 2
     lame.release.set()
+
+
+def test_no_time_left_starts_no_race():
+    """Where the deadline has passed, neither a thread nor a task is started."""
+    reached = []
+
+    async def acall():
+        reached.append(1)
+
+    with deadline(0):
+        with pytest.raises(DeadlineExceeded):
+            race(WorkerPool("none", 1), 0.01, lambda: True, lambda: reached.append(1))
+        with pytest.raises(DeadlineExceeded):
+            asyncio.run(race_async(0.01, lambda: True, acall))
+    assert not reached
+
+
+def test_a_racer_that_never_began_is_taken_back():
+    """When the caller's time is up, a call that still waits for a thread is not made any more."""
+    pool, gate, reached = WorkerPool("busy", 1), threading.Event(), []
+    busy = pool.submit(gate.wait, 5)
+    with pytest.raises(DeadlineExceeded), deadline(0.02):
+        race(pool, 0.005, lambda: False, lambda: reached.append(1))
+    gate.set()
+    busy.result(5)
+    assert pool.close(5)
+    assert not reached
+
+
+def test_the_error_of_a_loser_is_looked_at(caplog):
+    """If both end at once and one failed, asyncio has nothing to complain of."""
+    gate = None
+    calls = []
+
+    async def call():
+        calls.append(1)
+        mine = len(calls)
+        await gate.wait()
+        if mine == 1:
+            raise ConnectionError
+        return mine
+
+    async def main():
+        nonlocal gate
+        gate = asyncio.Event()
+
+        def go():
+            asyncio.get_running_loop().call_later(0.01, gate.set)
+            return True
+
+        assert await race_async(0.001, go, call) == 2
+
+    asyncio.run(main())
+    gc.collect()
+    assert not caplog.records

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Pipeline, RateLimit, Retry
+from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Hedge, Pipeline, RateLimit, Retry
 
 POLICIES = (Deadline(2.0), Retry(), Budget(), Breaker(), Bulkhead(20))
 
@@ -65,6 +65,42 @@ def test_no_cycle_garbage():
         many(50)
         assert gc.collect() <= 5
         loop.run_until_complete(amany(50))
+        assert gc.collect() <= 20, "what an event loop leaves once for each run, not for each call"
+    finally:
+        gc.enable()
+        loop.close()
+
+
+def test_no_cycle_garbage_of_a_hedge():
+    """A failing race leaves no cycle either, though its futures hold the error and the error holds its frames."""
+
+    def fails():
+        raise ConnectionRefusedError
+
+    async def afails():
+        raise ConnectionRefusedError
+
+    quick = Pipeline("x", Retry(attempts=3, base=0), Budget(burst=1e6), Hedge(delay=5.0), Breaker(metrics_only=True))
+
+    async def amany(count):
+        for _ in range(count):
+            with contextlib.suppress(ConnectionRefusedError):
+                await quick.idempotent.acall(afails)
+
+    def many(count):
+        for _ in range(count):
+            with contextlib.suppress(ConnectionRefusedError):
+                quick.idempotent.call(fails)
+
+    many(5)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(amany(5))
+    gc.collect()
+    gc.disable()
+    try:
+        many(20)
+        assert gc.collect() <= 5
+        loop.run_until_complete(amany(20))
         assert gc.collect() <= 20, "what an event loop leaves once for each run, not for each call"
     finally:
         gc.enable()
