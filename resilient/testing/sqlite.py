@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import Unavailable
-from resilient.runtime import Periodic
+from resilient.runtime import Periodic, fork_safe_lock
 
 __all__ = ["SqliteReplication"]
 
@@ -65,7 +65,7 @@ class SqliteReplication:
         self.primary = Path(primary)
         self.replicas = tuple(Path(each) for each in replicas)
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._source: sqlite3.Connection | None = None
         self._copied: dict[Path, int] = {}
         self._periodic = Periodic(self.copy, interval, "sqlite-replication")
