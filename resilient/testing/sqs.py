@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import itertools
 import json
 import threading
-import uuid
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import needs_extra
-from resilient.queue._limits import BATCH, LONGEST_DELAY, LONGEST_VISIBILITY, MAX_BYTES, size
+from resilient.queue._limits import BATCH, MAX_BYTES, size
+from resilient.testing._sqs_queue import Stored, StoredQueue, attributes_of, refusal
 
 with needs_extra("aws"):
     from botocore.exceptions import ClientError
@@ -23,76 +19,6 @@ with needs_extra("aws"):
 __all__ = ["FakeSqs"]
 
 _ACCOUNT = "000000000000"
-_DEDUPLICATION = 300.0
-
-
-@dataclass(slots=True)
-class _Stored:
-    id: str
-    body: str
-    attributes: dict[str, Any]
-    sent: float
-    visible_at: float
-    order: int
-    group: str | None = None
-    deduplication: str | None = None
-    receipt: str = ""
-    received_at: float = 0.0
-    count: int = 0
-
-
-@dataclass(slots=True)
-class _Queue:
-    name: str
-    settings: dict[str, str]
-    messages: dict[str, _Stored] = field(default_factory=dict)
-    ready: deque[str] = field(default_factory=deque)
-    hidden: list[tuple[float, int, str]] = field(default_factory=list)
-    seen: dict[str, tuple[float, str]] = field(default_factory=dict)
-
-    @property
-    def fifo(self) -> bool:
-        return self.name.endswith(".fifo")
-
-    def add(self, message: _Stored, now: float) -> None:
-        self.messages[message.id] = message
-        if message.visible_at <= now:
-            self.ready.append(message.id)
-        else:
-            self.hide(message)
-
-    def hide(self, message: _Stored) -> None:
-        heapq.heappush(self.hidden, (message.visible_at, message.order, message.id))
-
-    def wake(self, now: float) -> None:
-        while self.hidden and self.hidden[0][0] <= now:
-            at, _, name = heapq.heappop(self.hidden)
-            message = self.messages.get(name)
-            if message is not None and message.visible_at == at:  # else an entry that a later change outdated
-                self.ready.append(name)
-
-    def take(self, count: int, now: float) -> list[_Stored]:
-        """Visible messages, in order; those of a FIFO group only while nothing earlier of it is in flight."""
-        self.wake(now)
-        if self.fifo:
-            return self._take_fifo(count, now)
-        taken: list[_Stored] = []
-        while self.ready and len(taken) < count:
-            message = self.messages.get(self.ready.popleft())
-            if message is not None and message.visible_at <= now and message not in taken:
-                taken.append(message)
-        return taken
-
-    def _take_fifo(self, count: int, now: float) -> list[_Stored]:
-        self.ready.clear()
-        blocked: set[str | None] = set()
-        taken: list[_Stored] = []
-        for message in sorted(self.messages.values(), key=lambda each: each.order):
-            if message.visible_at > now:
-                blocked.add(message.group)
-            elif message.group not in blocked and len(taken) < count:
-                taken.append(message)
-        return taken
 
 
 class FakeSqs:
@@ -124,7 +50,7 @@ class FakeSqs:
         self.fault: Callable[[str, dict[str, Any]], None] | None = None
         self.entry_fault: Callable[[str, dict[str, Any]], str | None] | None = None
         self._clock = clock
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, StoredQueue] = {}
         self._changed = threading.Condition()
         self._order = itertools.count()
 
@@ -134,7 +60,7 @@ class FakeSqs:
         """Make a queue."""
         url = f"https://sqs.eu-west-1.amazonaws.com/{_ACCOUNT}/{QueueName}"
         with self._changed:
-            self._queues.setdefault(url, _Queue(QueueName, {"VisibilityTimeout": "30", **(Attributes or {})}))
+            self._queues.setdefault(url, StoredQueue(QueueName, {"VisibilityTimeout": "30", **(Attributes or {})}))
         return {"QueueUrl": url}
 
     def get_queue_url(self, *, QueueName: str, QueueOwnerAWSAccountId: str = _ACCOUNT) -> dict[str, str]:  # noqa: ARG002, N803
@@ -143,21 +69,20 @@ class FakeSqs:
         for url, queue in self._queues.items():
             if queue.name == QueueName:
                 return {"QueueUrl": url}
-        raise _error("GetQueueUrl", "AWS.SimpleQueueService.NonExistentQueue")
+        raise refusal("GetQueueUrl", "AWS.SimpleQueueService.NonExistentQueue")
 
     def get_queue_attributes(self, *, QueueUrl: str, AttributeNames: Sequence[str] = ()) -> dict[str, Any]:  # noqa: N803
         """The settings of a queue, and how full it is."""
         self._begin("GetQueueAttributes", QueueUrl=QueueUrl)
         with self._changed:
             queue, now = self._find(QueueUrl, "GetQueueAttributes"), self._clock.wall()
-            hidden = [each for each in queue.messages.values() if each.visible_at > now]
-            flying = sum(1 for each in hidden if each.count)
+            waiting, flying, delayed = queue.counts(now)
             found = {
                 **queue.settings,
                 "QueueArn": f"arn:aws:sqs:eu-west-1:{_ACCOUNT}:{queue.name}",
-                "ApproximateNumberOfMessages": str(len(queue.messages) - len(hidden)),
+                "ApproximateNumberOfMessages": str(waiting),
                 "ApproximateNumberOfMessagesNotVisible": str(flying),
-                "ApproximateNumberOfMessagesDelayed": str(len(hidden) - flying),
+                "ApproximateNumberOfMessagesDelayed": str(delayed),
             }
         wanted = found if "All" in AttributeNames else {name: found[name] for name in AttributeNames if name in found}
         return {"Attributes": wanted}
@@ -179,11 +104,7 @@ class FakeSqs:
     def lapse(self, url: str) -> None:
         """Make every message visible now, as if its time had run out: the next receive delivers it again."""
         with self._changed:
-            queue, now = self._queues[url], self._clock.wall()
-            for message in queue.messages.values():
-                if message.visible_at > now:
-                    message.visible_at = now
-                    queue.ready.append(message.id)
+            self._queues[url].lapse(self._clock.wall())
             self._changed.notify_all()
 
     # ------------------------------------------------------------------------------------------------------- sending
@@ -192,41 +113,20 @@ class FakeSqs:
         """Send one message."""
         self._begin("SendMessage", QueueUrl=QueueUrl, **entry)
         with self._changed:
-            return {"MessageId": self._add(self._find(QueueUrl, "SendMessage"), entry, "SendMessage")}
+            return self._add(self._find(QueueUrl, "SendMessage"), entry, "SendMessage")
 
     def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         """Send up to ten messages."""
         operation = "SendMessageBatch"
-        total = sum(size(each["MessageBody"], _plain(each)) for each in Entries)
+        total = sum(size(each["MessageBody"], attributes_of(each)) for each in Entries)
         if total > MAX_BYTES:
-            raise _error(operation, "AWS.SimpleQueueService.BatchRequestTooLong")
-        return self._batch(
-            operation, QueueUrl, Entries, lambda queue, each: {"MessageId": self._add(queue, each, operation)}
-        )
+            raise refusal(operation, "AWS.SimpleQueueService.BatchRequestTooLong")
+        return self._batch(operation, QueueUrl, Entries, lambda queue, each: self._add(queue, each, operation))
 
-    def _add(self, queue: _Queue, entry: Mapping[str, Any], operation: str) -> str:
-        delay, now = int(entry.get("DelaySeconds", queue.settings.get("DelaySeconds", 0))), self._clock.wall()
-        if not 0 <= delay <= LONGEST_DELAY or not entry["MessageBody"]:
-            raise _error(operation, "InvalidParameterValue")
-        if size(entry["MessageBody"], _plain(entry)) > MAX_BYTES or len(entry.get("MessageAttributes", {})) > 10:
-            raise _error(operation, "InvalidParameterValue")
-        group, deduplication = entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
-        if queue.fifo:
-            if group is None or deduplication is None:
-                raise _error(operation, "MissingParameter")
-            at, known = queue.seen.get(deduplication, (-_DEDUPLICATION, ""))
-            if now - at < _DEDUPLICATION:
-                return known
-        name = str(uuid.uuid4())
-        if deduplication is not None:
-            queue.seen[deduplication] = (now, name)
-        attributes = dict(entry.get("MessageAttributes", {}))
-        stored = _Stored(
-            name, entry["MessageBody"], attributes, now, now + delay, next(self._order), group, deduplication
-        )
-        queue.add(stored, now)
+    def _add(self, queue: StoredQueue, entry: Mapping[str, Any], operation: str) -> dict[str, Any]:
+        name = queue.accept(entry, operation, now=self._clock.wall(), order=next(self._order))
         self._changed.notify_all()
-        return name
+        return {"MessageId": name}
 
     # ----------------------------------------------------------------------------------------------------- receiving
 
@@ -242,7 +142,7 @@ class FakeSqs:
         """Receive up to ten messages; wait for the first one for up to twenty seconds."""
         self._begin("ReceiveMessage", QueueUrl=QueueUrl, WaitTimeSeconds=WaitTimeSeconds, Max=MaxNumberOfMessages)
         if not 1 <= MaxNumberOfMessages <= BATCH or not 0 <= WaitTimeSeconds <= 20:
-            raise _error("ReceiveMessage", "InvalidParameterValue")
+            raise refusal("ReceiveMessage", "InvalidParameterValue")
         until = self._clock.wall() + WaitTimeSeconds
         while True:
             with self._changed:
@@ -250,14 +150,14 @@ class FakeSqs:
                 seconds = int(queue.settings["VisibilityTimeout"]) if VisibilityTimeout is None else VisibilityTimeout
                 taken = [each for each in queue.take(MaxNumberOfMessages, now) if not self._redrive(queue, each, now)]
                 if taken or now >= until:
-                    return {"Messages": [_deliver(queue, each, now, seconds) for each in taken]}
+                    return {"Messages": [queue.deliver(each, now, seconds) for each in taken]}
                 soonest = min(until, queue.hidden[0][0]) if queue.hidden else until
                 if self._clock is SYSTEM:
                     self._changed.wait(soonest - now)
                     continue
             self._clock.sleep(soonest - now)
 
-    def _redrive(self, queue: _Queue, message: _Stored, now: float) -> bool:
+    def _redrive(self, queue: StoredQueue, message: Stored, now: float) -> bool:
         """Move a message that was received too often to the dead-letter queue."""
         policy = json.loads(queue.settings.get("RedrivePolicy", "null"))
         if policy is None or message.count < int(policy["maxReceiveCount"]):
@@ -282,12 +182,9 @@ class FakeSqs:
         """Delete up to ten messages."""
         return self._batch("DeleteMessageBatch", QueueUrl, Entries, self._delete)
 
-    def _delete(self, queue: _Queue, entry: Mapping[str, Any]) -> dict[str, Any]:
-        message = self._holder(queue, entry, "DeleteMessage")
-        if message is not None:
-            del queue.messages[message.id]
-            if queue.fifo:
-                self._changed.notify_all()  # the next of its group may be received now
+    def _delete(self, queue: StoredQueue, entry: Mapping[str, Any]) -> dict[str, Any]:
+        if queue.delete(str(entry["ReceiptHandle"])) and queue.fifo:
+            self._changed.notify_all()  # the next of its group may be received now
         return {}
 
     def change_message_visibility(self, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> dict[str, Any]:  # noqa: N803
@@ -301,28 +198,10 @@ class FakeSqs:
         """The same for up to ten messages."""
         return self._batch("ChangeMessageVisibilityBatch", QueueUrl, Entries, self._change)
 
-    def _change(self, queue: _Queue, entry: Mapping[str, Any]) -> dict[str, Any]:
-        operation, now, seconds = "ChangeMessageVisibility", self._clock.wall(), int(entry["VisibilityTimeout"])
-        message = self._holder(queue, entry, operation)
-        if message is None:
-            raise _error(operation, "InvalidParameterValue")
-        if message.visible_at <= now:
-            raise _error(operation, "AWS.SimpleQueueService.MessageNotInflight")
-        if seconds < 0 or now + seconds - message.received_at > LONGEST_VISIBILITY:
-            raise _error(operation, "InvalidParameterValue")
-        message.visible_at = now + seconds
-        queue.add(message, now)
+    def _change(self, queue: StoredQueue, entry: Mapping[str, Any]) -> dict[str, Any]:
+        queue.change(str(entry["ReceiptHandle"]), int(entry["VisibilityTimeout"]), self._clock.wall())
         self._changed.notify_all()
         return {}
-
-    def _holder(self, queue: _Queue, entry: Mapping[str, Any], operation: str) -> _Stored | None:
-        """The message a receipt is for; ``None`` if it was deleted. A stale receipt is refused."""
-        receipt = str(entry["ReceiptHandle"])
-        name, mark, _ = receipt.partition("#")
-        message = queue.messages.get(name)
-        if not mark or (message is not None and message.receipt != receipt):
-            raise _error(operation, "ReceiptHandleIsInvalid")
-        return message
 
     # ------------------------------------------------------------------------------------------------------- inside
 
@@ -331,9 +210,9 @@ class FakeSqs:
         if self.fault is not None:
             self.fault(operation, arguments)
 
-    def _find(self, url: str, operation: str) -> _Queue:
+    def _find(self, url: str, operation: str) -> StoredQueue:
         if url not in self._queues:
-            raise _error(operation, "AWS.SimpleQueueService.NonExistentQueue")
+            raise refusal(operation, "AWS.SimpleQueueService.NonExistentQueue")
         return self._queues[url]
 
     def _batch(
@@ -341,15 +220,15 @@ class FakeSqs:
         operation: str,
         url: str,
         entries: Sequence[dict[str, Any]],
-        step: Callable[[_Queue, dict[str, Any]], dict[str, Any]],
+        step: Callable[[StoredQueue, dict[str, Any]], dict[str, Any]],
     ) -> dict[str, Any]:
         self._begin(operation, QueueUrl=url, Entries=list(entries))
         if not entries:
-            raise _error(operation, "AWS.SimpleQueueService.EmptyBatchRequest")
+            raise refusal(operation, "AWS.SimpleQueueService.EmptyBatchRequest")
         if len(entries) > BATCH:
-            raise _error(operation, "AWS.SimpleQueueService.TooManyEntriesInBatchRequest")
+            raise refusal(operation, "AWS.SimpleQueueService.TooManyEntriesInBatchRequest")
         if len({each["Id"] for each in entries}) < len(entries):
-            raise _error(operation, "AWS.SimpleQueueService.BatchEntryIdsNotDistinct")
+            raise refusal(operation, "AWS.SimpleQueueService.BatchEntryIdsNotDistinct")
         answer: dict[str, Any] = {"Successful": [], "Failed": []}
         for entry in entries:
             code = self.entry_fault(operation, entry) if self.entry_fault is not None else None
@@ -363,35 +242,3 @@ class FakeSqs:
                 code = error.response["Error"]["Code"]
                 answer["Failed"].append({"Id": entry["Id"], "Code": code, "SenderFault": True})
         return answer
-
-
-def _deliver(queue: _Queue, message: _Stored, now: float, seconds: int) -> dict[str, Any]:
-    message.count += 1
-    message.received_at = now
-    message.visible_at = now + seconds
-    message.receipt = f"{message.id}#{message.count}#{uuid.uuid4()}"
-    queue.add(message, now)
-    system = {"ApproximateReceiveCount": str(message.count), "SentTimestamp": str(int(message.sent * 1000))}
-    if message.group is not None:
-        system["MessageGroupId"] = message.group
-    if message.deduplication is not None:
-        system["MessageDeduplicationId"] = message.deduplication
-    return {
-        "MessageId": message.id,
-        "ReceiptHandle": message.receipt,
-        "Body": message.body,
-        "MD5OfBody": hashlib.md5(message.body.encode(), usedforsecurity=False).hexdigest(),
-        "Attributes": system,
-        "MessageAttributes": message.attributes,
-    }
-
-
-def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of an entry as they count for its size."""
-    given = entry.get("MessageAttributes", {})
-    return {name: each.get("StringValue", each.get("BinaryValue", "")) for name, each in given.items()}
-
-
-def _error(operation: str, code: str) -> ClientError:
-    answer = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": 400, "HTTPHeaders": {}}}
-    return ClientError(answer, operation)
