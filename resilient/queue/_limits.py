@@ -17,9 +17,12 @@ __all__ = [
     "MAX_BYTES",
     "batches",
     "check_attributes",
+    "check_deduplication",
     "check_delay",
+    "check_group",
     "check_text",
     "encode",
+    "is_tag",
     "pack",
     "size",
 ]
@@ -37,6 +40,7 @@ MAX_BYTES = 1_048_576
 
 _MAX_ATTRIBUTES = 10
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}[A-Za-z0-9_-]|[A-Za-z0-9_-]")
+_TAG = re.compile(r"[!-~]{1,128}")  # letters, digits and punctuation of ASCII
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -86,6 +90,40 @@ def check_text(text: str) -> None:
     """Whether SQS takes every character of this text. Raises InvalidInput."""
     if _FORBIDDEN.search(text):
         raise InvalidInput("the id of a message holds a character that SQS does not take")
+
+
+def check_group(group: str) -> None:
+    """Whether SQS takes this as the id of a message group. Raises InvalidInput.
+
+    Examples:
+        >>> check_group("customer:42")
+    """
+    if not is_tag(group):
+        raise InvalidInput(
+            "a message group has 1 to 128 letters, digits and punctuation marks of ASCII, and no spaces",
+            advice="pass such a group=, as a number of yours or a digest in hexadecimal",
+        )
+
+
+def check_deduplication(identity: str) -> None:
+    """Whether SQS takes this as a deduplication id. Raises InvalidInput."""
+    if not is_tag(identity):
+        raise InvalidInput(
+            "a deduplication id, by default the message's id, has 1 to 128 letters, digits and punctuation marks of "
+            "ASCII, and no spaces",
+            advice="pass such an id= or deduplication=, as a number of yours or a digest in hexadecimal",
+        )
+
+
+def is_tag(text: str) -> bool:
+    """Whether SQS takes a text as the id of a group or for deduplication.
+
+    Examples:
+        >>> is_tag("a" * 128), is_tag("a" * 129), is_tag("a b")
+        (True, False, False)
+    """
+    given: object = text
+    return isinstance(given, str) and _TAG.fullmatch(given) is not None
 
 
 def check_delay(seconds: float) -> int:

@@ -120,7 +120,7 @@ class Outbox:
             delay: Seconds before it can be received, counted from its sending.
             attributes: Up to eight attributes of yours.
             id: What names the message through all its copies; by default a new random id.
-            group: The message group, for FIFO and fair queues.
+            group: The message group, for FIFO and fair queues: 1 to 128 characters of ASCII, no spaces.
 
         Returns:
             The id that names the message.

@@ -128,8 +128,8 @@ class Queue:
             delay: Seconds before it can be received, 0 to 900.
             attributes: Up to eight attributes of yours.
             id: What names the message through all its copies; by default a new random id.
-            group: The message group, for FIFO and fair queues.
-            deduplication: The deduplication id of a FIFO queue; by default the message's id.
+            group: The message group, for FIFO and fair queues: 1 to 128 characters of ASCII, no spaces.
+            deduplication: The deduplication id of a FIFO queue, of the same form; by default the message's id.
 
         Returns:
             The id SQS gave the message.
@@ -209,8 +209,12 @@ class Queue:
             raise InvalidInput("a message for a FIFO queue needs a group", advice="pass group=")
         if self.fifo and out.delay:
             raise InvalidInput("a FIFO queue takes no delay for a single message")
-        # Never the content: two equal orders are two orders.
-        deduplication = (out.deduplication or identity) if self.fifo else None
+        if out.group is not None:
+            limits.check_group(out.group)
+        deduplication = None
+        if self.fifo:  # never by the content: two equal orders are two orders
+            deduplication = identity if out.deduplication is None else out.deduplication
+            limits.check_deduplication(deduplication)
         text = limits.encode(out.body)
         used = limits.size(text, own)
         if used > self._max_bytes:

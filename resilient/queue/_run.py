@@ -351,6 +351,7 @@ class Run:
                         attributes=attributes,
                         id=message.key or None,
                         group=message.group or (message.id if target.fifo else None),
+                        deduplication=message.id if target.fifo else None,  # the key may have any form
                     )
         except ResilientError as error:
             return fates.Failed(error)

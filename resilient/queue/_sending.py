@@ -66,8 +66,8 @@ class Outgoing:
         id: What names the message through all its copies; by default a new random id.
         attributes: Up to eight attributes of yours.
         delay: Seconds before it can be received, 0 to 900.
-        group: The message group, for FIFO and fair queues.
-        deduplication: The deduplication id of a FIFO queue; by default the message's id.
+        group: The message group, for FIFO and fair queues: 1 to 128 characters of ASCII, no spaces.
+        deduplication: The deduplication id of a FIFO queue, of the same form; by default the message's id.
     """
 
     body: Any

@@ -42,6 +42,16 @@ def test_a_body_is_written_as_text(body, text):
     assert limits.encode(body) == text
 
 
+@pytest.mark.parametrize("check", [limits.check_group, limits.check_deduplication])
+def test_ids_of_groups_and_for_deduplication_are_short_and_plain(check):
+    """1 to 128 letters, digits and punctuation marks of ASCII; the error says what to pass instead."""
+    for fits in ("a", "a" * 128, "user:42/[x]~", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"):
+        check(fits)
+    for breaks in ("", "a" * 129, "a b", "ü", "a\n", "\x7f", 42):
+        with pytest.raises(InvalidInput, match=r"128 .*pass such an? .*digest"):
+            check(breaks)
+
+
 @pytest.mark.parametrize("name", ["", "a b", ".a", "a.", "a..b", "AWS.x", "amazon.x", "x" * 257, "resilient-id"])
 def test_a_name_that_sqs_would_refuse_is_refused_here(name):
     """Characters, dots, reserved prefixes, and the library's own names."""

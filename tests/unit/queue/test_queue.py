@@ -1,7 +1,7 @@
 """Producers."""
 
 import pytest
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from resilient import causality
 from resilient.errors import ConfigurationError, InvalidInput, OutcomeUnknown, Refused
@@ -122,6 +122,29 @@ def test_a_fifo_message_needs_a_group_and_is_deduplicated_by_its_id(make_queue):
     orders.send("same", group="a", id="1")
     orders.send("same", group="a", id="1")
     assert orders.attributes().depth == 3
+
+
+def test_a_group_or_a_deduplication_id_that_sqs_would_refuse_is_not_sent(make_queue, jobs, sqs):
+    """Also the message's own id, where it serves for deduplication; one given for that takes its place."""
+    orders = make_queue("orders.fifo")
+    for refused in ({"group": "a b"}, {"group": "a", "deduplication": ""}, {"group": "a", "id": "Bestellung 1"}):
+        with pytest.raises(InvalidInput):
+            orders.send("x", **refused)
+        with pytest.raises(InvalidInput):
+            orders.send_many([Outgoing("fine", group="a"), Outgoing("x", **refused)])
+    with pytest.raises(InvalidInput):
+        jobs.send("x", group="ü")
+    assert not [call for call in sqs.calls if call[0].startswith("SendMessage")]
+    orders.send("x", group="a", id="Bestellung 1", deduplication="b1")
+    assert orders.receive()[0].key == "Bestellung 1"
+
+
+def test_the_fake_refuses_group_and_deduplication_ids_as_sqs_does(make_queue, sqs):
+    """For those who speak to it without a queue of ours."""
+    url = make_queue("orders.fifo").url
+    for group, deduplication in (("a b", "1"), ("a", "x" * 129)):
+        with pytest.raises(ClientError, match="InvalidParameterValue"):
+            sqs.send_message(QueueUrl=url, MessageBody="x", MessageGroupId=group, MessageDeduplicationId=deduplication)
 
 
 def test_a_queue_knows_its_dead_letters(make_queue, jobs):
