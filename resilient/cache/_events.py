@@ -25,7 +25,11 @@ class CacheRead(Event):
         "resilient.cache.reads",
         "counter",
         "{read}",
-        labels=(("cache.name", "cache"), ("cache.source", "source"), ("cache.stale", "stale")),
+        labels=(
+            ("resilient.cache.name", "cache"),
+            ("resilient.cache.source", "source"),
+            ("resilient.cache.stale", "stale"),
+        ),
     )
     cache: str
     source: str
@@ -40,7 +44,7 @@ class LoadFailed(Event):
         "resilient.cache.load_failures",
         "counter",
         "{failure}",
-        labels=(("cache.name", "cache"), ("error.type", "error"), ("cache.served", "served")),
+        labels=(("resilient.cache.name", "cache"), ("error.type", "error"), ("resilient.cache.served", "served")),
     )
     cache: str
     error: str
@@ -55,7 +59,7 @@ class EntryUnreadable(Event):
         "resilient.cache.unreadable",
         "counter",
         "{entry}",
-        labels=(("cache.name", "cache"), ("cache.reason", "reason")),
+        labels=(("resilient.cache.name", "cache"), ("resilient.cache.reason", "reason")),
     )
     cache: str
     reason: str
@@ -76,7 +80,7 @@ class CacheDown(Event):
 
     level: ClassVar[int] = logging.WARNING
     metric: ClassVar[Metric | None] = Metric(
-        "resilient.cache.outages", "counter", "{outage}", labels=(("cache.name", "cache"),)
+        "resilient.cache.outages", "counter", "{outage}", labels=(("resilient.cache.name", "cache"),)
     )
     cache: str
 
@@ -93,7 +97,11 @@ class CacheUp(Event):
 
     level: ClassVar[int] = logging.INFO
     metric: ClassVar[Metric | None] = Metric(
-        "resilient.cache.outage.duration", "histogram", "s", value="seconds", labels=(("cache.name", "cache"),)
+        "resilient.cache.outage.duration",
+        "histogram",
+        "s",
+        value="seconds",
+        labels=(("resilient.cache.name", "cache"),),
     )
     cache: str
     seconds: float

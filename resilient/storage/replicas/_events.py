@@ -27,7 +27,11 @@ class NodeChanged(events.Event):
         "resilient.replicas.changes",
         "counter",
         "{change}",
-        labels=(("resilient.replicas.name", "set_name"), ("resilient.replicas.node", "node"), ("state", "after")),
+        labels=(
+            ("resilient.replicas.name", "set_name"),
+            ("resilient.replicas.node", "node"),
+            ("resilient.replicas.state", "after"),
+        ),
     )
     set_name: str
     node: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -58,6 +59,35 @@ def memory() -> Iterator[events.MemorySink]:
     unsubscribe = events.subscribe(sink)
     yield sink
     unsubscribe()
+
+
+def of_the_library() -> list[type[events.Event]]:
+    """Every kind of event of the library."""
+    for room in ("cache", "health", "policy", "queue", "storage.objects", "storage.replicas", "storage.shards"):
+        importlib.import_module(f"resilient.{room}")
+    found, open_ = [], [events.Event]
+    while open_:
+        kinds = [kind for kind in open_.pop().__subclasses__() if kind.__module__.startswith("resilient.")]
+        found += kinds
+        open_ += kinds
+    return found
+
+
+def test_events_and_their_labels_are_named_by_one_rule() -> None:
+    """Kinds stand in the module of events of their room; labels bear OpenTelemetry's name or the room's prefix."""
+    kinds = of_the_library()
+    assert len(kinds) > 30
+    for kind in kinds:
+        *_, room, module = kind.__module__.split(".")
+        assert module in {"_events", "events"} or kind.__module__ == "resilient.causality", kind
+        if kind.metric is None:
+            continue
+        prefix = "resilience." if room == "policy" else f"resilient.{room}."
+        for label, field in kind.metric.labels:
+            assert field in kind.__dataclass_fields__, (kind, field)
+            assert label in {"error.type", "messaging.destination.name"} or label.startswith(prefix), (kind, label)
+        if kind.metric.unit == "s":
+            assert kind.metric.value == "seconds", kind
 
 
 def test_events_are_values() -> None:
