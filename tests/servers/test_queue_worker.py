@@ -1,6 +1,7 @@
 """The program of the worker processes that `test_queue.py` starts and kills. It holds no test itself.
 
-Arguments: mode, URL of the queue, URL of the database, and a file that is made when a handler has begun.
+Arguments: mode, URL of the queue, URL of the database, and a file that is made when a handler has begun. Another one,
+whose name ends in ``-up``, is made when the worker begins to receive.
 """
 
 import os
@@ -29,15 +30,17 @@ def main(mode: str, queue_url: str, database: str, mark: str) -> None:
         session.execute(sa.text("INSERT INTO effects (n) VALUES (:n)"), {"n": n})
         time.sleep(0.01)  # so that a kill often comes between the effect and its commit
 
-    def slow(n: int, session: Session) -> None:
-        Path(mark).touch()
-        time.sleep(2)
+    def held(n: int, session: Session) -> None:
+        Path(f"{mark}-runs-{n}").touch()
+        while not Path(mark).exists():  # the test makes it
+            time.sleep(0.02)
         session.execute(sa.text("INSERT INTO effects (n) VALUES (:n)"), {"n": n})
 
     def die(*_: object) -> None:
         os._exit(9)
 
     store = SqlStore(maker)
+    Path(f"{mark}-up").touch()
     if mode == "hang":
         Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()
     elif mode == "steady":
@@ -45,9 +48,9 @@ def main(mode: str, queue_url: str, database: str, mark: str) -> None:
     elif mode == "die-before-delete":
         queue.delete_many = die  # type: ignore[method-assign, assignment]  # stands for a death at that moment
         Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()
-    elif mode == "slow":
+    elif mode == "held":
         # Without a record: it would be written first, and SQLite lets only one handler write at a time.
-        Consumer(queue, slow, idempotency=None, session=maker, concurrency=2, prefetch=10, wait=1).run()
+        Consumer(queue, held, session=maker, concurrency=2, prefetch=10, wait=1, stop_timeout=90).run()
     else:
         outbox = Outbox({"jobs": queue}, lease=2)
         if mode == "relay-die-after-claim":
