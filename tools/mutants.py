@@ -92,6 +92,40 @@ ROOMS = {
 EQUIVALENT = {
     ("resilient/causality.py", 'version, *parts = text[: _MAX_TEXT + 2].split("!")'): "longer text is refused anyway",
     ("resilient/causality.py", 'name, _, position = part.rpartition(":")'): "a second colon is refused on either side",
+    ("resilient/policy/_breaker.py", "self.settled = None"): "as false as False",
+    ("resilient/policy/_breaker.py", "self.epoch = 1  # grows with each change of state"): "any number will do",
+    ("resilient/policy/_breaker.py", "self.epoch -= 1"): "any change of the number will do",
+    ("resilient/policy/_breaker.py", "self.epoch += 2"): "any change of the number will do",
+    ("resilient/policy/_breaker.py", "self._out = None"): "it is set when a half-open time begins",
+    ("resilient/policy/_breaker.py", "self._out = 1"): "it is set when a half-open time begins",
+    ("resilient/policy/_breaker.py", "self._streak = None"): "it is set when a half-open time begins",
+    ("resilient/policy/_breaker.py", "self._streak = 1"): "it is set when a half-open time begins",
+    ("resilient/policy/_breaker.py", "self._failures = 1"): "only differences between two readings are looked at",
+    ("resilient/policy/_breaker.py", "self._slow = 1"): "only differences between two readings are looked at",
+    ("resilient/policy/_breaker.py", "self._row_began = None"): "the first failure starts a row of one either way",
+    ("resilient/policy/_breaker.py", "self._row_began = 1"): "the first failure starts a row of one either way",
+    ("resilient/policy/_bulkhead.py", "if left < 0 or not waiting:"): "at the edge it waits for no time and is refused",
+    ("resilient/policy/_bulkhead.py", "waiting = None"): "as false as False",
+    ("resilient/policy/_deadline.py", "return outer if left_of(outer) < left_of(expires) else expires"): (
+        "of two moments that come at once, either is the nearest"
+    ),
+    ("resilient/policy/_deadline.py", "await timer.__aexit__(kind, None, trace)"): "asyncio looks at the class alone",
+    ("resilient/policy/_deadline.py", "await timer.__aexit__(kind, error, None)"): "asyncio looks at the class alone",
+    (
+        "resilient/policy/_order.py",
+        ("if inner in kinds and outer in kinds and kinds.index(inner) >= kinds.index(outer):"),
+    ): "two kinds never stand in one place",
+    (
+        "resilient/policy/_order.py",
+        ("outside = [index for index in places if Retry not in kinds or index <= kinds.index(Retry)]"),
+    ): "two kinds never stand in one place",
+    ("resilient/policy/_retry.py", "self.wait = None"): "it is set before it is read",
+    ("resilient/policy/_retry.py", "self.wait = 1.0"): "it is set before it is read",
+    ("resilient/policy/_retry.py", "state.set_exception((type(None), error, None))"): "tenacity keeps the error alone",
+    (
+        "resilient/policy/classify.py",
+        ("return verdict if (hint is None) and False else Verdict(verdict.failure, verdict.no_effect, hint)"),
+    ): "an equal verdict",
     ("resilient/policy/limiter.py", 'self._due = float("-INF")'): "the same number",
     ("resilient/policy/limiter.py", "if pause < 1e-9:"): "a tolerance, whose exact edge has no meaning",
 }
@@ -281,6 +315,11 @@ def report(folder: Path, module: str, wanted: float) -> bool:
         print(f"{module}: listed as equivalent, but no such change is made any more: {gone}")
         enough = False
     print(f"{module}: {score:.1%} of {total} ({parts})" + ("" if enough else "  TOO LOW"))
+    reasons = {line: why for (where, line), why in EQUIVALENT.items() if where == module}
+    for each in every:
+        if each.left_out == "equivalent":
+            line = next(changed(one) for one in each.diff.splitlines() if changed(one) in reasons)
+            print(f"  {module}:{each.line}: left out, {reasons[line]}: {line}")
     for each in every:
         if not each.left_out and each.outcome not in {"killed", "timeout"}:
             print(f"  {module}:{each.line}: {each.outcome}")

@@ -38,8 +38,8 @@ class Generation:
     """What is counted between two changes of state. The calls of a closed breaker share one; each probe has its own.
 
     Attributes:
-        ok: Call it after a success.
-        until: From this moment on, ask `BreakerCore.enter` before a call.
+        ok: Call it after a success. One that lets nobody pass has none.
+        until: From this moment on, ask `BreakerCore.enter` before a call. A probe, which was let through, has none.
     """
 
     __slots__ = ("__weakref__", "ok", "until")
@@ -56,7 +56,6 @@ class Probe(Generation):
         self._core = core
         self.epoch = epoch
         self.settled = False
-        self.until = math.inf
 
     # A method, not the attribute it stands for: a bound method kept on the object would be a cycle, and a dropped probe
     # would wait for the cycle collector.
@@ -75,7 +74,6 @@ class BreakerCore:
 
     Args:
         policy: What it obeys.
-        now: The moment it is made.
         tell: Called with the old state, the new one and the reason, after each change, without the lock.
         draw: A random number from 0 to 1, for the jitter.
     """
@@ -108,7 +106,6 @@ class BreakerCore:
     def __init__(
         self,
         policy: Breaker,
-        now: float,
         tell: Listener | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -127,7 +124,7 @@ class BreakerCore:
         self._done = 0  # successes of earlier generations
         self._changes: list[tuple[str, str, str]] = []
         self.forget_lock()
-        self._start_closed(now)
+        self._start_closed()
 
     def forget_lock(self) -> None:
         """Make a new lock: in a forked child the old one may be held by a thread that does not exist."""
@@ -214,7 +211,7 @@ class BreakerCore:
                 if self._streak >= self.policy.successes:
                     self._change("closed", f"{self._streak} of {self.policy.successes} probes succeeded")
                     self._trips = 0
-                    self._start_closed(None)
+                    self._start_closed()
         self._tell()
 
     def _settle(self, probe: Probe) -> bool:
@@ -245,7 +242,7 @@ class BreakerCore:
             else:
                 self._change("closed", "closed by hand")
             self._trips = 0
-            self._start_closed(None)
+            self._start_closed()
         self._tell()
 
     def counts(self, now: float) -> Counts:
@@ -267,8 +264,8 @@ class BreakerCore:
 
     # ------------------------------------------------------------------------- inside: the lock is held from here on
 
-    def _start_closed(self, now: float | None) -> None:
-        """A new closed generation; without a moment its first slice starts with its first call."""
+    def _start_closed(self) -> None:
+        """A new closed generation, whose first slice starts with its first call."""
         generation = Generation()
         generation.ok = itertools.count().__next__
         generation.until = -math.inf
@@ -279,13 +276,10 @@ class BreakerCore:
         self._row_began = 0  # successes counted before them
         self._marks: list[tuple[int, int, int, int]] = []  # slice, and what had been counted before it
         self.now: Generation = generation
-        if now is not None:
-            self._rotate(now)
 
     def _stop(self) -> None:
         """A generation that lets nobody pass without asking."""
         generation = Generation()
-        generation.ok = int  # does nothing
         generation.until = -math.inf
         self.now = generation
 

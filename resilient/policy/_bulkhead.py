@@ -33,12 +33,11 @@ class BulkheadCore:
         waiters: What wakes each of those who wait, the longest first.
     """
 
-    __slots__ = ("_lock", "_permits", "give", "limit", "queue", "rejected", "take", "waiters")
+    __slots__ = ("_lock", "_permits", "give", "limit", "queue", "take", "waiters")
 
     def __init__(self, limit: int, queue: int) -> None:
         self.limit = limit
         self.queue = queue
-        self.rejected = 0
         self.waiters: list[Callable[[], object]] = []
         self._permits = bytearray(limit)
         self.take: Callable[[], int] = self._permits.pop
@@ -74,14 +73,12 @@ class BulkheadCore:
     def leave(self, wake: Callable[[], object]) -> None:
         """Leave the queue; if a permit is free then, it is the next one's turn to look."""
         with self._lock:
-            with contextlib.suppress(ValueError):
-                self.waiters.remove(wake)
+            self.waiters.remove(wake)
             if self.waiters and self._permits:
                 self.waiters[0]()
 
     def refusal(self, why: str) -> Overloaded:
         """The error for a caller that gets no permit."""
-        self.rejected += 1
         return Overloaded(
             f"the call was not made: {self.limit} calls run already {why}",
             advice="answer 429 or 503, or raise the limit of the bulkhead",

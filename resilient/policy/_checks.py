@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from resilient.errors import ConfigurationError
+from resilient.policy.classify import Failure
 
-__all__ = ["at_least_one", "positive", "share", "shown"]
+__all__ = ["at_least_one", "kinds", "positive", "share", "shown"]
 
 
 def positive(owner: str, name: str, value: Any, *, zero: bool = False) -> float:
@@ -26,14 +28,26 @@ def at_least_one(owner: str, name: str, value: Any, advice: str | None = None) -
     return value
 
 
-def share(owner: str, name: str, value: Any, *, zero: bool = False) -> float:
-    """A part of a whole: above 0 (or from 0, where that has a meaning) to 1."""
+def share(owner: str, name: str, value: Any) -> float:
+    """A part of a whole: above 0, to 1."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1 or (value == 0 and not zero):
+    if not number or not 0 < value <= 1:
         raise ConfigurationError(
             f"{owner}({name}=...) takes a part of 1, got {value!r}", advice=f"write {name}=0.5 for one half"
         )
     return float(value)
+
+
+def kinds(owner: str, name: str, value: Iterable[Failure]) -> frozenset[Failure]:
+    """Kinds of failure; one alone will do."""
+    found = frozenset([value] if isinstance(value, Failure) else value)
+    for kind in found:
+        if not isinstance(kind, Failure):
+            raise ConfigurationError(
+                f"{owner}({name}=...) takes kinds of failure, got {kind!r}",
+                advice="write Failure.TRANSIENT, and tell which error that is with Pipeline(classify=table({...}))",
+            )
+    return found
 
 
 def shown(policy: Any, *, first: str | None = None, always: tuple[str, ...] = ()) -> str:

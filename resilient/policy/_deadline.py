@@ -77,7 +77,7 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
         True
     """
 
-    __slots__ = ("_clock", "_outer", "_timer", "_token", "expires", "seconds")
+    __slots__ = ("_clock", "_timer", "_token", "expires", "seconds")
 
     def __init__(self, seconds: float, *, clock: Clock = SYSTEM) -> None:
         given: Any = seconds
@@ -87,7 +87,6 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
         self.seconds = float(seconds)
         self.expires: float | None = None
         self._clock = clock
-        self._outer: float | None = None
         self._token: Token[float | None] | None = None
         self._timer: asyncio.Timeout | None = None
 
@@ -133,6 +132,9 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         token, self._token = self._token, None
         if token is not None:
             current.reset(token)
@@ -148,7 +150,7 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.__exit__(kind, error, trace)
+        self._leave()
         timer, self._timer = self._timer, None
         if timer is None:
             return

@@ -71,7 +71,6 @@ class State:
     )
 
     def __init__(self, name: str, policies: tuple[Policy, ...], clock: Clock) -> None:
-        now = clock.monotonic()
         self.name = name
         self.clock = clock
         self.counts: dict[str, int] = {}  # what did not simply succeed
@@ -79,7 +78,7 @@ class State:
         self.ok: Callable[[], int] = itertools.count().__next__
         self._reads = 0
         breaker: Breaker | None = find(policies, Breaker)
-        self.breaker = None if breaker is None else BreakerCore(breaker, now, self._changed)
+        self.breaker = None if breaker is None else BreakerCore(breaker, self._changed)
         bulkhead: Bulkhead | None = find(policies, Bulkhead)
         self.bulkhead = None if bulkhead is None else BulkheadCore(bulkhead.limit, bulkhead.queue or bulkhead.limit)
         self.limits = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, cast, overload
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
@@ -20,12 +20,21 @@ from resilient.policy._state import State, find
 from resilient.policy.attempts import Attempts
 from resilient.policy.classify import Classifier
 from resilient.policy.control import BreakerControl
-from resilient.policy.policies import Deadline, Hedge, Policy, Retry
+from resilient.policy.policies import Deadline, Fallback, Hedge, Layer, Policy, Retry
 
 __all__ = ["Calls", "Pipeline", "Stats"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
+F = TypeVar("F")
+
+if TYPE_CHECKING:
+    import typing_extensions  # type checkers bring it; it is not needed to run
+
+    Out_co = typing_extensions.TypeVar("Out_co", covariant=True, default=Never)
+else:
+    Out_co = TypeVar("Out_co", covariant=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,15 +84,19 @@ class _Compiled:
         return compiled
 
 
-class Calls:
-    """The ways to make a call through a pipeline; `Pipeline` itself and `Pipeline.idempotent` are two such ways."""
+class Calls(Generic[Out_co]):
+    """The ways to make a call through a pipeline; `Pipeline` itself and `Pipeline.idempotent` are two such ways.
+
+    To a type checker a call returns what its function returns, or what the pipeline's `Fallback` may give instead: the
+    parameter of this class, which is nothing for pipelines without one.
+    """
 
     _slow: Slow
     _policies: tuple[Policy, ...]
 
     if TYPE_CHECKING:
 
-        def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Out_co:
             """Call a function.
 
             Raises:
@@ -95,7 +108,7 @@ class Calls:
             """
             ...
 
-        async def acall(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def acall(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T | Out_co:
             """Call an async function; raises what `call` raises, and cancels it when the deadline passes."""
             ...
 
@@ -117,7 +130,15 @@ class Calls:
             raise ConfigurationError("a block cannot be hedged", advice="write pipeline.idempotent.call(function, ...)")
         return Attempts(self._slow, self._policies)
 
-    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+    @overload
+    def __call__(self: Calls[Never], function: Callable[P, T]) -> Callable[P, T]: ...  # type: ignore[overload-overlap] # all the same to nothing
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> Callable[P, Coroutine[Any, Any, R | Out_co]]: ...
+    @overload
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T | Out_co]: ...
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate a function, sync or async. To call one, write ``pipeline.call(function, ...)``."""
         if not callable(function):
             raise ConfigurationError(f"{function!r} is no function", advice="write pipeline.call(function, ...)")
@@ -132,7 +153,7 @@ class Calls:
                 advice="write: for attempt in pipeline.attempts(): with attempt: ...",
             )
         is_async = inspect.iscoroutinefunction(target)
-        return cast("Callable[P, T]", functools.wraps(function)(self._compile(is_async=is_async, function=function)))
+        return functools.wraps(function)(self._compile(is_async=is_async, function=function))
 
     def _compile(self, *, is_async: bool, function: Callable[..., Any] | None = None) -> Callable[..., Any]:
         hedge = find(self._policies, Hedge)
@@ -141,7 +162,7 @@ class Calls:
         return hedged(self._slow, self._policies, hedge, is_async=is_async, function=function)
 
 
-class Pipeline(Calls):
+class Pipeline(Calls[Out_co]):
     """Policies round the calls to one dependency, outermost first, compiled once.
 
     One pipeline stands for one dependency: its breaker, bulkhead and counters are shared by everything that calls
@@ -170,6 +191,36 @@ class Pipeline(Calls):
         orders-db: Retry(attempts=3)
     """
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: Pipeline[Never],
+            name: str,
+            *policies: Layer,
+            classify: Classifier | Iterable[Classifier] | None = None,
+            clock: Clock = SYSTEM,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: Pipeline[F],
+            name: str,
+            fallback: Fallback[F],
+            /,
+            *policies: Layer,
+            classify: Classifier | Iterable[Classifier] | None = None,
+            clock: Clock = SYSTEM,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: Pipeline[Any],
+            name: str,
+            *policies: Policy,
+            classify: Classifier | Iterable[Classifier] | None = None,
+            clock: Clock = SYSTEM,
+            _state: State | None = None,
+        ) -> None: ...
+
     def __init__(
         self,
         name: str,
@@ -186,6 +237,8 @@ class Pipeline(Calls):
         self.__dict__["_classify"] = given
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name == "__orig_class__":  # what typing notes on Pipeline[...]("name")
+            return
         raise ConfigurationError(f"a pipeline is immutable: {name} cannot be set", advice="use with_options(...)")
 
     @property
@@ -199,7 +252,7 @@ class Pipeline(Calls):
         return self._policies
 
     @functools.cached_property
-    def idempotent(self) -> Calls:
+    def idempotent(self) -> Calls[Out_co]:
         """The same pipeline for calls that may take effect twice without harm: they are retried and hedged."""
         return _Idempotent(self._slow, self._policies)
 
@@ -212,7 +265,7 @@ class Pipeline(Calls):
         """
         return BreakerControl(self._slow)
 
-    def with_options(self, *, attempts: int | None = None, deadline: float | None = None) -> Pipeline:
+    def with_options(self, *, attempts: int | None = None, deadline: float | None = None) -> Pipeline[Out_co]:
         """The same pipeline with other options for some calls; breaker, bulkhead, budget and counters are shared.
 
         Args:
@@ -225,14 +278,14 @@ class Pipeline(Calls):
             doc: Deadline(0.5) > Retry(attempts=1)
         """
         key = (attempts, deadline)
-        derived: dict[tuple[int | None, float | None], Pipeline] = self.__dict__.setdefault("_derived", {})
+        derived: dict[tuple[int | None, float | None], Pipeline[Out_co]] = self.__dict__.setdefault("_derived", {})
         if key not in derived:
             if len(derived) >= 64:  # computed options: keep no more than a few
                 derived.clear()
             derived[key] = self._with(attempts, deadline)
         return derived[key]
 
-    def _with(self, attempts: int | None, deadline: float | None) -> Pipeline:
+    def _with(self, attempts: int | None, deadline: float | None) -> Pipeline[Any]:
         policies = list(self._policies)
         if attempts is not None:
             at = next((index for index, policy in enumerate(policies) if isinstance(policy, Retry)), None)
@@ -282,7 +335,7 @@ class Pipeline(Calls):
         return f"Pipeline({', '.join([repr(self.name), *map(repr, self._policies)])})"
 
 
-class _Idempotent(Calls):
+class _Idempotent(Calls[Out_co]):
     """See `Pipeline.idempotent`."""
 
     def __init__(self, slow: Slow, policies: tuple[Policy, ...]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from resilient.errors import ConfigurationError
-from resilient.policy._checks import at_least_one, positive, share, shown
+from resilient.policy._checks import at_least_one, kinds, positive, share, shown
 from resilient.policy.classify import Failure
+from resilient.policy.fallback import Degraded, Fallback
 from resilient.policy.limiter import SharedRate
 
 __all__ = [
@@ -19,26 +20,14 @@ __all__ = [
     "Degraded",
     "Fallback",
     "Hedge",
+    "Layer",
     "Policy",
     "RateLimit",
     "Retry",
 ]
 
-T = TypeVar("T")
-
 _RETRIED = frozenset({Failure.TRANSIENT, Failure.THROTTLED, Failure.TIMEOUT, Failure.UNAVAILABLE})
 _COUNTED = frozenset({Failure.TRANSIENT, Failure.TIMEOUT, Failure.UNAVAILABLE})
-
-
-def _kinds(owner: str, name: str, value: Iterable[Failure]) -> frozenset[Failure]:
-    kinds = frozenset([value] if isinstance(value, Failure) else value)
-    for kind in kinds:
-        if not isinstance(kind, Failure):
-            raise ConfigurationError(
-                f"{owner}({name}=...) takes kinds of failure, got {kind!r}",
-                advice="write Failure.TRANSIENT, and tell which error that is with Pipeline(classify=table({...}))",
-            )
-    return kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +96,7 @@ class Retry:
                     f"Retry({name}=...) takes a strategy of tenacity's, got {strategy!r}",
                     advice="write base=0.1 for seconds, or wait=tenacity.wait_fixed(0.1)",
                 )
-        object.__setattr__(self, "on", _kinds("Retry", "on", self.on))
+        object.__setattr__(self, "on", kinds("Retry", "on", self.on))
 
     @classmethod
     def step_functions(
@@ -242,7 +231,7 @@ class Breaker:
                 f"Breaker(max_wait={self.max_wait:g}) is shorter than wait={self.wait:g}",
                 advice="make max_wait the longer of the two",
             )
-        object.__setattr__(self, "counts", _kinds("Breaker", "counts", self.counts))
+        object.__setattr__(self, "counts", kinds("Breaker", "counts", self.counts))
 
     def __repr__(self) -> str:
         return shown(self)
@@ -340,50 +329,8 @@ class Hedge:
         return shown(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Degraded(Generic[T]):
-    """What a fallback gave instead of the real answer: look at it before you trust it.
+Layer: TypeAlias = Deadline | Retry | Budget | Breaker | Bulkhead | RateLimit | Hedge
+"""A policy that leaves the answer as it is."""
 
-    Args:
-        value: The substitute.
-        error: Why the real answer is missing.
-    """
-
-    value: T
-    error: BaseException = field(compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Fallback(Generic[T]):
-    """Answer with a substitute when all else failed.
-
-    Args:
-        answer: A function that takes the error and returns the substitute; it may be async for async calls.
-        mark: Wrap the substitute in `Degraded`, so that nobody takes it for the real answer. ``False`` hands it out
-            bare.
-        on: The kinds of failure it answers for. An error no classifier knows goes to the caller unless
-            `Failure.PERMANENT` is among them.
-
-    Examples:
-        >>> Fallback(lambda error: [], mark=False).mark
-        False
-    """
-
-    answer: Callable[[Exception], Any]
-    mark: bool = True
-    on: frozenset[Failure] = _RETRIED | {Failure.READ_ONLY}
-
-    def __post_init__(self) -> None:
-        if not callable(self.answer):
-            raise ConfigurationError(
-                f"Fallback takes a function of the error, got {self.answer!r}",
-                advice=f"write Fallback(lambda error: {self.answer!r})",
-            )
-        object.__setattr__(self, "on", _kinds("Fallback", "on", self.on))
-
-    def __repr__(self) -> str:
-        return f"Fallback({getattr(self.answer, '__name__', 'object')})"
-
-
-Policy: TypeAlias = Deadline | Retry | Budget | Breaker | Bulkhead | RateLimit | Hedge | Fallback[Any]
+Policy: TypeAlias = Layer | Fallback[Any]
 """Whatever a pipeline is made of."""

@@ -14,8 +14,8 @@ from resilient.policy._breaker import SLICES, BreakerCore
 from resilient.policy.events import BreakerChanged
 
 
-def make(now=0.0, *, tell=None, draw=lambda: 0.5, **options):
-    return BreakerCore(Breaker(**options), now, tell, draw)
+def make(*, tell=None, draw=lambda: 0.5, **options):
+    return BreakerCore(Breaker(**options), tell, draw)
 
 
 def enter(core, now):
@@ -149,6 +149,60 @@ def test_a_probe_counts_once():
     assert core.state == "half_open"
     assert core._out == 0
     assert not core._settle(probe)
+
+
+def test_a_probe_that_was_told_twice_changes_nothing():
+    """The second word of a probe neither closes the breaker, nor opens it, nor frees a place that is not its own."""
+    core = make(min_calls=1, wait=5, probes=2, successes=2)
+    fail(core, 0.0)
+    probe, other = enter(core, 10.0), enter(core, 10.0)
+    probe.ok()
+    probe.ok()
+    assert core.state == "half_open"
+    core.failed(probe, 10.0)
+    assert core.state == "half_open"
+    third = enter(core, 10.0)
+    with pytest.raises(CircuitOpen):
+        enter(core, 10.0)
+    core.released(third)
+    other.ok()
+    assert core.state == "closed"
+
+
+def test_a_probe_of_an_earlier_half_open_time_counts_nothing():
+    """A probe that outlived its time neither closes nor opens the breaker that probes anew, and frees no place."""
+    core = make(min_calls=1, wait=5, probes=2)
+    fail(core, 0.0)
+    late = enter(core, 10.0)
+    core.failed(enter(core, 10.0), 10.0)
+    later = enter(core, 30.0)
+    late.ok()
+    assert core.state == "half_open"
+    other = enter(core, 30.0)
+    with pytest.raises(CircuitOpen):
+        enter(core, 30.0)
+    core.released(other)
+    later.ok()
+    assert core.state == "closed"
+
+
+def test_within_a_slice_nobody_asks():
+    """Between two slices of the window, calls go ahead without the lock."""
+    core = make(window=10.0)
+    enter(core, 3.2)
+    assert core.now.until == 4.0
+    enter(core, 4.0)
+    assert core.now.until == 5.0
+
+
+def test_a_few_slow_calls_do_not_open_it():
+    """The part of slow calls must be reached, also when a failure makes the breaker judge."""
+    core = make(slow=1.0, slow_rate=0.5, rate=0.5, min_calls=10)
+    succeed(core, 0.0, 9)
+    core.slow(enter(core, 0.0), 0.0)
+    fail(core, 0.0)
+    assert core.state == "closed"
+    assert core.counts(0.0) == (11, 1, 1)
 
 
 def test_a_dropped_probe_gives_its_place_back():
@@ -467,7 +521,7 @@ class BreakerMachine(RuleBasedStateMachine):
             rate=rate, min_calls=min_calls, probes=probes, successes=successes, window=10, wait=4, max_wait=16
         )
         self.at = 0.0
-        self.core = BreakerCore(self.policy, self.at, None, lambda: 0.5)
+        self.core = BreakerCore(self.policy, None, lambda: 0.5)
         self.state = "closed"
         self.epoch = 0
         self.results = []  # (slice, failed) of the closed state

@@ -47,6 +47,41 @@ def test_never_negative_and_nothing_left(clock):
             deadline.check()
 
 
+def test_at_the_very_moment_it_has_passed(clock):
+    """With exactly nothing left no call is made; with anything left, one is."""
+    with deadline(1, clock=clock):
+        clock.advance(0.5)
+        deadline.check()
+        assert deadline.bound(9) == 0.5
+        clock.advance(0.5)
+        with pytest.raises(DeadlineExceeded):
+            deadline.bound(9)
+        with pytest.raises(DeadlineExceeded):
+            deadline.check()
+
+
+def test_it_expires_from_when_it_is_entered(clock):
+    """A deadline that was not entered has no moment; an entered one has."""
+    block = deadline(2, clock=clock)
+    assert block.expires is None
+    with block:
+        assert block.expires == clock.monotonic() + 2
+
+
+@pytest.mark.parametrize("seconds", [0.001, math.inf])
+def test_a_clock_of_ones_own_cancels_nothing(clock, seconds):
+    """An async block on a fake clock ends by itself, and so does one without an end."""
+
+    async def main():
+        async with deadline(seconds, clock=clock):
+            await asyncio.sleep(0.02)
+        async with deadline(math.inf):
+            await asyncio.sleep(0)
+            return deadline.remaining()
+
+    assert asyncio.run(main()) == math.inf
+
+
 @pytest.mark.parametrize("seconds", [-1, math.nan, "1", None, True])
 def test_bad_time_is_refused(seconds):
     """A time that is none is refused when the deadline is made."""

@@ -305,3 +305,54 @@ def test_the_error_of_a_loser_is_looked_at(caplog):
     asyncio.run(main())
     gc.collect()
     assert not caplog.records
+
+
+def test_without_a_thread_for_the_second_the_first_is_waited_for():
+    """Where no thread is free for a hedge, the first call's answer is the answer."""
+    pool = WorkerPool("one", 1, backlog=0)
+    assert race(pool, 0.001, lambda: True, lambda: time.sleep(0.02) or "first") == "first"
+    pool.close()
+
+
+def test_an_async_loser_has_ended_when_the_answer_comes():
+    """The loser is cancelled and waited for, so that nothing of it runs on behind the caller's back."""
+    ended = []
+
+    async def call():
+        number = len(started)
+        started.append(1)
+        if number:
+            return "second"
+        try:
+            return await asyncio.sleep(5, "first")
+        finally:
+            await asyncio.sleep(0.005)
+            ended.append(1)
+
+    async def main():
+        assert await race_async(0.001, lambda: True, call) == "second"
+        assert ended
+        assert len(asyncio.all_tasks()) == 1
+
+    started = []
+    asyncio.run(main())
+
+
+def test_a_caller_that_goes_before_the_hedge_takes_its_call_along():
+    """A caller that is cancelled while it waits for the first call leaves no task."""
+
+    async def main():
+        started = asyncio.Event()
+
+        async def call():
+            started.set()
+            await asyncio.sleep(5)
+
+        task = asyncio.create_task(race_async(1, lambda: True, call))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())

@@ -90,6 +90,32 @@ def test_nonsense_is_refused_with_advice(policies, advice):
         Pipeline("x", *policies)
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Deadline(0), r"Deadline\(seconds=...\) takes a number that is more than 0, got 0$"),
+        (lambda: Retry(base=-1), r"Retry\(base=...\) takes a number that is 0 or more, got -1$"),
+        (lambda: Retry(attempts=0), "whole number from 1 up, got 0; attempts counts the first try too"),
+        (lambda: Breaker(rate=0), r"Breaker\(rate=...\) takes a part of 1, got 0; write rate=0.5"),
+        (lambda: Breaker(rate=1.5), "takes a part of 1, got 1.5"),
+        (lambda: Pipeline("shop", Breaker(), Retry()), "pipeline 'shop' has Retry inside Breaker: the breaker would"),
+        (lambda: Pipeline("shop", Retry(), Deadline(1), Deadline(2)), "pipeline 'shop' has several deadlines"),
+        (lambda: Pipeline("shop", Retry(), Deadline(1), Breaker()), "pipeline 'shop' has a Deadline between Retry"),
+        (lambda: Pipeline("shop", "retry"), "write one of Deadline, Retry, Budget, Breaker"),
+    ],
+)
+def test_a_refusal_says_what_it_is_about(make, words):
+    """The error names the owner, the parameter and what was given."""
+    with pytest.raises(ConfigurationError, match=words):
+        make()
+
+
+def test_numbers_and_kinds_are_shown_shortly():
+    """A policy's text has numbers without needless digits, and kinds in order."""
+    assert repr(Breaker(window=20.0)) == "Breaker(window=20)"
+    assert repr(Retry(on=[Failure.TRANSIENT, Failure.TIMEOUT])) == "Retry(attempts=3, on={timeout, transient})"
+
+
 @pytest.mark.parametrize("name", ["", None, Retry()])
 def test_needs_a_name(name):
     """The first argument is the name of what is protected."""

@@ -1,4 +1,5 @@
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 import tenacity
@@ -360,3 +361,12 @@ def test_nonsense_is_refused(options):
     """Bad numbers are refused where they are written."""
     with pytest.raises(ConfigurationError):
         Retry(**options)
+
+
+def test_step_functions_jitter_draws_below_the_length():
+    """``FULL`` draws each wait between zero and its length; ``NONE`` takes its length."""
+    state = SimpleNamespace(attempt_number=2)
+    drawn = {Retry.step_functions(JitterStrategy="FULL").wait(state) for _ in range(20)}
+    assert len(drawn) > 1
+    assert all(0 <= each <= 2 for each in drawn)
+    assert Retry.step_functions(JitterStrategy="NONE").wait(state) == 2
