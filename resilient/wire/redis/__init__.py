@@ -12,9 +12,10 @@ refused.
 
 from __future__ import annotations
 
-from resilient.wire.redis._channel import AsyncChannel, Channel
+from resilient.wire.redis._async.channel import AsyncChannel
 from resilient.wire.redis._commands import Script
 from resilient.wire.redis._connector import AsyncConnector, Connector
 from resilient.wire.redis._failures import classify
+from resilient.wire.redis._sync.channel import Channel
 
 __all__ = ["AsyncChannel", "AsyncConnector", "Channel", "Connector", "Script", "classify"]

@@ -7,72 +7,23 @@ from binascii import crc_hqx
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["READS", "SLOTS", "Script", "Unparsed", "key_of", "plain", "slot_of"]
+__all__ = ["READS", "SLOTS", "Script", "Unparsed", "key_of", "only_reads", "plain", "slot_of"]
 
 Argument = str | bytes | int | float
 
 SLOTS = 16384
 
-READS = frozenset(
-    {
-        "GET",
-        "MGET",
-        "STRLEN",
-        "GETRANGE",
-        "EXISTS",
-        "TTL",
-        "PTTL",
-        "TYPE",
-        "HGET",
-        "HMGET",
-        "HGETALL",
-        "HLEN",
-        "SCARD",
-        "SISMEMBER",
-        "SMISMEMBER",
-        "SMEMBERS",
-        "ZSCORE",
-        "ZMSCORE",
-        "ZCARD",
-        "ZCOUNT",
-        "ZRANK",
-        "ZREVRANK",
-        "ZRANGE",
-        "ZREVRANGE",
-        "XLEN",
-        "XRANGE",
-        "XREAD",
-        "LLEN",
-        "LRANGE",
-        "TIME",
-        "PING",
-        "MEMORY",
-        "OBJECT",
-    }
-)
+_OF_KEYS = {"GET", "MGET", "STRLEN", "GETRANGE", "EXISTS", "TTL", "PTTL", "TYPE", "TIME", "PING", "MEMORY", "OBJECT"}
+_OF_PARTS = {"HGET", "HMGET", "HGETALL", "HLEN", "LLEN", "LRANGE", "XLEN", "XRANGE", "XREAD"}
+_OF_SETS = {"SCARD", "SISMEMBER", "SMISMEMBER", "SMEMBERS"}
+_OF_RANKS = {"ZSCORE", "ZMSCORE", "ZCARD", "ZCOUNT", "ZRANK", "ZREVRANK", "ZRANGE", "ZREVRANGE"}
+
+READS = frozenset(_OF_KEYS | _OF_PARTS | _OF_SETS | _OF_RANKS)
 """Commands that change nothing, so that sending one twice is the same as sending it once."""
 
-_KEYLESS = frozenset(
-    {
-        "PING",
-        "ECHO",
-        "TIME",
-        "INFO",
-        "DBSIZE",
-        "SCRIPT",
-        "CONFIG",
-        "CLIENT",
-        "CLUSTER",
-        "COMMAND",
-        "FLUSHALL",
-        "FLUSHDB",
-        "SCAN",
-        "KEYS",
-        "WAIT",
-        "ACL",
-        "ROLE",
-    }
-)
+_OF_SERVERS = {"PING", "ECHO", "TIME", "INFO", "DBSIZE", "SCRIPT", "CONFIG", "CLIENT", "CLUSTER", "COMMAND"}
+_OF_ADMINS = {"FLUSHALL", "FLUSHDB", "SCAN", "KEYS", "WAIT", "ACL", "ROLE"}
+_KEYLESS = frozenset(_OF_SERVERS | _OF_ADMINS)
 _KEY_AT = {"EVAL": 3, "EVALSHA": 3, "EVAL_RO": 3, "EVALSHA_RO": 3, "OBJECT": 2, "MEMORY": 2, "XINFO": 2, "XGROUP": 2}
 
 
@@ -119,6 +70,16 @@ def key_of(args: Sequence[Argument]) -> Argument | None:
     if at == 3 and args[2] == 0:  # a script without keys
         return None
     return args[at] if at < len(args) else None
+
+
+def only_reads(commands: Sequence[Sequence[Argument]]) -> bool:
+    """Whether none of them changes anything.
+
+    Examples:
+        >>> only_reads([("GET", "a"), ("TTL", "a")]), only_reads([("GET", "a"), ("DEL", "a")])
+        (True, False)
+    """
+    return all(args[0] in READS for args in commands)
 
 
 def slot_of(key: Argument) -> int:

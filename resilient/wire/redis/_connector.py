@@ -5,112 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from resilient.errors import ConfigurationError, needs_extra
-from resilient.policy import deadline
 from resilient.runtime import PerLoop, after_fork
+from resilient.wire.redis._addresses import Address, single
+from resilient.wire.redis._dialing import ASYNC, SYNC, dialer, limits_of, no_retry
 
 with needs_extra("redis"):
     import redis
     import redis.asyncio
-    import redis.asyncio.connection
-    import redis.asyncio.retry
-    import redis.backoff
-    import redis.connection
-    import redis.retry
 
-__all__ = ["AsyncConnector", "Connector", "check_ready", "connection_options", "within"]
+__all__ = ["AsyncConnector", "Connector", "check_ready", "connection_options"]
 
-_LEAST = 0.001  # seconds: a socket limit of zero would mean "do not block", which is another thing
 _POOL = 64  # connections of one process to one server; whoever finds none free waits for one, briefly
 
 
-# ---------------------------------------------------------------------------------------------------- connections
-
-
-def within(limit: float) -> float:
-    """A limit, or what the running deadline leaves of it. Whether anything is left is asked before a call, not here."""
-    left = deadline.remaining()
-    return limit if left is None else max(_LEAST, min(limit, left))
-
-
-class _Bounded:
-    """Sets a sync connection's limits anew for each command, so that they never reach past the caller's deadline."""
-
-    _limits: tuple[float, float]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._limits = (self.socket_connect_timeout, self.socket_timeout)
-
-    def _connect(self) -> Any:
-        self.socket_connect_timeout, self.socket_timeout = map(within, self._limits)
-        return super()._connect()  # type: ignore[misc]  # a mixin: the class beside it connects
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> Any:  # noqa: FBT001, FBT002 - redis-py's
-        limit = within(self._limits[1])
-        if limit != self.socket_timeout:
-            self.socket_timeout = limit
-            if self._sock is not None:  # type: ignore[attr-defined]  # a mixin
-                self._sock.settimeout(limit)  # type: ignore[attr-defined]  # a mixin
-        return super().send_packed_command(command, check_health)  # type: ignore[misc]  # a mixin
-
-
-class _AsyncBounded:
-    """The same for an async connection, which reads its limit from an attribute at each command."""
-
-    _limits: tuple[float, float]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._limits = (self.socket_connect_timeout, self.socket_timeout)
-
-    async def _connect(self) -> Any:
-        self.socket_connect_timeout, self.socket_timeout = map(within, self._limits)
-        return await super()._connect()  # type: ignore[misc]  # a mixin: the class beside it connects
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> Any:  # noqa: FBT001, FBT002 - same
-        self.socket_timeout = within(self._limits[1])
-        return await super().send_packed_command(command, check_health)  # type: ignore[misc]  # a mixin
-
-
-def _bounded(mixin: type, kinds: tuple[type, ...]) -> dict[type, type]:
-    return {kind: type(f"Bounded{kind.__name__}", (mixin, kind), {}) for kind in kinds}
-
-
-_SYNC = _bounded(
-    _Bounded, (redis.connection.Connection, redis.connection.SSLConnection, redis.connection.UnixDomainSocketConnection)
-)
-_ASYNC = _bounded(
-    _AsyncBounded,
-    (
-        redis.asyncio.connection.Connection,
-        redis.asyncio.connection.SSLConnection,
-        redis.asyncio.connection.UnixDomainSocketConnection,
-    ),
-)
-
-
-def _options(retry: Any, connect_timeout: float, timeout: float) -> dict[str, Any]:
-    return {
-        "socket_connect_timeout": connect_timeout,
-        "socket_timeout": timeout,
-        "max_connections": _POOL,
-        "timeout": timeout,
-        "retry": retry(redis.backoff.NoBackoff(), 0),
-        "protocol": 2,  # the shorter handshake, understood by every server
-    }
-
-
-def _pool(kind: Any, classes: dict[type, type], url: str, options: dict[str, Any]) -> Any:
+def _pool(kind: Any, classes: dict[str, type], url: str, connect_timeout: float, timeout: float) -> Any:
+    address = Address.parse(url)
+    dialer(address, limits_of(address, connect_timeout, timeout, _POOL), classes)  # finds words that are not known
     try:
-        pool = kind.from_url(url, **options)
+        pool = kind.from_url(
+            single(url),
+            socket_connect_timeout=connect_timeout,
+            socket_timeout=timeout,
+            max_connections=_POOL,
+            timeout=timeout,
+            retry=no_retry(classes),
+            protocol=2,  # the shorter handshake, understood by every server
+        )
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            "this is no address of a Redis server",
-            advice="write redis://host:6379/0, rediss://... or unix://...; for Valkey too: valkey:// is written redis://",
-        ) from error
-    if pool.connection_kwargs.get("decode_responses"):
-        raise _decoding()
-    pool.connection_class = classes[pool.connection_class]
+        raise ConfigurationError("the address of this Redis server has a word that is not known") from error
+    pool.connection_class = classes[address.way]
     return pool
 
 
@@ -136,8 +59,7 @@ class Connector:
         self.owned = isinstance(target, str)
         self._client: Any
         if self.owned:
-            options = _options(redis.retry.Retry, connect_timeout, timeout)
-            pool = _pool(redis.BlockingConnectionPool, _SYNC, target, options)
+            pool = _pool(redis.BlockingConnectionPool, SYNC, target, connect_timeout, timeout)
             self._client = redis.Redis(connection_pool=pool)
             after_fork(self._forget)
         else:
@@ -178,8 +100,7 @@ class AsyncConnector:
             check_ready(target, asynchronous=True, unbounded=unbounded)
 
     def _make(self) -> Any:
-        options = _options(redis.asyncio.retry.Retry, *self._limits)
-        pool = _pool(redis.asyncio.BlockingConnectionPool, _ASYNC, self._target, options)
+        pool = _pool(redis.asyncio.BlockingConnectionPool, ASYNC, self._target, *self._limits)
         return redis.asyncio.Redis(connection_pool=pool)
 
     def get(self) -> Any:

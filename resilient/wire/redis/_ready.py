@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from resilient.wire.redis._channel import AsyncChannel, Channel
+from resilient.wire.redis._async.channel import AsyncChannel
 from resilient.wire.redis._commands import Argument, Unparsed, key_of, plain, slot_of
-from resilient.wire.redis._connector import AsyncConnector, Connector, within
+from resilient.wire.redis._connector import check_ready
+from resilient.wire.redis._limits import SLACK, within
+from resilient.wire.redis._sync.channel import Channel
 
 __all__ = ["AsyncReadyChannel", "ReadyChannel"]
-
-_SLACK = 0.5  # seconds that a reply may come later than the moment the server was told to wait for
 
 
 def _unparsed(args: Sequence[Argument]) -> tuple[Argument, ...]:
@@ -41,10 +40,10 @@ def _dedicated(client: Any, args: Sequence[Argument], limit: float) -> Any:
 class ReadyChannel(Channel):
     """See `Channel`; for a client that the user made."""
 
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-        self._client: Any = connector.get()
-        self.clustered = hasattr(self._client, "nodes_manager")
+    def __init__(self, client: Any, *, unbounded: bool = False) -> None:
+        check_ready(client, asynchronous=False, unbounded=unbounded)
+        self._client = client
+        self.clustered = hasattr(client, "nodes_manager")
 
     def call(self, *args: Argument, key: Argument | None = None) -> Any:
         """See `Channel.call`."""
@@ -60,7 +59,7 @@ class ReadyChannel(Channel):
 
     def block(self, seconds: float, *args: Argument) -> Any:
         """See `Channel.block`."""
-        connection = _dedicated(self._client, args, within(seconds + _SLACK))
+        connection = _dedicated(self._client, args, within(seconds + SLACK))
         try:
             connection.connect()
             connection.send_command(*args)
@@ -69,20 +68,20 @@ class ReadyChannel(Channel):
             connection.disconnect()
 
     def close(self) -> None:
-        """See `Channel.close`."""
-        self._connector.close()
+        """Nothing: who made the client closes it."""
 
 
 class AsyncReadyChannel(AsyncChannel):
     """See `AsyncChannel`; for a client that the user made."""
 
-    def __init__(self, connector: AsyncConnector, *, clustered: bool) -> None:
-        self._connector = connector
-        self.clustered = clustered
+    def __init__(self, client: Any, *, unbounded: bool = False) -> None:
+        check_ready(client, asynchronous=True, unbounded=unbounded)
+        self._client = client
+        self.clustered = hasattr(client, "nodes_manager")
 
     async def call(self, *args: Argument, key: Argument | None = None) -> Any:
         """See `AsyncChannel.call`."""
-        client = self._connector.get()
+        client = self._client
         node = {}
         if self.clustered and key is not None:
             await client.initialize()
@@ -91,20 +90,18 @@ class AsyncReadyChannel(AsyncChannel):
 
     async def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """See `AsyncChannel.call_many`."""
-        client = self._connector.get()
+        client = self._client
         async with client.pipeline(**({} if self.clustered else {"transaction": False})) as pipeline:
             for args in commands:
-                queued = pipeline.execute_command(*_unparsed(args))
-                if inspect.isawaitable(queued):
-                    await queued
+                await pipeline.execute_command(*_unparsed(args))
             return _gathered(await pipeline.execute(raise_on_error=False), commands)
 
     async def block(self, seconds: float, *args: Argument) -> Any:
         """See `AsyncChannel.block`."""
-        client = self._connector.get()
+        client = self._client
         if self.clustered:
             await client.initialize()
-        connection = _dedicated(client, args, within(seconds + _SLACK))
+        connection = _dedicated(client, args, within(seconds + SLACK))
         try:
             await connection.connect()
             await connection.send_command(*args)
@@ -113,5 +110,4 @@ class AsyncReadyChannel(AsyncChannel):
             await connection.disconnect(nowait=True)
 
     async def aclose(self) -> None:
-        """See `AsyncChannel.aclose`."""
-        await self._connector.aclose()
+        """Nothing: who made the client closes it."""

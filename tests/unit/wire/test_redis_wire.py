@@ -128,7 +128,7 @@ def test_each_event_loop_has_a_client_of_its_own() -> None:
     assert first is not second
 
 
-@pytest.mark.parametrize("target", ["localhost:6379", "http://x", "redis://x/0?decode_responses=yes", "valkey://x"])
+@pytest.mark.parametrize("target", ["localhost:6379", "http://x", "redis://x/0?decode_responses=yes", "redis://x?no=1"])
 def test_a_wrong_address_is_found_where_it_is_given(target: str) -> None:
     """No socket is needed to refuse it; the message holds no address, which might hold a password."""
     for face in (Connector, AsyncConnector):

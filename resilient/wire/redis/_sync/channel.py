@@ -1,23 +1,31 @@
+# Generated from resilient/wire/redis/_async/channel.py by tools/unasync.py: do not edit.
 """The face that stores see: commands in, replies out, over one server or many."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, Self
 
 from resilient.errors import needs_extra
+from resilient.wire.redis._addresses import Address
 from resilient.wire.redis._commands import Argument, Script
-from resilient.wire.redis._connector import AsyncConnector, Connector
+from resilient.wire.redis._dialing import limits_of
 
 with needs_extra("redis"):
     import redis.exceptions
 
-__all__ = ["AsyncChannel", "Channel"]
+__all__ = ["Channel"]
+
+_CONNECTIONS = 64  # of one process to one server; whoever finds none free waits for one, briefly
 
 
 class Channel(ABC):
-    """A way to send commands to Redis or Valkey, safe to share between threads and to use in a forked child.
+    """A way to send commands to Redis or Valkey.
+
+    The sync face is safe to share between threads; the async one makes connections for each event loop, on first use
+    in it. Both may be used in a forked child. A ready async client belongs to the loop that its user runs it in.
 
     Replies are those of the second version of the protocol, the same for every target: bytes, whole numbers, ``None``
     and lists; a status such as ``OK`` is bytes too. Errors are redis-py's, judged by `classify`.
@@ -33,18 +41,34 @@ class Channel(ABC):
         """A channel to a URL or through a ready client. No connection is made yet.
 
         Args:
-            target: A URL (``redis://``, ``rediss://``, ``unix://``) or a ready `redis.Redis` or ``RedisCluster``.
+            target: A URL (``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://host:port,host:port``,
+                ``redis+sentinel://host:port,host:port/service/0``; ``valkey`` for ``redis`` is the same) or a ready
+                client of redis-py.
             connect_timeout: Seconds to connect; for channels to a URL.
             timeout: Seconds for each read or write, and to wait for a free connection; for channels to a URL.
             unbounded: Accept a ready client that has no time limit of its own.
 
         Raises:
-            ConfigurationError: The address is none, or the ready client is async, decodes answers or could wait for
-                ever.
+            ConfigurationError: The address is none, or the ready client has the other face, decodes answers or could
+                wait for ever.
         """
-        from resilient.wire.redis._ready import ReadyChannel
+        if not isinstance(target, str):
+            from resilient.wire.redis._ready import ReadyChannel
 
-        return ReadyChannel(Connector(target, connect_timeout=connect_timeout, timeout=timeout, unbounded=unbounded))
+            return ReadyChannel(target, unbounded=unbounded)
+        address = Address.parse(target)
+        limits = limits_of(address, connect_timeout, timeout, _CONNECTIONS)
+        if address.kind == "cluster":
+            from resilient.wire.redis._sync.cluster import ClusterChannel
+
+            return ClusterChannel(address, limits)
+        if address.kind == "sentinel":
+            from resilient.wire.redis._sync.sentinel import SentinelChannel
+
+            return SentinelChannel(address, limits)
+        from resilient.wire.redis._sync.server import ServerChannel
+
+        return ServerChannel(address, limits)
 
     @abstractmethod
     def call(self, *args: Argument, key: Argument | None = None) -> Any:
@@ -74,7 +98,7 @@ class Channel(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close the connections, if they were made here."""
+        """Close the connections, if they were made here; of an async channel those of the running loop."""
 
     def get_many(self, keys: Sequence[Argument]) -> list[Any]:
         """The values under several keys, in order; one round trip, to each node its own."""
@@ -93,7 +117,7 @@ class Channel(ABC):
             return self.call(*script.whole(keys, args))
 
     def script_many(self, script: Script, runs: Sequence[tuple[Sequence[Argument], Sequence[Argument]]]) -> list[Any]:
-        """Run a script several times, in one round trip, each with its keys and arguments; see `call_many`."""
+        """Run a script several times in one round trip, each time with its keys and arguments; see `call_many`."""
         replies = self.call_many([script.named(*run) for run in runs])
         unknown = _unknown(replies)
         if unknown:
@@ -105,78 +129,10 @@ class Channel(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
-
-
-class AsyncChannel(ABC):
-    """Like `Channel` for asyncio: connections are made for each event loop, on first use in it.
-
-    A ready client belongs to the loop that its user runs it in.
-    """
-
-    clustered: bool = False
-    """Whether the keys live on several servers, so that one command may only name keys of one slot."""
-
-    @classmethod
-    def open(
-        cls, target: Any, *, connect_timeout: float = 0.1, timeout: float = 0.05, unbounded: bool = False
-    ) -> AsyncChannel:
-        """A channel to a URL or through a ready client; see `Channel.open`. No connection is made yet."""
-        from resilient.wire.redis._ready import AsyncReadyChannel
-
-        connector = AsyncConnector(target, connect_timeout=connect_timeout, timeout=timeout, unbounded=unbounded)
-        return AsyncReadyChannel(connector, clustered=hasattr(target, "nodes_manager"))
-
-    @abstractmethod
-    async def call(self, *args: Argument, key: Argument | None = None) -> Any:
-        """Send one command, and return the reply; see `Channel.call`."""
-
-    @abstractmethod
-    async def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Send several commands in one round trip; see `Channel.call_many`."""
-
-    @abstractmethod
-    async def block(self, seconds: float, *args: Argument) -> Any:
-        """Send a command with which the server waits, on a connection of its own; see `Channel.block`."""
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close the running loop's connections, if they were made here."""
-
-    async def get_many(self, keys: Sequence[Argument]) -> list[Any]:
-        """The values under several keys, in order; one round trip, to each node its own."""
-        if not keys:
-            return []
-        if not self.clustered:
-            found: list[Any] = await self.call("MGET", *keys)
-            return found
-        return [_value(reply) for reply in await self.call_many([("GET", key) for key in keys])]
-
-    async def script(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument] = ()) -> Any:
-        """Run a script by its name; its text goes along where the server does not know it yet."""
-        try:
-            return await self.call(*script.named(keys, args))
-        except redis.exceptions.NoScriptError:
-            return await self.call(*script.whole(keys, args))
-
-    async def script_many(
-        self, script: Script, runs: Sequence[tuple[Sequence[Argument], Sequence[Argument]]]
-    ) -> list[Any]:
-        """Run a script several times in one round trip; see `Channel.script_many`."""
-        replies = await self.call_many([script.named(*run) for run in runs])
-        unknown = _unknown(replies)
-        if unknown:
-            again = await self.call_many([script.whole(*runs[index]) for index in unknown])
-            for index, reply in zip(unknown, again, strict=True):
-                replies[index] = reply
-        return replies
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
 
 
 def _value(reply: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Channels, written once; see tools/unasync.py."""

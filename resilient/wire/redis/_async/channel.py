@@ -1,0 +1,148 @@
+"""The face that stores see: commands in, replies out, over one server or many."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from resilient.errors import needs_extra
+from resilient.wire.redis._addresses import Address
+from resilient.wire.redis._commands import Argument, Script
+from resilient.wire.redis._dialing import limits_of
+
+with needs_extra("redis"):
+    import redis.exceptions
+
+__all__ = ["AsyncChannel"]
+
+_CONNECTIONS = 64  # of one process to one server; whoever finds none free waits for one, briefly
+
+
+class AsyncChannel(ABC):
+    """A way to send commands to Redis or Valkey.
+
+    The sync face is safe to share between threads; the async one makes connections for each event loop, on first use
+    in it. Both may be used in a forked child. A ready async client belongs to the loop that its user runs it in.
+
+    Replies are those of the second version of the protocol, the same for every target: bytes, whole numbers, ``None``
+    and lists; a status such as ``OK`` is bytes too. Errors are redis-py's, judged by `classify`.
+    """
+
+    clustered: bool = False
+    """Whether the keys live on several servers, so that one command may only name keys of one slot."""
+
+    @classmethod
+    def open(
+        cls, target: Any, *, connect_timeout: float = 0.1, timeout: float = 0.05, unbounded: bool = False
+    ) -> AsyncChannel:
+        """A channel to a URL or through a ready client. No connection is made yet.
+
+        Args:
+            target: A URL (``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://host:port,host:port``,
+                ``redis+sentinel://host:port,host:port/service/0``; ``valkey`` for ``redis`` is the same) or a ready
+                client of redis-py.
+            connect_timeout: Seconds to connect; for channels to a URL.
+            timeout: Seconds for each read or write, and to wait for a free connection; for channels to a URL.
+            unbounded: Accept a ready client that has no time limit of its own.
+
+        Raises:
+            ConfigurationError: The address is none, or the ready client has the other face, decodes answers or could
+                wait for ever.
+        """
+        if not isinstance(target, str):
+            from resilient.wire.redis._ready import AsyncReadyChannel
+
+            return AsyncReadyChannel(target, unbounded=unbounded)
+        address = Address.parse(target)
+        limits = limits_of(address, connect_timeout, timeout, _CONNECTIONS)
+        if address.kind == "cluster":
+            from resilient.wire.redis._async.cluster import AsyncClusterChannel
+
+            return AsyncClusterChannel(address, limits)
+        if address.kind == "sentinel":
+            from resilient.wire.redis._async.sentinel import AsyncSentinelChannel
+
+            return AsyncSentinelChannel(address, limits)
+        from resilient.wire.redis._async.server import AsyncServerChannel
+
+        return AsyncServerChannel(address, limits)
+
+    @abstractmethod
+    async def call(self, *args: Argument, key: Argument | None = None) -> Any:
+        """Send one command, and return the reply.
+
+        Args:
+            *args: The command's name, in capitals, and its arguments.
+            key: The key that says which node of a Cluster it goes to, where that is not plain from the command.
+
+        Raises:
+            redis.RedisError: It failed.
+        """
+
+    @abstractmethod
+    async def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send several commands in one round trip, to each node its own, and return the replies in order.
+
+        An error with which the server answered one command stands in its place. They are no transaction.
+
+        Raises:
+            redis.RedisError: A connection failed; some may have taken effect.
+        """
+
+    @abstractmethod
+    async def block(self, seconds: float, *args: Argument) -> Any:
+        """Send a command with which the server waits that many seconds at most, on a connection of its own."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connections, if they were made here; of an async channel those of the running loop."""
+
+    async def get_many(self, keys: Sequence[Argument]) -> list[Any]:
+        """The values under several keys, in order; one round trip, to each node its own."""
+        if not keys:
+            return []
+        if not self.clustered:
+            found: list[Any] = await self.call("MGET", *keys)
+            return found
+        return [_value(reply) for reply in await self.call_many([("GET", key) for key in keys])]
+
+    async def script(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument] = ()) -> Any:
+        """Run a script by its name; its text goes along where the server does not know it yet."""
+        try:
+            return await self.call(*script.named(keys, args))
+        except redis.exceptions.NoScriptError:
+            return await self.call(*script.whole(keys, args))
+
+    async def script_many(
+        self, script: Script, runs: Sequence[tuple[Sequence[Argument], Sequence[Argument]]]
+    ) -> list[Any]:
+        """Run a script several times in one round trip, each time with its keys and arguments; see `call_many`."""
+        replies = await self.call_many([script.named(*run) for run in runs])
+        unknown = _unknown(replies)
+        if unknown:
+            again = await self.call_many([script.whole(*runs[index]) for index in unknown])
+            for index, reply in zip(unknown, again, strict=True):
+                replies[index] = reply
+        return replies
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _value(reply: Any) -> Any:
+    if isinstance(reply, redis.exceptions.ResponseError):  # a key that holds no string: MGET calls that absent too
+        if str(reply).startswith("WRONGTYPE"):
+            return None
+        raise reply
+    return reply
+
+
+def _unknown(replies: Sequence[Any]) -> list[int]:
+    return [at for at, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]

@@ -1,0 +1,211 @@
+"""The streams of each event loop to one server, opened when they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from resilient.errors import needs_extra
+from resilient.runtime import PerLoop, after_fork
+from resilient.wire.redis._addresses import Place
+from resilient.wire.redis._dialing import ASYNC, Dial
+from resilient.wire.redis._limits import Closed, Limits, busy, within
+from resilient.wire.redis._parsing import new_reader
+from resilient.wire.redis._stream import SlowStream, Stream
+
+with needs_extra("redis"):
+    import redis.exceptions
+
+__all__ = ["AsyncExchange", "AsyncNode"]
+
+
+class _Lane:
+    """What one event loop has: a stream for all, those that are lent to one caller each, and an opening under way."""
+
+    def __init__(self) -> None:
+        self.stream: Stream | SlowStream | None = None
+        self.opening: asyncio.Task[Stream | SlowStream] | None = None
+        self.spare: list[Stream | SlowStream] = []
+        self.lent: set[Stream | SlowStream] = set()
+
+
+class AsyncExchange:
+    """Commands that were sent; the replies are fetched with `finish`, or given up with `abandon`."""
+
+    __slots__ = ("_again", "_count", "_future", "_node", "_wire")
+
+    def __init__(self, node: AsyncNode, future: asyncio.Future[Any], wire: bytes, count: int, *, again: bool) -> None:
+        self._node = node
+        self._future = future
+        self._wire = wire
+        self._count = count
+        self._again = again
+
+    async def finish(self) -> list[Any]:
+        """The replies, in order; errors of the server stand among them."""
+        try:
+            replies = await self._future
+        except Closed:
+            if not self._again:
+                raise
+            replies = await self._node.anew(self._wire, self._count)
+        return replies if self._count > 1 else [replies]
+
+    def abandon(self) -> None:
+        """Nobody will ask for the replies."""
+        if self._future.done():
+            _forget_outcome(self._future)
+        else:
+            self._future.cancel()
+
+
+class AsyncNode:
+    """The connections of this process to one server; see `Node`, its sync twin."""
+
+    kinds = ASYNC
+
+    def __init__(
+        self,
+        place: Place,
+        dial: Dial,
+        limits: Limits,
+        *,
+        locate: Callable[[], Awaitable[Place]] | None = None,
+        admit: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> None:
+        self.place = place
+        self._dial = dial
+        self._limits = limits
+        self._answer = limits.answer
+        self._locate = locate
+        self._admit = admit
+        self._forget()
+        after_fork(self._forget)
+
+    def _forget(self) -> None:
+        """A forked child drops the sockets, which are its parent's, without a word to the server."""
+        self._lanes: PerLoop[_Lane] = PerLoop(_Lane)
+
+    # ------------------------------------------------------------------------------------------------- commands
+
+    async def call(self, wire: bytes, reading: bool) -> Any:  # noqa: FBT001 - on the way of every hit
+        """Send one command and return the reply, which may be an error of the server.
+
+        Raises:
+            redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
+            redis.TimeoutError: No reply within the limit or the deadline.
+        """
+        stream = self._lanes.get().stream
+        if stream is None or stream.closed:
+            stream = await self._opened()
+        again = reading and stream.served
+        try:
+            return await stream.send(wire, 1, self._answer)
+        except Closed:
+            if not again:
+                raise
+        return await self.anew(wire, 1)
+
+    async def begin(self, wire: bytes, count: int, reading: bool) -> AsyncExchange:  # noqa: FBT001 - as in `call`
+        """Send several commands; the replies are fetched later."""
+        stream = self._lanes.get().stream
+        if stream is None or stream.closed:
+            stream = await self._opened()
+        future = stream.send(wire, count, self._answer)
+        return AsyncExchange(self, future, wire, count, again=reading and stream.served)
+
+    async def anew(self, wire: bytes, count: int) -> Any:
+        """The same on a new connection."""
+        return await (await self._opened()).send(wire, count, self._answer)
+
+    async def block(self, wire: bytes, limit: float) -> Any:
+        """Send one command for whose reply the limit is another, on a connection of its own."""
+        lane = self._lanes.get()
+        while lane.spare and lane.spare[-1].closed:
+            lane.spare.pop()
+        if len(lane.lent) >= self._limits.connections:
+            raise busy()
+        stream = lane.spare.pop() if lane.spare else await self._open()
+        lane.lent.add(stream)
+        try:
+            reply = await stream.send(wire, 1, limit)
+        except BaseException:
+            stream.close()  # its reply may still come
+            raise
+        finally:
+            lane.lent.discard(stream)
+        lane.spare.append(stream)
+        return reply
+
+    # ---------------------------------------------------------------------------------------------- connections
+
+    async def _opened(self) -> Stream | SlowStream:
+        """The loop's stream; whoever comes while it is being opened waits for the same one, as long as he can."""
+        lane = self._lanes.get()
+        if lane.stream is not None and not lane.stream.closed:
+            return lane.stream
+        task = lane.opening
+        if task is None:
+            # In a context of its own: nobody's deadline cuts short what all wait for.
+            task = lane.opening = asyncio.get_running_loop().create_task(
+                self._open_for(lane), context=contextvars.Context()
+            )
+            task.add_done_callback(_forget_outcome)
+        longest = self._limits.connect + 8 * self._limits.answer
+        done, _ = await asyncio.wait({task}, timeout=within(longest))
+        if not done:
+            raise redis.exceptions.TimeoutError("Timeout connecting to server")
+        return task.result()
+
+    async def _open_for(self, lane: _Lane) -> Stream | SlowStream:
+        try:
+            lane.stream = await self._open()
+        finally:
+            lane.opening = None
+        return lane.stream
+
+    async def _open(self) -> Stream | SlowStream:
+        place = self.place if self._locate is None else await self._locate()
+        connection = self._dial(place)
+        try:
+            await connection.connect()
+            if self._admit is not None:
+                await self._admit(connection)
+        except redis.exceptions.TimeoutError as error:
+            await connection.disconnect(nowait=True)
+            raise redis.exceptions.TimeoutError("Timeout connecting to server") from error
+        except redis.exceptions.ConnectionError as error:
+            await connection.disconnect(nowait=True)
+            if "connecting to" in str(error) or type(error) is not redis.exceptions.ConnectionError:
+                raise
+            raise redis.exceptions.ConnectionError("Connection lost while connecting to server") from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return SlowStream(connection) if new_reader(connection) is None else Stream(connection)
+
+    def renew(self) -> None:
+        """Use none of the running loop's connections again: they are closed when their replies came."""
+        lane = self._lanes.get()
+        for stream in (lane.stream, *lane.spare):
+            if stream is not None:
+                stream.retire()
+        lane.stream = None
+        lane.spare.clear()
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections."""
+        lane = self._lanes.get()
+        for stream in (lane.stream, *lane.spare, *lane.lent):
+            if stream is not None:
+                stream.close()
+        lane.stream = None
+        lane.spare.clear()
+        await asyncio.sleep(0)  # the loop closes the sockets in its next turn
+
+
+def _forget_outcome(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()  # asked for, so that nobody complains that it was not

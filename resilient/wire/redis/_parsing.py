@@ -1,0 +1,77 @@
+"""Commands into bytes and bytes into replies; with hiredis where it is installed, else with redis-py's own parser."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from resilient.errors import needs_extra
+from resilient.wire.redis._commands import Argument
+
+with needs_extra("redis"):
+    import redis.exceptions
+
+hiredis: Any
+try:
+    hiredis = importlib.import_module("hiredis")
+except ImportError:  # redis-py does without it too, slower
+    hiredis = None
+
+__all__ = ["UNFINISHED", "new_reader", "pack", "pack_many"]
+
+UNFINISHED = False
+"""What a reader says when the reply is not all there: no reply of the protocol's second version is ``False``."""
+
+
+def new_reader(connection: Any) -> Any | None:
+    """A reader of replies that names errors as that connection does; ``None`` without hiredis."""
+    if hiredis is None:
+        return None
+    return hiredis.Reader(replyError=connection._parser.parse_error)  # noqa: SLF001 - redis-py's table of errors
+
+
+def _pack(args: Sequence[Argument]) -> bytes:
+    parts = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        if isinstance(arg, bytes):
+            raw = arg
+        elif isinstance(arg, str):
+            raw = arg.encode()
+        elif type(arg) is int or type(arg) is float:
+            raw = repr(arg).encode()
+        else:
+            raise TypeError(type(arg).__name__)
+        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(parts)
+
+
+_pack_any: Callable[[Any], bytes] = getattr(hiredis, "pack_command", _pack)
+
+
+def pack(args: Sequence[Argument]) -> bytes:
+    r"""A command as it goes over the wire.
+
+    Raises:
+        redis.DataError: An argument is neither text, bytes nor a number.
+
+    Examples:
+        >>> pack(("GET", "k"))
+        b'*2\r\n$3\r\nGET\r\n$1\r\nk\r\n'
+    """
+    if len(args) == 2 and args[0] == "GET":  # the hit of a cache
+        key = args[1]
+        if isinstance(key, str):
+            key = key.encode()
+        if isinstance(key, bytes):
+            return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+    try:
+        return _pack_any(tuple(args))
+    except TypeError as error:
+        kinds = ", ".join(type(arg).__name__ for arg in args)
+        raise redis.exceptions.DataError(f"a command is made of text, bytes and numbers, not of {kinds}") from error
+
+
+def pack_many(commands: Iterable[Sequence[Argument]]) -> bytes:
+    """Several commands, one after the other."""
+    return b"".join(map(pack, commands))

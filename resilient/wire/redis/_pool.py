@@ -1,0 +1,411 @@
+"""The sync way to one server: connections that are free lie in a stack, and each call takes one for itself."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from resilient.clock import SYSTEM
+from resilient.errors import needs_extra
+from resilient.runtime import after_fork, fork_safe_lock
+from resilient.wire.redis._addresses import Place
+from resilient.wire.redis._dialing import SYNC, Dial
+from resilient.wire.redis._limits import LEAST, Closed, Limits, busy, late, within
+from resilient.wire.redis._parsing import UNFINISHED, new_reader
+
+with needs_extra("redis"):
+    import redis.exceptions
+
+__all__ = ["Exchange", "Node"]
+
+_CHUNK = 65536
+_TRUSTED = 1.0  # seconds for which a free connection is taken to be alive, by what only reads and may be sent again
+_WATCHED = 0.01  # the same for what may not
+_now = SYSTEM.monotonic
+
+
+class _Line:
+    """One connection, after its handshake."""
+
+    __slots__ = ("_connection", "_limit", "_reader", "_sock", "era", "used")
+
+    def __init__(self, connection: Any, era: object) -> None:
+        self._connection = connection
+        self._sock = connection._sock  # noqa: SLF001 - driven directly: the layers above it cost more than the network
+        self._reader: Any = new_reader(connection)
+        self._limit: float | None = None
+        self.era = era
+        self.used = 0.0  # when a reply last came; 0 means never
+
+    def ask(self, wire: bytes, limit: float) -> Any:
+        """Send one command and return its reply."""
+        reader = self._reader
+        if reader is None:
+            return self.ask_many(wire, 1, limit)[0]
+        sock = self._sock
+        try:
+            if limit != self._limit:
+                sock.settimeout(limit)
+                self._limit = limit
+            sock.sendall(wire)
+            chunk = sock.recv(_CHUNK)
+        except OSError as error:
+            raise _failed(error) from error
+        if not chunk:
+            raise Closed("Connection closed by server.")
+        reader.feed(chunk)
+        reply = reader.gets()
+        return self._rest(limit) if reply is UNFINISHED else reply
+
+    def ask_many(self, wire: bytes, count: int, limit: float) -> list[Any]:
+        """Send several and return their replies."""
+        self.send(wire, limit)
+        return self.receive(count, limit)
+
+    def send(self, wire: bytes, limit: float) -> None:
+        """Send, and leave the replies for later."""
+        try:
+            if limit != self._limit:
+                self._sock.settimeout(limit)
+                self._limit = limit
+            self._sock.sendall(wire)
+        except OSError as error:
+            raise _failed(error) from error
+
+    def receive(self, count: int, limit: float) -> list[Any]:
+        """The next replies; all of them together may take that long."""
+        if self._reader is None:
+            return [self._parsed() for _ in range(count)]
+        first = self._reader.gets()
+        replies = [self._rest(limit, fresh=True) if first is UNFINISHED else first]
+        until = _now() + limit
+        while len(replies) < count:
+            reply = self._reader.gets()
+            replies.append(self._rest(max(LEAST, until - _now())) if reply is UNFINISHED else reply)
+        return replies
+
+    def _rest(self, limit: float, *, fresh: bool = False) -> Any:
+        """What is missing of a reply; a server that dribbles does not get the limit anew for each drop."""
+        until = _now() + limit
+        while True:
+            try:
+                self._sock.settimeout(max(LEAST, until - _now()))
+                self._limit = None
+                chunk = self._sock.recv(_CHUNK)
+            except OSError as error:
+                raise _failed(error) from error
+            if not chunk:
+                kind = Closed if fresh else redis.exceptions.ConnectionError
+                raise kind("Connection closed by server.")
+            fresh = False
+            self._reader.feed(chunk)
+            reply = self._reader.gets()
+            if reply is not UNFINISHED:
+                return reply
+            if _now() >= until:
+                raise late()
+
+    def _parsed(self) -> Any:
+        """A reply read by redis-py's own parser."""
+        try:
+            return self._connection.read_response(disconnect_on_error=False)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+            if "closed by server" in str(error):
+                raise Closed(str(error)) from error
+            raise
+        except redis.exceptions.ResponseError as error:
+            return error
+
+    def stale(self) -> bool:
+        """Whether something came that nobody asked for: most often the news that the server closed it."""
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([self._sock], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.disconnect()
+
+
+def _failed(error: OSError) -> redis.exceptions.RedisError:
+    if isinstance(error, TimeoutError):
+        return late()
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return Closed("Connection closed by server.")
+    return redis.exceptions.ConnectionError(f"Error while talking to the server: {type(error).__name__}")
+
+
+class Exchange:
+    """Commands that were sent; the replies are fetched with `finish`, or given up with `abandon`."""
+
+    __slots__ = ("_count", "_limit", "_line", "_node", "_reading", "_wire")
+
+    def __init__(self, node: Node, line: _Line, wire: bytes, count: int, limit: float, *, reading: bool) -> None:
+        self._node = node
+        self._line: _Line | None = line
+        self._wire = wire
+        self._count = count
+        self._limit = limit
+        self._reading = reading
+
+    def finish(self) -> list[Any]:
+        """The replies, in order; errors of the server stand among them."""
+        line, self._line = self._line, None
+        if line is None:
+            return []
+        try:
+            replies = line.receive(self._count, self._limit)
+        except Closed:
+            self._node.lost(line)
+            if not self._reading or not line.used:
+                raise
+            return self._node.anew(self._wire, self._count)
+        except BaseException:
+            self._node.drop(line)
+            raise
+        self._node.release(line)
+        return replies
+
+    def abandon(self) -> None:
+        """Nobody will ask for the replies."""
+        line, self._line = self._line, None
+        if line is not None:
+            self._node.drop(line)
+
+
+class Node:
+    """The connections of this process to one server.
+
+    Args:
+        place: Where it is; told to ``dial``.
+        dial: Makes a connection.
+        limits: How long and how many.
+        locate: Says where the server is now, at each new connection.
+        admit: Looks at a new connection, and raises where it must not be used.
+    """
+
+    kinds = SYNC
+
+    def __init__(
+        self,
+        place: Place,
+        dial: Dial,
+        limits: Limits,
+        *,
+        locate: Callable[[], Place] | None = None,
+        admit: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.place = place
+        self._dial = dial
+        self._limits = limits
+        self._answer = limits.answer
+        self._locate = locate
+        self._admit = admit
+        self._forget()
+        after_fork(self._forget)
+
+    def _forget(self) -> None:
+        """A forked child drops the sockets, which are its parent's, without a word to the server."""
+        self._free: deque[_Line] = deque()
+        self._turn = threading.Condition(fork_safe_lock())
+        self._waiting = 0
+        self._count = 0
+        self._era = object()
+
+    # ------------------------------------------------------------------------------------------------- commands
+
+    def call(self, wire: bytes, reading: bool) -> Any:  # noqa: FBT001 - on the way of every hit
+        """Send one command and return the reply, which may be an error of the server.
+
+        Raises:
+            redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
+            redis.TimeoutError: No reply within the limit or the deadline.
+        """
+        limit = within(self._answer)
+        line = self._take(_TRUSTED if reading else _WATCHED)
+        try:
+            reply = line.ask(wire, limit)
+        except Closed:
+            self.lost(line)
+            if not reading or not line.used:
+                raise
+            return self.anew(wire, 1)[0]
+        except BaseException:
+            self.drop(line)
+            raise
+        line.used = _now()
+        if line.era is self._era:
+            self._free.append(line)
+            if self._waiting:
+                self._wake()
+        else:
+            self.drop(line)
+        return reply
+
+    def begin(self, wire: bytes, count: int, reading: bool) -> Exchange:  # noqa: FBT001 - as in `call`
+        """Send several commands; the replies are fetched later."""
+        limit = within(self._answer)
+        line = self._take(_TRUSTED if reading else _WATCHED)
+        try:
+            line.send(wire, limit)
+        except Closed:
+            self.lost(line)
+            if not reading or not line.used:
+                raise
+            line = self._fresh()
+            return self._sent(line, wire, count, limit, reading=reading)
+        except BaseException:
+            self.drop(line)
+            raise
+        return Exchange(self, line, wire, count, limit, reading=reading)
+
+    def _sent(self, line: _Line, wire: bytes, count: int, limit: float, *, reading: bool) -> Exchange:
+        try:
+            line.send(wire, limit)
+        except BaseException:
+            self.drop(line)
+            raise
+        return Exchange(self, line, wire, count, limit, reading=reading)
+
+    def anew(self, wire: bytes, count: int) -> list[Any]:
+        """The same on a new connection."""
+        line = self._fresh()
+        try:
+            replies = line.ask_many(wire, count, within(self._answer))
+        except BaseException:
+            self.drop(line)
+            raise
+        self.release(line)
+        return replies
+
+    def block(self, wire: bytes, limit: float) -> Any:
+        """Send one command for whose reply the limit is another."""
+        line = self._take(_WATCHED)
+        try:
+            reply = line.ask(wire, within(limit))
+        except BaseException:
+            self.drop(line)
+            raise
+        self.release(line)
+        return reply
+
+    # ---------------------------------------------------------------------------------------------- connections
+
+    def _take(self, trusted: float) -> _Line:
+        while True:
+            try:
+                line = self._free.pop()
+            except IndexError:
+                return self._fresh()
+            if _now() - line.used <= trusted or not line.stale():
+                return line
+            self.drop(line)
+
+    def _fresh(self) -> _Line:
+        """A new connection, or where there are as many as may be, the next that becomes free."""
+        era = self._era
+        with self._turn:
+            if self._count >= self._limits.connections:
+                line = self._next()
+                if line is not None:
+                    return line
+            self._count += 1
+        try:
+            return _Line(self._open(), era)
+        except BaseException:
+            self._gone()
+            raise
+
+    def _next(self) -> _Line | None:
+        until = _now() + within(self._limits.wait)
+        self._waiting += 1
+        try:
+            while True:
+                try:
+                    return self._free.pop()
+                except IndexError:
+                    left = until - _now()
+                if self._count < self._limits.connections:
+                    return None
+                if left <= 0:
+                    raise busy()
+                self._turn.wait(left)
+        finally:
+            self._waiting -= 1
+
+    def _open(self) -> Any:
+        connection = self._dial(self.place if self._locate is None else self._locate())
+        try:
+            connection.connect()
+            if self._admit is not None:
+                self._admit(connection)
+        except redis.exceptions.TimeoutError as error:
+            connection.disconnect()
+            raise redis.exceptions.TimeoutError("Timeout connecting to server") from error
+        except redis.exceptions.ConnectionError as error:
+            connection.disconnect()
+            if "connecting to" in str(error) or type(error) is not redis.exceptions.ConnectionError:
+                raise
+            raise redis.exceptions.ConnectionError("Connection lost while connecting to server") from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection
+
+    def release(self, line: _Line) -> None:
+        """Give a connection back after its reply came."""
+        line.used = _now()
+        if line.era is not self._era:
+            self.drop(line)
+            return
+        self._free.append(line)
+        if self._waiting:
+            self._wake()
+
+    def drop(self, line: _Line) -> None:
+        """Close a connection that must not be used again."""
+        line.close()
+        self._gone()
+
+    def lost(self, line: _Line) -> None:
+        """Close a connection that the server had closed, and those that went with it."""
+        self.drop(line)
+        alive = []
+        while True:
+            try:
+                other = self._free.pop()
+            except IndexError:
+                break
+            if other.stale():
+                self.drop(other)
+            else:
+                alive.append(other)
+        self._free.extend(reversed(alive))
+
+    def renew(self) -> None:
+        """Use none of the present connections again: those in use are closed when their replies came."""
+        self._era = object()
+        while True:
+            try:
+                line = self._free.pop()
+            except IndexError:
+                return
+            self.drop(line)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.renew()
+
+    def _wake(self) -> None:
+        with self._turn:
+            self._turn.notify()
+
+    def _gone(self) -> None:
+        with self._turn:
+            self._count -= 1
+            self._turn.notify()

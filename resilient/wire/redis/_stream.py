@@ -1,0 +1,244 @@
+"""A connection of one event loop, on which the calls of all its tasks follow each other without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import Any, cast
+
+from resilient.errors import needs_extra
+from resilient.wire.redis._limits import Closed, busy, late, within
+from resilient.wire.redis._parsing import UNFINISHED, new_reader
+
+with needs_extra("redis"):
+    import redis.exceptions
+
+__all__ = ["SlowStream", "Stream"]
+
+_MOST = 10_000  # replies that may be outstanding on one connection; more is a queue, and a queue has its bound
+_GRACE = 0.001  # seconds for which a late reply is still looked for, in case it is this loop that was late
+
+
+class _Waiter:
+    """Replies that somebody waits for; whoever went away leaves this behind, so that the others' do not shift."""
+
+    __slots__ = ("count", "expires", "future", "gives_up", "replies")
+
+    def __init__(self, future: asyncio.Future[Any], gives_up: float, expires: float, count: int) -> None:
+        self.future = future
+        self.gives_up = gives_up
+        self.expires = expires
+        self.count = count
+        self.replies: list[Any] = []
+
+
+def _due(waiter: _Waiter) -> float:
+    return waiter.expires if waiter.future.done() else waiter.gives_up
+
+
+class Stream(asyncio.Protocol):
+    """A connection after its handshake, which takes commands while replies are outstanding.
+
+    One timer watches over all of them. A reply that is later than ``answer`` seconds ends the connection: its caller
+    gets a timeout, the others an error of the connection. A caller whose deadline comes first goes away alone.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = new_reader(connection)
+        writer = connection._writer  # noqa: SLF001 - its transport is driven directly: its layers cost more than the net
+        self._transport = cast("asyncio.Transport", writer.transport)
+        # The writer closes its transport when it is collected, and the connection warns that it was not closed.
+        self._kept = (connection, writer)
+        connection._writer = connection._reader = None  # noqa: SLF001 - as above
+        self._pending: deque[_Waiter] = deque()
+        self._unsent: list[bytes] = []
+        self._crowd = False
+        self._retired = False
+        self._wakes = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._second_look = False
+        self.served = False
+        self.closed = self._transport.is_closing()
+        self._transport.set_protocol(self)
+
+    # ------------------------------------------------------------------------------------------------- commands
+
+    def send(self, wire: bytes, count: int, answer: float) -> asyncio.Future[Any]:
+        """Send commands; the future has the reply, or where there are several commands, the list of replies.
+
+        Errors of the server are replies.
+        """
+        if self.closed:
+            raise Closed("Connection closed by server.")
+        pending = self._pending
+        loop = self._loop
+        future = loop.create_future()
+        now = loop.time()
+        expires = now + answer
+        gives_up = now + within(answer)
+        if not pending and not self._crowd:
+            pending.append(_Waiter(future, gives_up, expires, count))
+            self._transport.write(wire)
+        else:
+            if len(pending) >= _MOST:
+                raise busy()
+            pending.append(_Waiter(future, gives_up, expires, count))
+            if not self._unsent:
+                loop.call_soon(self._flush)  # what other tasks have to say in this turn goes along
+            self._unsent.append(wire)
+        if gives_up < self._wakes:
+            self._watch(gives_up)
+        return future
+
+    def _flush(self) -> None:
+        if not self.closed:
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out the replies, in the order of the commands."""
+        reader = cast("Any", self._reader)
+        pending = self._pending
+        reader.feed(data)
+        handed = 0
+        try:
+            while (reply := reader.gets()) is not UNFINISHED:
+                waiter = pending[0]
+                if waiter.count > 1:
+                    waiter.replies.append(reply)
+                    if len(waiter.replies) < waiter.count:
+                        continue
+                    reply = waiter.replies
+                pending.popleft()
+                handed += 1
+                if not waiter.future.done():
+                    waiter.future.set_result(reply)
+        except Exception as error:  # noqa: BLE001 - a reply that nobody asked for, or bytes that are none
+            self._end(redis.exceptions.ConnectionError(f"what the server said was not understood: {error}"))
+            return
+        self.served = True
+        self._crowd = handed > 1
+        if self._retired and not pending:
+            self.close()
+
+    # -------------------------------------------------------------------------------------------------- lateness
+
+    def _watch(self, moment: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wakes = moment
+        self._timer = self._loop.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        """Let go whoever can wait no longer; end the connection where a reply is later than it may be."""
+        self._timer = None
+        self._wakes = math.inf
+        if self.closed or not self._pending:
+            return
+        now = self._loop.time()
+        first = min(map(_due, self._pending))
+        if first > now or not self._second_look:
+            self._second_look = first <= now
+            self._watch(now + _GRACE if self._second_look else first)
+            return
+        self._second_look = False
+        for waiter in self._pending:
+            if waiter.gives_up <= now and not waiter.future.done():
+                waiter.future.set_exception(late())
+        if self._pending[0].expires <= now:
+            self._end(redis.exceptions.ConnectionError("Connection dropped: a reply on it was late."))
+        else:
+            self._watch(min(map(_due, self._pending)))
+
+    # --------------------------------------------------------------------------------------------------- its end
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - closed is closed
+        """The server closed it, or the network did."""
+        self._end(Closed("Connection closed by server."))
+
+    def retire(self) -> None:
+        """Close it when the replies that are outstanding have come."""
+        self._retired = True
+        if not self._pending:
+            self.close()
+
+    def close(self) -> None:
+        """Hang up now."""
+        self._end(redis.exceptions.ConnectionError("Connection closed by this side."))
+
+    def _end(self, error: redis.exceptions.ConnectionError) -> None:
+        if self.closed and not self._pending:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        waiters, self._pending = self._pending, deque()
+        for waiter in waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(type(error)(str(error)))
+        self._transport.abort()
+
+
+class SlowStream:
+    """The same face where hiredis is missing: one command after the other, read by redis-py's own parser."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._retired = False
+        self.served = False
+        self.closed = False
+
+    def send(self, wire: bytes, count: int, answer: float) -> asyncio.Future[Any]:
+        """See `Stream.send`."""
+        if self.closed:
+            raise Closed("Connection closed by server.")
+        if self._waiting >= _MOST:
+            raise busy()
+        self._waiting += 1
+        return asyncio.ensure_future(self._exchange(wire, count, answer))
+
+    async def _exchange(self, wire: bytes, count: int, answer: float) -> Any:
+        try:
+            async with asyncio.timeout(within(answer)), self._turn:
+                if self.closed:
+                    raise Closed("Connection closed by server.")
+                try:
+                    await self._connection.send_packed_command([wire], check_health=False)
+                    replies = [await self._reply() for _ in range(count)]
+                except BaseException:
+                    self.closed = True  # what comes next would be somebody else's reply
+                    await self._connection.disconnect(nowait=True)
+                    raise
+        except TimeoutError as error:
+            raise late() from error
+        finally:
+            self._waiting -= 1
+        self.served = True
+        if self._retired and not self._waiting:
+            self.close()
+        return replies if count > 1 else replies[0]
+
+    async def _reply(self) -> Any:
+        try:
+            return await self._connection.read_response(disconnect_on_error=False)
+        except redis.exceptions.ConnectionError as error:
+            if "closed by server" in str(error):
+                raise Closed(str(error)) from error
+            raise
+        except redis.exceptions.ResponseError as error:
+            return error
+
+    def retire(self) -> None:
+        """See `Stream.retire`."""
+        self._retired = True
+        if not self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """See `Stream.close`."""
+        self.closed = True
+        self._connection._close()  # noqa: SLF001 - at once; the polite way needs a turn of the loop
