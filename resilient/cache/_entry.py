@@ -193,9 +193,16 @@ def is_fence(raw: bytes | None) -> bool:
     return raw is not None and len(raw) >= HEADER.size and raw[0] == MAGIC and bool(raw[2] & FENCE)
 
 
-def marker(flags: int, now: float, lease: float) -> bytes:
-    """The bytes of a tombstone, a fence or a lease. Each call gives other bytes."""
-    return pack(Entry(b"", 0, 0, flags, stamp(), now, 0.0, lease, 0.0))
+def marker(flags: int, now: float, lease: float, body: bytes = b"") -> bytes:
+    """The bytes of a tombstone, a fence or a lease. Each call gives other bytes.
+
+    Args:
+        flags: Which of them.
+        now: What the wall clock shows.
+        lease: Seconds it lasts.
+        body: What the writer has seen, for the load that follows.
+    """
+    return pack(Entry(body, 0, 0, flags, stamp(), now, 0.0, lease, 0.0))
 
 
 def claimed(entry: Entry, now: float, lease: float) -> bytes:

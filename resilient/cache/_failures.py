@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
 
-from resilient.errors import DeadlineExceeded, InvalidInput, NotFound, OutcomeUnknown, Refused
+from resilient.errors import DeadlineExceeded, InvalidInput, NotFound, OutcomeUnknown, Refused, ResilientError
+from resilient.runtime import fork_safe_lock
 
-__all__ = ["Throttle", "ambiguous", "is_failure"]
+__all__ = ["Throttle", "ambiguous", "is_failure", "name_of", "rebuilt", "remembered"]
 
 _MISTAKES = (
     TypeError,
@@ -39,11 +40,45 @@ def ambiguous(error: BaseException) -> bool:
     return unknown or bool(getattr(error, "connection_invalidated", False))
 
 
+def remembered(error: Exception, kinds: Sequence[type[Exception]]) -> type[Exception] | None:
+    """The class under which an error is cached: the first of these that it belongs to."""
+    return next((kind for kind in kinds if isinstance(error, kind)), None)
+
+
+def name_of(kind: type[Exception], error: Exception) -> str:
+    """An error as an entry keeps it: the name of its class, and its message. Nothing else of it is kept."""
+    text = error.message if isinstance(error, ResilientError) else str(error)
+    return f"{_name(kind)}\n{text}"
+
+
+def rebuilt(text: str, kinds: Sequence[type[Exception]]) -> Exception | None:
+    """The error that an entry names, if it is one of these classes and can be made of its message alone.
+
+    Examples:
+        >>> rebuilt(name_of(LookupError, KeyError("no row")), [LookupError])
+        LookupError("'no row'")
+        >>> rebuilt(name_of(LookupError, KeyError("no row")), [OSError]) is None
+        True
+    """
+    name, _, message = text.partition("\n")
+    for kind in kinds:
+        if _name(kind) == name:
+            try:
+                return kind(message)
+            except Exception:  # noqa: BLE001 - its constructor wants more: then the source is asked again
+                return None
+    return None
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 class Throttle:
     """Keys whose source failed a moment ago, and is not asked again for a second."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._until: dict[str, float] = {}
 
     def holds(self, key: str, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""One load per key at a time, with no lock held while it runs.
+"""One load per key at a time in this process, with no lock held while it runs.
 
 Written twice, since a thread and a task wait in different ways; the table both share tells who leads, who waits, and
 which flights were overtaken by a change of their key.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
+from resilient.cache._entry import HEAD
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
+from resilient.runtime import fork_safe_lock
 
-__all__ = ["AsyncFlights", "Flight", "Flights", "Landed"]
-
-_REMEMBERED = 1024
+__all__ = ["LATE", "AsyncFlights", "Flight", "Flights", "Landed"]
 
 
 class Landed(NamedTuple):
@@ -26,49 +25,61 @@ class Landed(NamedTuple):
     error: BaseException | None = None
 
 
+LATE = Landed()
+"""The flight did not land within the time that its waiter had for it."""
+
+
 class Flight:
     """One load of one key, led by one thread or task."""
 
-    __slots__ = ("again", "key", "leader", "overtaken", "place", "seen", "signal")
+    __slots__ = ("_known", "key", "leader", "overtaken", "place", "signal")
 
-    def __init__(self, key: str, place: int, leader: object, signal: Any, seen: object, *, again: bool) -> None:
+    def __init__(self, key: str, place: int, leader: object, signal: Any, seen: Any) -> None:
         self.key = key
         self.place = place
         self.leader = leader
+        """Who runs the loader."""
         self.signal = signal
-        self.seen = seen
-        """What its leader found in the store."""
-        self.again = again
-        """Another flight landed after this reader had looked: look again before loading."""
         self.overtaken = False
         """The key was changed since: what this flight loads is for those who wait, not for the store."""
+        self._known = [_head(seen)]
+
+    def saw(self, raw: Any) -> None:
+        """The leader found these bytes, or put them there: who finds the same may share what it loads."""
+        self._known.append(_head(raw))
+
+    def suits(self, raw: Any) -> bool:
+        """Whether who found these bytes in the store may share what this flight loads.
+
+        Other bytes than the leader knows of stem from a change by another process, which may be newer than the load.
+        """
+        return _head(raw) in self._known
+
+
+def _head(raw: Any) -> Any:
+    return raw[:HEAD] if raw.__class__ is bytes else raw
 
 
 class _Table:
     """Who flies. ``place`` tells apart event loops, since a task cannot wait for another loop's."""
 
     def __init__(self) -> None:
+        self._lock = fork_safe_lock()
         self.reset()
 
     def reset(self) -> None:
         """Forget all: for a forked child, where the leaders do not exist."""
-        self._lock = threading.Lock()
         self._flights: dict[str, dict[int, Flight]] = {}
-        self._landed: OrderedDict[str, int] = OrderedDict()
-        self.moment = 0
-        """Counts landings; take it before looking for a value."""
 
     def _join(
-        self, key: str, since: int, seen: object, *, place: int, leader: object, signal: Any
+        self, key: str, seen: object, *, place: int, caller: object, leader: object, signal: Any
     ) -> tuple[Flight, bool]:
         with self._lock:
             places = self._flights.setdefault(key, {})
             flight = places.get(place)
-            # Who found other bytes than the leader did came after a change by another process, and loads anew.
-            if flight is not None and (flight.seen == seen or flight.leader == leader):
+            if flight is not None and (flight.leader == caller or flight.suits(seen)):
                 return flight, False
-            again = self._landed.get(key, 0) > since
-            flight = places[place] = Flight(key, place, leader, signal, seen, again=again)
+            flight = places[place] = Flight(key, place, leader, signal, seen)
             return flight, True
 
     def overtake(self, key: str) -> None:
@@ -79,6 +90,14 @@ class _Table:
             for flight in self._flights.pop(key, {}).values():
                 flight.overtaken = True
 
+    def overtake_all(self) -> None:
+        """All keys have changed."""
+        with self._lock:
+            for places in self._flights.values():
+                for flight in places.values():
+                    flight.overtaken = True
+            self._flights.clear()
+
     def _leave(self, flight: Flight) -> None:
         with self._lock:
             places = self._flights.get(flight.key)
@@ -86,11 +105,6 @@ class _Table:
                 del places[flight.place]
                 if not places:
                     del self._flights[flight.key]
-            self.moment += 1
-            self._landed[flight.key] = self.moment
-            self._landed.move_to_end(flight.key)
-            if len(self._landed) > _REMEMBERED:
-                self._landed.popitem(last=False)
 
 
 class _Signal:
@@ -104,15 +118,20 @@ class _Signal:
 class Flights(_Table):
     """Flights led by threads."""
 
-    def join(self, key: str, since: int, seen: object) -> tuple[Flight, bool]:
-        """The flight for a key, and whether the caller leads it. The leader must `land` it.
+    def join(self, key: str, seen: object, *, away: bool = False) -> tuple[Flight, bool]:
+        """The flight for a key, and whether it is new: then who called sees to it that it is led, and lands.
 
         Args:
             key: The key.
-            since: The table's moment when the caller began to look for a value.
-            seen: What the caller found in the store.
+            seen: The bytes that the caller found in the store.
+            away: A new flight will be led by another thread, which says so with `lead`.
         """
-        return self._join(key, since, seen, place=0, leader=threading.get_ident(), signal=_Signal())
+        me = threading.get_ident()
+        return self._join(key, seen, place=0, caller=me, leader=None if away else me, signal=_Signal())
+
+    def lead(self, flight: Flight) -> None:
+        """The calling thread leads from now on."""
+        flight.leader = threading.get_ident()
 
     def mine(self, flight: Flight) -> bool:
         """Whether the caller leads this flight already: its loader reads its own key."""
@@ -124,26 +143,35 @@ class Flights(_Table):
         flight.signal.landed = landed
         flight.signal.event.set()
 
-    def wait(self, flight: Flight) -> Landed | None:
-        """Wait for a flight to land.
+    def wait(self, flight: Flight, limit: float | None = None) -> Landed | None:
+        """Wait for a flight to land; `LATE` if it takes longer than the limit.
 
         Raises:
             DeadlineExceeded: It did not land before the caller's deadline.
         """
         left = deadline.remaining()
-        if not flight.signal.event.wait(left if left is None else min(left, threading.TIMEOUT_MAX)):
+        seconds = left if limit is None else limit if left is None else min(left, limit)
+        if flight.signal.event.wait(seconds if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+            landed: Landed | None = flight.signal.landed
+            return landed
+        if seconds is left:
             raise _late()
-        landed: Landed | None = flight.signal.landed
-        return landed
+        return LATE
 
 
 class AsyncFlights(_Table):
     """Flights led by tasks; those of different event loops do not share."""
 
-    def join(self, key: str, since: int, seen: object) -> tuple[Flight, bool]:
-        """The flight for a key, and whether the caller leads it; the arguments are those of `Flights.join`."""
+    def join(self, key: str, seen: object, *, away: bool = False) -> tuple[Flight, bool]:
+        """The flight for a key, and whether it is new; the arguments are those of `Flights.join`."""
         loop = asyncio.get_running_loop()
-        return self._join(key, since, seen, place=id(loop), leader=asyncio.current_task(), signal=loop.create_future())
+        me = asyncio.current_task()
+        leader = None if away else me
+        return self._join(key, seen, place=id(loop), caller=me, leader=leader, signal=loop.create_future())
+
+    def lead(self, flight: Flight) -> None:
+        """The calling task leads from now on."""
+        flight.leader = asyncio.current_task()
 
     def mine(self, flight: Flight) -> bool:
         """Whether the caller leads this flight already: its loader reads its own key."""
@@ -152,19 +180,24 @@ class AsyncFlights(_Table):
     def land(self, flight: Flight, landed: Landed | None) -> None:
         """End a flight; ``None`` leaves those who wait to load for themselves."""
         self._leave(flight)
-        flight.signal.set_result(landed)
+        if not flight.signal.done():
+            flight.signal.set_result(landed)
 
-    async def wait(self, flight: Flight) -> Landed | None:
-        """Wait for a flight to land.
+    async def wait(self, flight: Flight, limit: float | None = None) -> Landed | None:
+        """Wait for a flight to land; `LATE` if it takes longer than the limit.
 
         Raises:
             DeadlineExceeded: It did not land before the caller's deadline.
         """
-        done, _ = await asyncio.wait([flight.signal], timeout=deadline.remaining())
-        if not done:
+        left = deadline.remaining()
+        seconds = left if limit is None else limit if left is None else min(left, limit)
+        done, _ = await asyncio.wait([flight.signal], timeout=seconds)
+        if done:
+            landed: Landed | None = flight.signal.result()
+            return landed
+        if seconds is left:
             raise _late()
-        landed: Landed | None = flight.signal.result()
-        return landed
+        return LATE
 
 
 def _late() -> DeadlineExceeded:

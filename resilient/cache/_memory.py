@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 
+from resilient.cache._entry import FORMAT, HEAD, HEADER, LEASE, MAGIC, WAITED
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
-from resilient.runtime import after_fork
+from resilient.runtime import after_fork, fork_safe_lock
 
-__all__ = ["Table"]
+__all__ = ["AsyncBell", "Bell", "Table"]
+
+_STAMP = slice(8, 16)
+_BUSY = slice(HEADER.size - 4, HEADER.size)
+_SLICE = 0.005  # seconds; a clock that is not the machine's is looked at that often by those who wait
 
 
 class Table:
@@ -27,11 +35,14 @@ class Table:
         self._size = size
         self._clock = clock
         self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._lock = fork_safe_lock()
         self._reset()
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._bells: dict[str, list[Callable[[], None]]] = {}  # those who wait in the parent do not exist here
+
+    # ------------------------------------------------------------------------------- inside: the lock is held in these
 
     def _live(self, key: str) -> bytes | None:
         found = self._entries.get(key)
@@ -46,8 +57,36 @@ class Table:
     def _keep(self, key: str, raw: bytes, life: int) -> None:
         self._entries[key] = (raw, self._clock.monotonic() + life / 1000)
         self._entries.move_to_end(key)
+        self._ring(key)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
+
+    def _patch(self, key: str, at: int, part: bytes) -> None:
+        """Write over a part of what is there, which keeps its life."""
+        raw, until = self._entries[key]
+        self._entries[key] = (raw[:at] + part + raw[at + len(part) :], until)
+
+    def _ring(self, key: str) -> None:
+        for bell in self._bells.pop(key, ()):
+            bell()
+
+    def _swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
+        current = self._live(key)
+        if (current is None) is not (expected is None):
+            return False
+        if current is not None and expected is not None and current[:HEAD] != expected[:HEAD]:
+            return False
+        if raw is None:
+            self._entries.pop(key, None)
+            self._ring(key)
+        elif life or current is None:
+            self._keep(key, raw, life)
+        else:
+            self._patch(key, 0, raw)
+            self._ring(key)
+        return True
+
+    # ------------------------------------------------------------------------------------------------------ operations
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key."""
@@ -61,18 +100,30 @@ class Table:
                 self._keep(key, raw, life)
 
     def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
+        """Store or delete only if what is there still begins as expected; ``None`` expects nothing there.
+
+        A life of 0 writes over the header of a value, which keeps its body and its life.
+        """
+        with self._lock:
+            return self._swap(key, expected, raw, life)
+
+    def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load: as the script of that name does on a server. ``None`` where the caller is to load."""
         with self._lock:
             current = self._live(key)
-            if (current is None) is not (expected is None):
-                return False
-            if current is not None and expected is not None and current[: len(expected)] != expected:
-                return False
-            if raw is None:
-                self._entries.pop(key, None)
-            else:
-                self._keep(key, raw, life)
-            return True
+            same = bool(current) and bool(seen) and current[:HEAD] == seen[:HEAD]  # type: ignore[index]  # both are there
+            if life and (same or not current):
+                self._keep(key, header, life)
+                return None
+            if same:
+                self._patch(key, 0, header)
+                return None
+            if not current:
+                return None, 0.0
+            if len(current) >= HEADER.size and current[0] == MAGIC and current[1] == FORMAT and _is_held(current):
+                self._patch(key, WAITED, b"\x01")
+            raw, until = self._entries[key]
+            return raw, until - self._clock.monotonic()
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
@@ -81,7 +132,78 @@ class Table:
             self._keep(key, raw, life)
             return before
 
+    def listen(self, key: str, stamp: int, bell: Callable[[], None]) -> bool:
+        """Ring when the entry with that stamp is no longer there; ``False`` where that is so already."""
+        with self._lock:
+            current = self._live(key)
+            if current is None or current[_STAMP] != stamp.to_bytes(8, "big"):
+                return False
+            self._bells.setdefault(key, []).append(bell)
+            return True
+
+    def unlisten(self, key: str, bell: Callable[[], None]) -> None:
+        """Ring no more."""
+        with self._lock, contextlib.suppress(KeyError, ValueError):
+            self._bells[key].remove(bell)
+            if not self._bells[key]:
+                del self._bells[key]
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._entries.clear()
+            for key in list(self._bells):
+                self._ring(key)
+
+
+def _is_held(raw: bytes) -> bool:
+    return bool(raw[2] & LEASE) or any(raw[_BUSY])
+
+
+class Bell:
+    """How a thread waits for a change in a table.
+
+    Args:
+        clock: The table's clock; one that is not the machine's is looked at every few milliseconds.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._event = threading.Event()
+        self.ring = self._event.set
+
+    def wait(self, seconds: float) -> None:
+        """Until it rings; so many seconds at most, by either clock."""
+        if self._clock is SYSTEM:
+            self._event.wait(min(seconds, threading.TIMEOUT_MAX))
+            return
+        until, end = self._clock.monotonic() + seconds, monotonic() + seconds
+        while not self._event.wait(_SLICE) and self._clock.monotonic() < until and monotonic() < end:
+            continue
+
+
+class AsyncBell:
+    """How a task waits for a change in a table; see `Bell`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    def ring(self) -> None:
+        """Wake the task, from whichever thread."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed, so that nobody waits
+            self._loop.call_soon_threadsafe(self._set)
+
+    def _set(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Until it rings; so many seconds at most, by either clock."""
+        if self._clock is SYSTEM:
+            await asyncio.wait([self._future], timeout=seconds)
+            return
+        until, end = self._clock.monotonic() + seconds, monotonic() + seconds
+        while not self._future.done() and self._clock.monotonic() < until and monotonic() < end:
+            await asyncio.wait([self._future], timeout=_SLICE)

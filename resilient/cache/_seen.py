@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from resilient.cache._codec import Codec
+from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life
 from resilient.cache._freshness import Policy
 
-__all__ = ["Plan", "Seen", "is_absence", "is_fenced", "milliseconds", "written"]
+__all__ = ["Lease", "Plan", "Seen", "is_absence", "is_fenced", "milliseconds", "written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,21 @@ class Plan:
     codec: Codec
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What a look at the store found: the bytes, and what they mean."""
 
     raw: Any  # bytes, None for absence, or UNREACHABLE
     entry: Entry | None = None
     value: Any = None
     life: Life = Life.GONE
+
+
+class Lease(NamedTuple):
+    """The right to store what is being loaded, for as long as the store still holds these bytes."""
+
+    header: bytes
+    over: Entry | None = None
+    """The value that is loaded anew; ``None`` where there is none."""
 
 
 def is_absence(seen: Seen) -> bool:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from resilient.errors import ConfigurationError
+from resilient.runtime import fork_safe_lock
 
 __all__ = [
     "AsyncLoader",
     "AsyncStore",
     "CacheStats",
+    "Claim",
     "Counts",
     "Loader",
     "Lookup",
     "Store",
+    "Swap",
     "checked_store",
     "is_store",
 ]
@@ -28,6 +31,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 Loader: TypeAlias = Callable[P, R]
 AsyncLoader: TypeAlias = Callable[P, Awaitable[R]]
+Claim: TypeAlias = tuple[str, bytes | None, bytes, int]
+"""What `Store.claim` takes."""
+Swap: TypeAlias = tuple[str, bytes | None, bytes | None, int]
+"""What `Store.swap` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Lookup(Generic[T_co]):
         value: The value.
         source: ``local`` (this process), ``shared`` (the server) or ``loader``.
         age: Seconds since its load began.
-        stale: Whether its ttl is over and it was served because its source failed.
+        stale: Whether its ttl is over: it was served while it is loaded anew, or because its source failed.
     """
 
     value: T_co
@@ -54,11 +61,14 @@ class CacheStats:
     Args:
         hits: Reads answered from a tier.
         misses: Reads that found nothing fresh.
-        stale: Reads answered past the ttl because the source failed.
+        stale: Reads answered past the ttl, while the value is loaded anew or because its source failed.
         loads: Loaders run to their end.
         load_errors: Loaders that failed.
         stores: Values stored.
         refused: Stores refused since the key had been changed after the load began.
+        refreshes: Loads begun in the background, while readers are served what there is.
+        early: Those of them that began before the ttl was over.
+        waits: Reads that waited for a load of another caller, in this process or in another.
         unreadable: Entries that counted as a miss because they could not be read.
         unreachable: Operations the shared tier did not answer, or that were not sent since it is away.
         journal: Keys that changed while the shared tier was away and are still to be deleted there.
@@ -72,6 +82,9 @@ class CacheStats:
     load_errors: int = 0
     stores: int = 0
     refused: int = 0
+    refreshes: int = 0
+    early: int = 0
+    waits: int = 0
     unreadable: int = 0
     unreachable: int = 0
     journal: int = 0
@@ -80,19 +93,27 @@ class CacheStats:
     @property
     def hit_ratio(self) -> float:
         """The part of reads answered from a tier; 0 before the first read."""
-        reads = self.hits + self.misses
-        return self.hits / reads if reads else 0.0
+        reads = self.hits + self.stale + self.misses
+        return (self.hits + self.stale) / reads if reads else 0.0
 
 
 class Counts:
-    """Counters that threads may share."""
+    """Counters that threads may share.
+
+    A hit is counted by one step of an `itertools.count`, which is atomic: the read that costs least takes no lock.
+    """
+
+    hit: Callable[[], int]
+    """Counts a hit."""
 
     def __init__(self) -> None:
+        self._lock = fork_safe_lock()
         self.reset()
 
     def reset(self) -> None:
         """Start from zero."""
-        self._lock = threading.Lock()
+        self.hit = itertools.count().__next__
+        self._looks = 0
         self._values: dict[str, int] = {}
 
     def add(self, name: str, amount: int = 1) -> None:
@@ -100,10 +121,12 @@ class Counts:
         with self._lock:
             self._values[name] = self._values.get(name, 0) + amount
 
-    def read(self) -> dict[str, int]:
+    def read(self) -> dict[str, Any]:
         """What was counted so far."""
         with self._lock:
-            return dict(self._values)
+            hits = self.hit() - self._looks  # looking is a step too
+            self._looks += 1
+            return {**self._values, "hits": hits + self._values.get("hits", 0)}
 
 
 class Store(Protocol):
@@ -131,8 +154,33 @@ class Store(Protocol):
         """Store several with one life."""
         ...
 
+    def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load, in one step.
+
+        Where nothing is, or what is there still begins as ``seen``, put the header there for so long and return
+        ``None``: the caller is to load. A life of 0 writes the header over that of a value, which keeps its body and
+        its life. Otherwise return what is there and for how many seconds; where it says that somebody loads, the byte
+        is set that says that somebody waits.
+        """
+        ...
+
+    def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
+        """Begin to load several, each in one step."""
+        ...
+
     def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence."""
+        """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence.
+
+        A life of 0 writes a header over that of a value. Whoever waits for the lease that is expected is woken.
+        """
+        ...
+
+    def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """The same for several, each in one step."""
+        ...
+
+    def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Until somebody ends the lease with that stamp; so many seconds at most. It may return early."""
         ...
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
@@ -170,8 +218,33 @@ class AsyncStore(Protocol):
         """Store several with one life."""
         ...
 
+    async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load, in one step.
+
+        Where nothing is, or what is there still begins as ``seen``, put the header there for so long and return
+        ``None``: the caller is to load. A life of 0 writes the header over that of a value, which keeps its body and
+        its life. Otherwise return what is there and for how many seconds; where it says that somebody loads, the byte
+        is set that says that somebody waits.
+        """
+        ...
+
+    async def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
+        """Begin to load several, each in one step."""
+        ...
+
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence."""
+        """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence.
+
+        A life of 0 writes a header over that of a value. Whoever waits for the lease that is expected is woken.
+        """
+        ...
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """The same for several, each in one step."""
+        ...
+
+    async def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Until somebody ends the lease with that stamp; so many seconds at most. It may return early."""
         ...
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
@@ -189,7 +262,7 @@ class AsyncStore(Protocol):
 
 def is_store(given: object) -> bool:
     """Whether it can keep entries."""
-    return hasattr(given, "exchange") and hasattr(given, "bury")
+    return hasattr(given, "claim") and hasattr(given, "bury")
 
 
 def checked_store(given: T) -> T:

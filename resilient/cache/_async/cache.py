@@ -6,13 +6,14 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from resilient.cache._async.engine import AsyncEngine
+from resilient.cache._async.face import AsyncSqlFace
 from resilient.cache._async.functions import AsyncLazy, AsyncWriter
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
 from resilient.cache._async.tier import AsyncTier
-from resilient.cache._codec import ANYTHING, Codec
+from resilient.cache._codecs import ANYTHING, CodecChoice, Codecs, Secret, Settings
 from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
@@ -33,7 +34,7 @@ _NONE: frozenset[int] = frozenset()
 _bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
 
 
-class AsyncCache:
+class AsyncCache(AsyncSqlFace):
     """A cache that answers while its server is away.
 
     Args:
@@ -46,6 +47,10 @@ class AsyncCache:
             together.
         lease: Seconds for which an invalidation keeps loads that began before it from being stored, and for which a
             writer that died keeps a key uncached. Make it longer than the slowest loader and the slowest writer.
+        codec: ``safe``, ``json``, ``orjson``, ``pickle`` (needs ``secret``) or a `ValueCodec`.
+        compress: ``zlib``, ``zstd`` or nothing, for bodies of more than ``compress_over`` bytes.
+        compress_over: Bytes.
+        secret: Signs entries; of several the first signs and all verify.
         size: How many entries an in-process cache holds at most; the least recently used goes first.
         journal: How many changed keys are remembered at most while the server is away.
         connect_timeout: Seconds to connect, for clients made here.
@@ -77,6 +82,10 @@ class AsyncCache:
         ttl: float | None = None,
         jitter: float = 0.1,
         lease: float = 10.0,
+        codec: CodecChoice = "safe",
+        compress: Literal["zlib", "zstd"] | None = None,
+        compress_over: int = 1024,
+        secret: Secret = None,
         size: int = 10_000,
         journal: int = 10_000,
         connect_timeout: float = 0.1,
@@ -92,50 +101,41 @@ class AsyncCache:
         self.namespace = namespace
         self._ttl = ttl
         self._jitter = jitter
-        self._lease = lease
-        self._clock = clock
+        self.lease = lease
+        self.clock = clock
         self._counts = Counts()
         self._journal = Journal(journal)
-        self._codecs: dict[Any, Codec] = {}
+        self.codec = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         store, judge = _open(
             target, size, clock, {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
         )
-        self._engine = self._make_engine(store, judge)
+        self.main = self._make_engine(store, judge)
         after_fork(self._forget)
 
     def _make_engine(self, store: AsyncStore, judge: Classifier | None = None) -> AsyncEngine:
         tier = AsyncTier(
             store,
             self.namespace,
-            pipeline=None if store.local else guard(self.namespace, judge, self._clock),
+            pipeline=None if store.local else guard(self.namespace, judge, self.clock),
             journal=self._journal,
-            lease=self._lease,
-            clock=self._clock,
+            lease=self.lease,
+            clock=self.clock,
             counts=self._counts,
         )
-        return AsyncEngine(self.namespace, tier, lease=self._lease, clock=self._clock, counts=self._counts)
+        return AsyncEngine(self.namespace, tier, lease=self.lease, clock=self.clock, counts=self._counts)
 
     def _forget(self) -> None:
         """In a forked child: locks may be held by threads that do not exist, and loads are led by them."""
         self._counts.reset()
         self._journal.reset()
-        self._engine.reset()
+        self.main.reset()
 
     def _key(self, key: str) -> str:
         return physical(self.namespace, key)
 
     def _policy(self, ttl: float | None, negative_ttl: float | None = None, stale_if_error: float = 0.0) -> Policy:
         seconds: Any = self._ttl if ttl is None else ttl
-        return Policy(seconds, negative_ttl, stale_if_error, self._jitter)
-
-    def codec(self, kind: Any = ANYTHING, version: int = 0) -> Codec:
-        """How values of a type become bytes here."""
-        try:
-            return self._codecs[kind, version]
-        except KeyError:
-            return self._codecs.setdefault((kind, version), Codec(kind, version))
-        except TypeError:  # a type that cannot be hashed, such as Annotated with a list
-            return Codec(kind, version)
+        return Policy(seconds, negative_ttl, stale_if_error, jitter=self._jitter)
 
     # -------------------------------------------------------------------------------------------------- single keys
 
@@ -348,27 +348,27 @@ class AsyncCache:
         Args:
             store: A store, or a cache whose store is taken. Raises ConfigurationError where it is neither.
         """
-        before = self._engine
+        before = self.main
         other = checked_store(store.store if isinstance(store, AsyncCache) else store)
-        self._engine = self._make_engine(other)
+        self.main = self._make_engine(other)
         try:
             yield self
         finally:
-            self._engine = before
+            self.main = before
 
     @property
     def store(self) -> AsyncStore:
         """Where entries are kept at this moment."""
-        return self._engine.tier.store
+        return self.main.tier.store
 
     def stats(self) -> CacheStats:
         """What this cache did in this process so far."""
-        down = self._engine.tier.down_since is not None
+        down = self.main.tier.down_since is not None
         return CacheStats(**self._counts.read(), journal=len(self._journal), state="down" if down else "up")
 
     async def aclose(self) -> None:
         """Close the connections that were made here; an in-process cache forgets its entries."""
-        await self._engine.tier.store.aclose()
+        await self.main.tier.store.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -389,9 +389,9 @@ def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tupl
     if is_store(target):
         store: AsyncStore = target
         return store, None
-    from resilient.wire.redis import AsyncConnector, classify
+    from resilient.wire.redis import AsyncChannel, classify
 
-    return AsyncRedisStore(AsyncConnector(target, **options)), classify
+    return AsyncRedisStore(AsyncChannel.open(target, **options)), classify
 
 
 def _never(_: Any) -> bool:

@@ -1,135 +1,271 @@
-"""What a cache does on a miss: one load, shared by all who wait, stored unless the key was changed meanwhile."""
+"""What a cache does on a miss: one load for all who want it, in this process and in others, stored if still right.
+
+A reader that finds nothing fresh joins the flight of its key: one leader for each key and process. The leader claims
+the key in the store; whoever claims first loads, and the leaders of other processes wait for it. What was loaded is
+stored only if the store still holds the claim: an invalidation, a writer or a later claim replaces it.
+"""
 
 from __future__ import annotations
 
 import random
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from resilient import events
-from resilient.cache._async.reads import AsyncReads
+from resilient.cache._async.leases import AsyncLeases
 from resilient.cache._async.tier import UNREACHABLE
-from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life, pack, stamp
+from resilient.cache._entry import FAILED, NEGATIVE, Entry, Life, stamp
 from resilient.cache._events import CacheRead, LoadFailed
-from resilient.cache._failures import is_failure
-from resilient.cache._flight import Flight, Landed
-from resilient.cache._seen import Plan, Seen, milliseconds, written
+from resilient.cache._failures import is_failure, name_of, rebuilt, remembered
+from resilient.cache._flight import LATE, Flight, Landed
+from resilient.cache._freshness import Policy, Use
+from resilient.cache._seen import Lease, Plan, Seen, is_fenced, written
 from resilient.cache._values import AsyncLoader, Lookup
-from resilient.errors import DeadlineExceeded, NotFound, ResilientError, Unavailable
+from resilient.errors import DeadlineExceeded, NotFound, Overloaded, ResilientError, Unavailable
 
-__all__ = ["AsyncLoads"]
+__all__ = ["AsyncLoads", "Load", "Outcome"]
 
 Load: TypeAlias = AsyncLoader[[], Any]
+Outcome: TypeAlias = tuple[Lookup[Any], int, bytes]
+"""What a load gave: the answer to its caller, and the codec and bytes from which others make their own copy."""
+
+_READ, _REFRESH, _RENEW = "read", "refresh", "renew"
+"""Why a load is led: a reader needs the value; a user wants it anew; it is renewed while readers get the old one."""
 
 
-class AsyncLoads(AsyncReads):
+class _Errand(NamedTuple):
+    """What a flight is to do."""
+
+    load: Load
+    plan: Plan
+    why: str = _READ
+
+
+class AsyncLoads(AsyncLeases):
     """Reading through to a loader."""
 
     async def through(self, key: str, load: Load, plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """A fresh value from the store, or a loaded one."""
         if refresh:
             self.flights.overtake(key)
-        since = self.flights.moment
-        seen = await self.look(key, plan.codec)
-        if seen.life is Life.FRESH and not refresh:
-            return self._hit(seen)
-        self.counts.add("misses")
+            return await self._join(key, await self.look(key, plan.codec), _Errand(load, plan, _REFRESH))
+        return await self._answer(key, await self.look(key, plan.codec), load, plan)
+
+    async def _answer(self, key: str, seen: Seen, load: Load, plan: Plan) -> Lookup[Any]:
+        """What a reader gets who found this."""
+        errand, entry = _Errand(load, plan), seen.entry
+        if entry is None or seen.life is Life.GONE:
+            return await self._join(key, seen, errand)
+        if entry.flags & FAILED:
+            return await self._join(key, self._checked(seen, plan.policy), errand)
+        chance = 1.0 - random.random()  # noqa: S311 - spreads loads, hides nothing
+        use = plan.policy.use(entry, seen.life, self._clock.wall(), chance)
+        if use is Use.LOAD:
+            return await self._join(key, seen, errand)
+        if use is not Use.SERVE:
+            self._renew(key, seen, errand._replace(why=_RENEW))
+        return self._hit(seen, stale=use is Use.REVALIDATE)
+
+    def _renew(self, key: str, seen: Seen, errand: _Errand) -> None:
+        """Have a value loaded anew that is served meanwhile, unless somebody does so already."""
+        now = self._clock.wall()
+        if seen.entry is None or seen.entry.held(now) or self._throttle.holds(key, self._clock.monotonic()):
+            return
+        flight, new = self.flights.join(key, seen.raw, away=True)
+        if not new:
+            return
+        if not self._background.start(self._lead_away, flight, seen, errand):
+            self.flights.land(flight, None)  # no room: the next reader tries again
+            return
+        self.counts.add("refreshes")
+        if seen.life is Life.FRESH:
+            self.counts.add("early")
+
+    # ------------------------------------------------------------------------------------------------------- flights
+
+    async def _join(self, key: str, seen: Seen, errand: _Errand) -> Lookup[Any]:
+        """What a reader gets who needs a load, counted."""
+        try:
+            lookup = await self._fly(key, seen, errand)
+        except Exception:
+            self.counts.add("misses")
+            raise
+        self.counts.add("stale" if lookup.stale else "misses")
+        if events.wanted(CacheRead):
+            events.emit(CacheRead(cache=self._name, source=lookup.source, stale=lookup.stale))
+        return lookup
+
+    async def _fly(self, key: str, seen: Seen, errand: _Errand) -> Lookup[Any]:
+        """Lead the flight of a key, or wait for it."""
+        policy, began = errand.plan.policy, self._clock.monotonic()
+        stale = errand.why is _READ and seen.life is Life.STALE
+        if stale and self._throttle.holds(key, began) and self._stands_in(seen, policy):
+            return self._lookup(seen, stale=True)  # its source failed a moment ago
+        patience = None if errand.why is _REFRESH else policy.patience(stale=stale)
+        waits = False
         while True:
-            flight, leads = self.flights.join(key, since, seen.raw)
-            if leads:
-                return await self._lead(flight, seen, load, plan, refresh=refresh)
-            if self.flights.mine(flight):
-                return Lookup(await load(), "loader", 0.0)  # the loader reads its own key: waiting would never end
-            landed = await self.flights.wait(flight)
+            flight, new = self.flights.join(key, seen.raw, away=patience is not None)
+            if not new and self.flights.mine(flight):
+                return Lookup(await errand.load(), "loader", 0.0)  # the loader reads its own key: no end to waiting
+            if new and patience is None:
+                return await self._lead(flight, seen, errand)
+            if new and not self._background.start(self._lead_away, flight, seen, errand):
+                self.flights.land(flight, None)
+                return self._give_up(seen, stale, Overloaded(f"too many loads of the cache {self._name!r} run already"))
+            if not new and not waits:
+                waits = True
+                self.counts.add("waits")
+            limit = None if patience is None else max(0.0, patience - (self._clock.monotonic() - began))
+            landed = await self.flights.wait(flight, limit)
+            if landed is LATE:
+                return self._give_up(seen, stale, Unavailable(f"the loader did not answer within {patience:g} s"))
             if landed is None:
                 continue  # its leader was cancelled or ran out of time
             if landed.error is not None:
                 raise landed.error
-            return self._share(landed, plan)
+            return self._share(landed, errand.plan)
+
+    def _give_up(self, seen: Seen, stale: bool, error: ResilientError) -> Lookup[Any]:  # noqa: FBT001 - a state
+        """No answer in the time a reader has: the old value, or an error."""
+        if stale:
+            return self._lookup(seen, stale=True)
+        raise error
 
     def _share(self, landed: Landed, plan: Plan) -> Lookup[Any]:
         """A copy of what the leader got, so that no two callers hold the same mutable value."""
-        number, body, lookup = landed.result
+        lookup, number, body = landed.result
         value = plan.codec.decode(number, 0, body)
         return Lookup(value, lookup.source, lookup.age, lookup.stale)
 
-    async def _lead(self, flight: Flight, seen: Seen, load: Load, plan: Plan, *, refresh: bool) -> Lookup[Any]:
+    async def _lead(self, flight: Flight, seen: Seen, errand: _Errand, *, away: bool = False) -> Lookup[Any]:
+        """Load, and hand what came of it to those who wait."""
         landed: Landed | None = None
         try:
-            if flight.again and not refresh:
-                seen = await self.look(flight.key, plan.codec)
-                if seen.life is Life.FRESH:
-                    lookup = self._hit(seen)
-                    landed = Landed((*written(seen), lookup))
-                    return lookup
-            lookup, number, body = await self._load(flight, seen, load, plan, refresh=refresh)
-            landed = Landed((number, body, lookup))
-            return lookup
-        except DeadlineExceeded:
-            raise  # this caller's time is over, not that of those who wait
+            outcome = await self._obtain(flight, seen, errand)
+            if outcome is None:
+                return Lookup(None, "loader", 0.0)  # somebody else renews it: nobody waits for this
+            landed = Landed(outcome)
+            return outcome[0]
+        except DeadlineExceeded as error:
+            if away:
+                landed = Landed(error=error)
+            raise  # else this caller's time is over, not that of those who wait
         except Exception as error:
             landed = Landed(error=error)
             raise
         finally:
             self.flights.land(flight, landed)
 
-    async def _load(
-        self, flight: Flight, seen: Seen, load: Load, plan: Plan, *, refresh: bool
-    ) -> tuple[Lookup[Any], int, bytes]:
-        stale = seen.life is Life.STALE
-        if stale and not refresh and self._throttle.holds(flight.key, self._clock.monotonic()):
-            return (self._hit(seen, stale=True), *written(seen))
-        created, began = self._clock.wall(), self._clock.monotonic()
+    async def _lead_away(self, flight: Flight, seen: Seen, errand: _Errand) -> None:
+        """The same in the background, where errors reach only those who wait."""
+        self.flights.lead(flight)
         try:
-            value = await load()
-        except NotFound as error:
-            await self._absent(flight, seen, plan, error, created)
-            raise
-        except Exception as error:
-            self.counts.add("load_errors")
-            kept = plan.policy.stale_if_error > 0 and is_failure(error)
-            served = "stale" if kept and stale and not refresh else "error"
-            events.emit(LoadFailed(cache=self._name, error=type(error).__name__, served=served))
-            if not kept or refresh:
-                raise
-            if stale:
-                self._throttle.hold(flight.key, self._clock.monotonic())
-                return (self._hit(seen, stale=True), *written(seen))
-            if isinstance(error, ResilientError):
-                raise
-            raise Unavailable("the loader of a cached value failed, and nothing is left to serve instead") from error
-        self.counts.add("loads")
-        self._throttle.lift(flight.key)
-        if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self._name, source="loader"))
-        number, body = plan.codec.encode(value)
-        cost = self._clock.monotonic() - began
-        negative = value is None and plan.policy.negative_ttl is not None
-        fresh, keep = plan.policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
-        entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost)
-        await self._store(flight, seen, entry)
-        return Lookup(value, "loader", self._clock.wall() - created), number, body
+            await self._lead(flight, seen, errand, away=True)
+        except Exception:  # noqa: BLE001 - told as an event, and handed to those who wait
+            self._throttle.hold(flight.key, self._clock.monotonic())
 
-    async def _absent(self, flight: Flight, seen: Seen, plan: Plan, error: NotFound, created: float) -> None:
+    async def _obtain(self, flight: Flight, seen: Seen, errand: _Errand) -> Outcome | None:
+        """The value: loaded here, or by another process; ``None`` if that renews it already."""
+        policy, why = errand.plan.policy, errand.why
+        while seen.raw is not UNREACHABLE and not is_fenced(seen):
+            got = await self._claim(flight, seen, errand.plan.codec, force=why is _REFRESH)
+            if isinstance(got, Lease):
+                return await self._load(flight, seen, got, errand)
+            seen = self._checked(got, policy)
+            if why is _REFRESH:
+                continue
+            if seen.life is Life.FRESH:
+                return (self._lookup(seen), *written(seen))
+            if why is _RENEW:
+                return None
+            if seen.life is Life.STALE and self._revalidates(seen, policy):
+                return (self._lookup(seen, stale=True), *written(seen))
+            seen = self._checked(await self._await_holder(flight, seen, errand.plan.codec), policy)
+            if seen.life is Life.FRESH:
+                return (self._lookup(seen), *written(seen))
+        return None if why is _RENEW else await self._load(flight, seen, None, errand)
+
+    def _checked(self, seen: Seen, policy: Policy) -> Seen:
+        """What was found, without an error that this policy does not remember. Raises the one it does."""
+        if seen.entry is None or not seen.entry.flags & FAILED or seen.life is Life.GONE:
+            return seen
+        error = rebuilt(seen.value, policy.cache_errors) if seen.life is Life.FRESH else None
+        if error is not None:
+            raise error
+        return seen._replace(life=Life.GONE)
+
+    # --------------------------------------------------------------------------------------------------------- loading
+
+    async def _load(self, flight: Flight, seen: Seen, lease: Lease | None, errand: _Errand) -> Outcome:
+        """Run the loader, and store what it gave under the lease; without one it is for the callers alone."""
+        plan = errand.plan
+        created, began = self._clock.wall(), self._clock.monotonic()
+        if lease is None and seen.raw is not UNREACHABLE:
+            self.counts.add("refused")  # a writer is at work
+        try:
+            try:
+                value = await self._run(errand.load, seen)
+            except NotFound as error:
+                lease = await self._absent(flight, lease, plan, error, created)
+                raise
+            except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
+                lease = await self._failed(flight, lease, plan, error, created)
+                return self._instead(flight, seen, errand, error)
+            self.counts.add("loads")
+            self._throttle.lift(flight.key)
+            number, body = plan.codec.encode(value)
+            cost = self._clock.monotonic() - began
+            negative = value is None and plan.policy.negative_ttl is not None
+            fresh, keep = plan.policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends
+            entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost)
+            lease = await self._store(flight, lease, entry)
+            return Lookup(value, "loader", max(0.0, self._clock.wall() - created)), number, body
+        finally:
+            if lease is not None:
+                await self._release(flight.key, lease)
+
+    async def _absent(
+        self, flight: Flight, lease: Lease | None, plan: Plan, error: NotFound, created: float
+    ) -> Lease | None:
         """The loader says that there is no such thing: remember it, or at least forget the value there was."""
         self.counts.add("loads")
+        self._throttle.lift(flight.key)
         if plan.policy.negative_ttl is None:
-            if seen.entry is not None:
-                await self.tier.bury([flight.key])
-            return
+            return None if lease is None else lease._replace(over=None)  # let go, together with the value there was
         number, body = plan.codec.absence(error.message)
         fresh, keep = plan.policy.lives(random.random(), negative=True)  # noqa: S311 - spreads ends, hides nothing
-        await self._store(flight, seen, Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0))
+        return await self._store(flight, lease, Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0))
 
-    async def _store(self, flight: Flight, seen: Seen, entry: Entry) -> None:
-        """Store what was loaded, unless the key was changed since the load began."""
-        if seen.raw is UNREACHABLE:
-            return  # what is there is unknown, so nothing may be put over it
-        stored: Any = False
-        if not flight.overtaken and not (seen.entry is not None and seen.entry.flags & FENCE):
-            args = (flight.key, seen.raw, pack(entry), milliseconds(entry.keep))
-            try:
-                stored = await self.tier.run(self.tier.store.swap, *args)
-            except DeadlineExceeded:
-                return  # the value is there; only storing it has no time left
-        if stored is not UNREACHABLE:
-            self.counts.add("stores" if stored else "refused")
+    async def _failed(
+        self, flight: Flight, lease: Lease | None, plan: Plan, error: Exception, created: float
+    ) -> Lease | None:
+        """The loader failed: remember that, if the policy says so of this class. The lease, if it is still to end."""
+        self.counts.add("load_errors")
+        policy = plan.policy
+        kind = remembered(error, policy.cache_errors)
+        if kind is None or (lease is not None and lease.over is not None and policy.stale_if_error > 0):
+            return lease  # nothing goes over a value that may stand in
+        fresh, keep = policy.lives(random.random(), error=True)  # noqa: S311 - spreads ends, hides nothing
+        number, body = plan.codec.absence(name_of(kind, error))
+        return await self._store(flight, lease, Entry(body, number, 0, FAILED, stamp(), created, fresh, keep, 0.0))
+
+    def _instead(self, flight: Flight, seen: Seen, errand: _Errand, error: Exception) -> Outcome:
+        """What callers get from a loader that failed: the value there was, or an error."""
+        policy = errand.plan.policy
+        kept = policy.stale_if_error > 0 and is_failure(error)
+        stale = kept and errand.why is _READ and self._stands_in(seen, policy)
+        served = "background" if errand.why is _RENEW else "stale" if stale else "error"
+        events.emit(LoadFailed(cache=self._name, error=type(error).__name__, served=served))
+        if stale:
+            self._throttle.hold(flight.key, self._clock.monotonic())
+            return (self._lookup(seen, stale=True), *written(seen))
+        if not kept or errand.why is not _READ or isinstance(error, ResilientError):
+            raise error
+        raise Unavailable("the loader of a cached value failed, and nothing is left to serve instead") from error
+
+    def _stands_in(self, seen: Seen, policy: Policy) -> bool:
+        found = seen.life is Life.STALE and seen.entry is not None
+        return found and policy.stands_in(seen.entry, self._clock.wall())  # type: ignore[arg-type]  # just asked
+
+    def _revalidates(self, seen: Seen, policy: Policy) -> bool:
+        entry = seen.entry
+        return entry is not None and policy.use(entry, seen.life, self._clock.wall(), 1.0) is Use.REVALIDATE

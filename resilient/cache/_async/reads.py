@@ -6,8 +6,8 @@ from typing import Any
 
 from resilient import events
 from resilient.cache._async.tier import UNREACHABLE, AsyncTier
-from resilient.cache._codec import ABSENCE, Codec
-from resilient.cache._entry import NEGATIVE, Life, Unreadable, unpack
+from resilient.cache._codecs import ABSENCE, Codec
+from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, unpack
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import AsyncFlights
@@ -25,7 +25,7 @@ class AsyncReads:
     Args:
         name: The cache's namespace, for events.
         tier: The guarded store.
-        lease: Seconds that a fence lasts.
+        lease: Seconds that a lease, a tombstone or a fence lasts.
         clock: Where time is read.
         counts: Where reads, loads and stores are counted.
     """
@@ -56,7 +56,7 @@ class AsyncReads:
             life = entry.life(self._clock.wall())
             if life is Life.GONE or entry.created <= self.tier.journal.horizon:
                 return Seen(raw, entry)
-            if (entry.codec == ABSENCE) is not bool(entry.flags & NEGATIVE):
+            if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):
                 raise Unreadable("bad header")  # what is no value must not be taken for one, nor the other way round
             return Seen(raw, entry, codec.decode(entry.codec, entry.schema, entry.body), life)
         except Unreadable as error:
@@ -66,27 +66,24 @@ class AsyncReads:
 
     async def find(self, key: str, codec: Codec) -> Lookup[Any] | None:
         """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing."""
-        seen = await self.look(key, codec)
-        if seen.life is not Life.FRESH or is_absence(seen):
-            self._missed()
-            return None
-        return self._hit(seen)
+        return self._found(await self.look(key, codec))
 
     async def find_many(self, keys: list[str], codec: Codec) -> list[Lookup[Any] | None]:
         """The same for several keys in one round trip."""
+        return [self._found(seen) for seen in await self.look_many(keys, codec)]
+
+    async def look_many(self, keys: list[str], codec: Codec) -> list[Seen]:
+        """What is under each key, in one round trip."""
         found = await self.tier.run(self.tier.store.get_many, keys)
         if found is UNREACHABLE:
             found = [UNREACHABLE] * len(keys)
-        answer: list[Lookup[Any] | None] = []
-        for raw in found:
-            seen = self._judge(raw, codec)
-            good = seen.life is Life.FRESH and not is_absence(seen)
-            if good:
-                answer.append(self._hit(seen))
-            else:
-                self._missed()
-                answer.append(None)
-        return answer
+        return [self._judge(raw, codec) for raw in found]
+
+    def _found(self, seen: Seen) -> Lookup[Any] | None:
+        if seen.life is Life.FRESH and seen.entry is not None and not seen.entry.flags & (NEGATIVE | FAILED):
+            return self._hit(seen)
+        self._missed()
+        return None
 
     def _missed(self) -> None:
         self.counts.add("misses")
@@ -94,11 +91,22 @@ class AsyncReads:
             events.emit(CacheRead(cache=self._name, source="none"))
 
     def _hit(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
-        source: Any = "local" if self.tier.store.local else "shared"
-        self.counts.add("stale" if stale else "hits")
+        """Count a value that is served from the store."""
+        if stale:
+            self.counts.add("stale")
+        else:
+            self.counts.hit()
         if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self._name, source=source, stale=stale))
-        assert seen.entry is not None  # noqa: S101 - a hit has an entry
+            events.emit(CacheRead(cache=self._name, source=self._source, stale=stale))
+        return self._lookup(seen, stale=stale)
+
+    def _lookup(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
+        """What was found, to its reader. Raises NotFound where it says that there is no such thing."""
+        assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):
             raise NotFound(seen.value)
-        return Lookup(seen.value, source, seen.entry.age(self._clock.wall()), stale)
+        return Lookup(seen.value, self._source, seen.entry.age(self._clock.wall()), stale)
+
+    @property
+    def _source(self) -> Any:
+        return "local" if self.tier.store.local else "shared"

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resilient.cache._memory import Table
+from resilient.cache._entry import HEAD
+from resilient.cache._memory import AsyncBell, Table
+from resilient.cache._scripts import CLAIM, SWAP, wake_key
+from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
 
 if TYPE_CHECKING:
-    from resilient.wire.redis import AsyncConnector
+    from resilient.wire.redis import AsyncChannel
 
 __all__ = ["AsyncMemoryStore", "AsyncRedisStore"]
-
-_HEAD = 36  # bytes of an entry that suffice to tell it from every other: the header bears a random stamp
-
-# One step on the server, on one key: replace or delete what is there, if it is still what was seen.
-_SWAP = """
-local seen = redis.call('GET', KEYS[1])
-if not seen or string.sub(seen, 1, string.len(ARGV[1])) ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-return 1
-"""
 
 
 class AsyncMemoryStore:
@@ -44,6 +37,7 @@ class AsyncMemoryStore:
 
     def __init__(self, size: int = 10_000, *, clock: Clock = SYSTEM) -> None:
         self.table = Table(size, clock)
+        self._clock = clock
 
     async def get(self, key: str) -> bytes | None:
         """The bytes under a key."""
@@ -61,9 +55,30 @@ class AsyncMemoryStore:
         """Store several with one life."""
         self.table.put_many(entries, life)
 
+    async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load; see `AsyncStore`."""
+        return self.table.claim(key, seen, header, life)
+
+    async def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
+        """Begin to load several."""
+        return [self.table.claim(*claim) for claim in claims]
+
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
         """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
-        return self.table.swap(key, expected and expected[:_HEAD], raw, life)
+        return self.table.swap(key, expected, raw, life)
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """The same for several."""
+        return [self.table.swap(*swap) for swap in swaps]
+
+    async def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Until the lease with that stamp is over; so many seconds at most."""
+        bell = AsyncBell(self._clock)
+        if self.table.listen(key, stamp, bell.ring):
+            try:
+                await bell.wait(seconds)
+            finally:
+                self.table.unlisten(key, bell.ring)
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
@@ -82,79 +97,70 @@ class AsyncRedisStore:
     """Entries on a Redis or Valkey server, single or clustered.
 
     Args:
-        connector: The connection, from `resilient.wire.redis`.
+        channel: The way to it, from `resilient.wire.redis`.
     """
 
     local: bool = False
 
-    def __init__(self, connector: AsyncConnector) -> None:
+    def __init__(self, channel: AsyncChannel) -> None:
         import redis
+
+        from resilient.wire.redis import Script
 
         self.failures: tuple[type[BaseException], ...] = (redis.RedisError, OSError)
         self._refusals = redis.ResponseError
-        self._watch_error = redis.WatchError
-        self._connector = connector
-        self._scripts = True
+        self._channel = channel
+        self._call = channel.call
+        self._claim = Script(CLAIM)
+        self._swap = Script(SWAP)
+        self.get_many = channel.get_many
+        """The bytes under each key, in order; one round trip to each server."""
 
     async def get(self, key: str) -> bytes | None:
         """The bytes under a key."""
-        found: bytes | None = await self._connector.get().get(key)
-        return found
-
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The bytes under each key, in order."""
-        client = self._connector.get()
-        read = getattr(client, "mget_nonatomic", client.mget)  # a cluster's keys live on several servers
-        found: list[bytes | None] = await read(keys)
+        found: bytes | None = await self._call("GET", key)
         return found
 
     async def put(self, key: str, raw: bytes, life: int) -> None:
         """Store, whatever was there."""
-        await self._connector.get().set(key, raw, px=life)
+        await self._call("SET", key, raw, "PX", life)
 
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store several with one life, in one round trip."""
-        pipeline = self._connector.get().pipeline(transaction=False)
-        for key, raw in entries.items():
-            pipeline.set(key, raw, px=life)
-        await pipeline.execute()
+        self._all(await self._channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+
+    async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load; see `AsyncStore`."""
+        return _claimed(await self._channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
+
+    async def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
+        """Begin to load several, in one round trip."""
+        runs = [((key,), ((seen or b"")[:HEAD], header, life)) for key, seen, header, life in claims]
+        return [_claimed(reply) for reply in self._all(await self._channel.script_many(self._claim, runs))]
 
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
-        client = self._connector.get()
-        if expected is None:
-            return raw is None or bool(await client.set(key, raw, px=life, nx=True))
-        head = expected[:_HEAD]
-        if self._scripts:
-            try:
-                return bool(await client.eval(_SWAP, 1, key, head, raw or b"", life))
-            except self._refusals as error:
-                if "unknown command" not in str(error).lower():
-                    raise
-                self._scripts = False  # some fakes and proxies have no scripts
-        return await self._swap_watched(client, key, head, raw, life)
+        """Store or delete only if what is there still begins as expected; ``None`` expects nothing there.
 
-    async def _swap_watched(self, client: Any, key: str, head: bytes, raw: bytes | None, life: int) -> bool:
-        """The same as the script does, in more round trips."""
-        async with client.pipeline(transaction=True) as pipeline:
-            await pipeline.watch(key)
-            seen = await pipeline.get(key)
-            if seen is None or seen[: len(head)] != head:
-                return False
-            pipeline.multi()
-            if raw is None:
-                pipeline.delete(key)
-            else:
-                pipeline.set(key, raw, px=life)
-            try:
-                await pipeline.execute()
-            except self._watch_error:
-                return False
-            return True
+        Who waits for the lease that is expected is woken.
+        """
+        if expected is None:
+            return raw is None or await self._call("SET", key, raw, "PX", life, "NX") is not None
+        return bool(await self._channel.script(self._swap, *_swapping(key, expected, raw, life)))
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """The same for several that expect something, in one round trip."""
+        runs = [_swapping(key, expected or b"", raw, life) for key, expected, raw, life in swaps]
+        return [bool(reply) for reply in self._all(await self._channel.script_many(self._swap, runs))]
+
+    async def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Until the lease with that stamp is over; so many seconds at most."""
+        stream = wake_key(key, stamp)
+        milliseconds = max(1, int(seconds * 1000))
+        await self._channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
-        before: bytes | None = await self._connector.get().set(key, raw, px=life, get=True)
+        before: bytes | None = await self._call("SET", key, raw, "PX", life, "GET")
         return before
 
     async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
@@ -162,16 +168,31 @@ class AsyncRedisStore:
         try:
             if len(keys) == 1:
                 return [await self.exchange(keys[0], raw[0], life)]
-            pipeline = self._connector.get().pipeline(transaction=False)
-            for key, mark in zip(keys, raw, strict=True):
-                pipeline.set(key, mark, px=life, get=True)
-            before: list[bytes | None] = await pipeline.execute()
+            commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
+            before: list[bytes | None] = self._all(await self._channel.call_many(commands))
         except self._refusals:
-            for key in keys:
-                await self._connector.get().delete(key)
+            self._all(await self._channel.call_many([("DEL", key) for key in keys]))
             return [None] * len(keys)
         return before
 
+    @staticmethod
+    def _all(replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
     async def aclose(self) -> None:
         """Close the connections, if they were made for this store."""
-        await self._connector.aclose()
+        await self._channel.aclose()
+
+
+def _claimed(reply: Any) -> tuple[bytes | None, float] | None:
+    """What the script said: that the caller is to load, or what is there and for how long."""
+    return None if reply == 1 else (reply[0] or None, max(0.0, reply[1] / 1000))
+
+
+def _swapping(key: str, expected: bytes, raw: bytes | None, life: int) -> tuple[tuple[str, str], tuple[Any, ...]]:
+    """Keys and arguments of a swap: the stream that wakes bears the stamp of what is expected."""
+    mark = int.from_bytes(expected[8:16], "big")
+    return (key, wake_key(key, mark)), (expected[:HEAD], raw or b"", life)

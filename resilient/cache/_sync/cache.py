@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from resilient.cache._codec import ANYTHING, Codec
+from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace, physical
 from resilient.cache._seen import Plan
 from resilient.cache._sync.engine import Engine
+from resilient.cache._sync.face import SqlFace
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._sync.tier import Tier
@@ -34,7 +35,7 @@ _NONE: frozenset[int] = frozenset()
 _bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
 
 
-class Cache:
+class Cache(SqlFace):
     """A cache that answers while its server is away.
 
     Args:
@@ -93,41 +94,41 @@ class Cache:
         self.namespace = namespace
         self._ttl = ttl
         self._jitter = jitter
-        self._lease = lease
-        self._clock = clock
+        self.lease = lease
+        self.clock = clock
         self._counts = Counts()
         self._journal = Journal(journal)
         self._codecs: dict[Any, Codec] = {}
         store, judge = _open(
             target, size, clock, {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
         )
-        self._engine = self._make_engine(store, judge)
+        self.main = self._make_engine(store, judge)
         after_fork(self._forget)
 
     def _make_engine(self, store: Store, judge: Classifier | None = None) -> Engine:
         tier = Tier(
             store,
             self.namespace,
-            pipeline=None if store.local else guard(self.namespace, judge, self._clock),
+            pipeline=None if store.local else guard(self.namespace, judge, self.clock),
             journal=self._journal,
-            lease=self._lease,
-            clock=self._clock,
+            lease=self.lease,
+            clock=self.clock,
             counts=self._counts,
         )
-        return Engine(self.namespace, tier, lease=self._lease, clock=self._clock, counts=self._counts)
+        return Engine(self.namespace, tier, lease=self.lease, clock=self.clock, counts=self._counts)
 
     def _forget(self) -> None:
         """In a forked child: locks may be held by threads that do not exist, and loads are led by them."""
         self._counts.reset()
         self._journal.reset()
-        self._engine.reset()
+        self.main.reset()
 
     def _key(self, key: str) -> str:
         return physical(self.namespace, key)
 
     def _policy(self, ttl: float | None, negative_ttl: float | None = None, stale_if_error: float = 0.0) -> Policy:
         seconds: Any = self._ttl if ttl is None else ttl
-        return Policy(seconds, negative_ttl, stale_if_error, self._jitter)
+        return Policy(seconds, negative_ttl, stale_if_error, jitter=self._jitter)
 
     def codec(self, kind: Any = ANYTHING, version: int = 0) -> Codec:
         """How values of a type become bytes here."""
@@ -347,27 +348,27 @@ class Cache:
         Args:
             store: A store, or a cache whose store is taken. Raises ConfigurationError where it is neither.
         """
-        before = self._engine
+        before = self.main
         other = checked_store(store.store if isinstance(store, Cache) else store)
-        self._engine = self._make_engine(other)
+        self.main = self._make_engine(other)
         try:
             yield self
         finally:
-            self._engine = before
+            self.main = before
 
     @property
     def store(self) -> Store:
         """Where entries are kept at this moment."""
-        return self._engine.tier.store
+        return self.main.tier.store
 
     def stats(self) -> CacheStats:
         """What this cache did in this process so far."""
-        down = self._engine.tier.down_since is not None
+        down = self.main.tier.down_since is not None
         return CacheStats(**self._counts.read(), journal=len(self._journal), state="down" if down else "up")
 
     def close(self) -> None:
         """Close the connections that were made here; an in-process cache forgets its entries."""
-        self._engine.tier.store.close()
+        self.main.tier.store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -388,9 +389,9 @@ def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tupl
     if is_store(target):
         store: Store = target
         return store, None
-    from resilient.wire.redis import Connector, classify
+    from resilient.wire.redis import Channel, classify
 
-    return RedisStore(Connector(target, **options)), classify
+    return RedisStore(Channel.open(target, **options)), classify
 
 
 def _never(_: Any) -> bool:

@@ -8,7 +8,7 @@ import functools
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from resilient.cache._codec import ANYTHING
+from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Policy
 from resilient.cache._functions import Mode, is_value, require, result_type
 from resilient.cache._keys import KeyMaker

@@ -6,23 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resilient.cache._memory import Table
+from resilient.cache._entry import HEAD
+from resilient.cache._memory import Bell, Table
+from resilient.cache._scripts import CLAIM, SWAP, wake_key
+from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
 
 if TYPE_CHECKING:
-    from resilient.wire.redis import Connector
+    from resilient.wire.redis import Channel
 
 __all__ = ["MemoryStore", "RedisStore"]
-
-_HEAD = 36  # bytes of an entry that suffice to tell it from every other: the header bears a random stamp
-
-# One step on the server, on one key: replace or delete what is there, if it is still what was seen.
-_SWAP = """
-local seen = redis.call('GET', KEYS[1])
-if not seen or string.sub(seen, 1, string.len(ARGV[1])) ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-return 1
-"""
 
 
 class MemoryStore:
@@ -45,6 +38,7 @@ class MemoryStore:
 
     def __init__(self, size: int = 10_000, *, clock: Clock = SYSTEM) -> None:
         self.table = Table(size, clock)
+        self._clock = clock
 
     def get(self, key: str) -> bytes | None:
         """The bytes under a key."""
@@ -62,9 +56,30 @@ class MemoryStore:
         """Store several with one life."""
         self.table.put_many(entries, life)
 
+    def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load; see `Store`."""
+        return self.table.claim(key, seen, header, life)
+
+    def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
+        """Begin to load several."""
+        return [self.table.claim(*claim) for claim in claims]
+
     def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
         """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
-        return self.table.swap(key, expected and expected[:_HEAD], raw, life)
+        return self.table.swap(key, expected, raw, life)
+
+    def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """The same for several."""
+        return [self.table.swap(*swap) for swap in swaps]
+
+    def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Until the lease with that stamp is over; so many seconds at most."""
+        bell = Bell(self._clock)
+        if self.table.listen(key, stamp, bell.ring):
+            try:
+                bell.wait(seconds)
+            finally:
+                self.table.unlisten(key, bell.ring)
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
@@ -83,79 +98,70 @@ class RedisStore:
     """Entries on a Redis or Valkey server, single or clustered.
 
     Args:
-        connector: The connection, from `resilient.wire.redis`.
+        channel: The way to it, from `resilient.wire.redis`.
     """
 
     local: bool = False
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, channel: Channel) -> None:
         import redis
+
+        from resilient.wire.redis import Script
 
         self.failures: tuple[type[BaseException], ...] = (redis.RedisError, OSError)
         self._refusals = redis.ResponseError
-        self._watch_error = redis.WatchError
-        self._connector = connector
-        self._scripts = True
+        self._channel = channel
+        self._call = channel.call
+        self._claim = Script(CLAIM)
+        self._swap = Script(SWAP)
+        self.get_many = channel.get_many
+        """The bytes under each key, in order; one round trip to each server."""
 
     def get(self, key: str) -> bytes | None:
         """The bytes under a key."""
-        found: bytes | None = self._connector.get().get(key)
-        return found
-
-    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The bytes under each key, in order."""
-        client = self._connector.get()
-        read = getattr(client, "mget_nonatomic", client.mget)  # a cluster's keys live on several servers
-        found: list[bytes | None] = read(keys)
+        found: bytes | None = self._call("GET", key)
         return found
 
     def put(self, key: str, raw: bytes, life: int) -> None:
         """Store, whatever was there."""
-        self._connector.get().set(key, raw, px=life)
+        self._call("SET", key, raw, "PX", life)
 
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store several with one life, in one round trip."""
-        pipeline = self._connector.get().pipeline(transaction=False)
-        for key, raw in entries.items():
-            pipeline.set(key, raw, px=life)
-        pipeline.execute()
+        self._all(self._channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+
+    def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load; see `Store`."""
+        return _claimed(self._channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
+
+    def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
+        """Begin to load several, in one round trip."""
+        runs = [((key,), ((seen or b"")[:HEAD], header, life)) for key, seen, header, life in claims]
+        return [_claimed(reply) for reply in self._all(self._channel.script_many(self._claim, runs))]
 
     def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
-        client = self._connector.get()
-        if expected is None:
-            return raw is None or bool(client.set(key, raw, px=life, nx=True))
-        head = expected[:_HEAD]
-        if self._scripts:
-            try:
-                return bool(client.eval(_SWAP, 1, key, head, raw or b"", life))
-            except self._refusals as error:
-                if "unknown command" not in str(error).lower():
-                    raise
-                self._scripts = False  # some fakes and proxies have no scripts
-        return self._swap_watched(client, key, head, raw, life)
+        """Store or delete only if what is there still begins as expected; ``None`` expects nothing there.
 
-    def _swap_watched(self, client: Any, key: str, head: bytes, raw: bytes | None, life: int) -> bool:
-        """The same as the script does, in more round trips."""
-        with client.pipeline(transaction=True) as pipeline:
-            pipeline.watch(key)
-            seen = pipeline.get(key)
-            if seen is None or seen[: len(head)] != head:
-                return False
-            pipeline.multi()
-            if raw is None:
-                pipeline.delete(key)
-            else:
-                pipeline.set(key, raw, px=life)
-            try:
-                pipeline.execute()
-            except self._watch_error:
-                return False
-            return True
+        Who waits for the lease that is expected is woken.
+        """
+        if expected is None:
+            return raw is None or self._call("SET", key, raw, "PX", life, "NX") is not None
+        return bool(self._channel.script(self._swap, *_swapping(key, expected, raw, life)))
+
+    def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """The same for several that expect something, in one round trip."""
+        runs = [_swapping(key, expected or b"", raw, life) for key, expected, raw, life in swaps]
+        return [bool(reply) for reply in self._all(self._channel.script_many(self._swap, runs))]
+
+    def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Until the lease with that stamp is over; so many seconds at most."""
+        stream = wake_key(key, stamp)
+        milliseconds = max(1, int(seconds * 1000))
+        self._channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
-        before: bytes | None = self._connector.get().set(key, raw, px=life, get=True)
+        before: bytes | None = self._call("SET", key, raw, "PX", life, "GET")
         return before
 
     def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
@@ -163,16 +169,31 @@ class RedisStore:
         try:
             if len(keys) == 1:
                 return [self.exchange(keys[0], raw[0], life)]
-            pipeline = self._connector.get().pipeline(transaction=False)
-            for key, mark in zip(keys, raw, strict=True):
-                pipeline.set(key, mark, px=life, get=True)
-            before: list[bytes | None] = pipeline.execute()
+            commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
+            before: list[bytes | None] = self._all(self._channel.call_many(commands))
         except self._refusals:
-            for key in keys:
-                self._connector.get().delete(key)
+            self._all(self._channel.call_many([("DEL", key) for key in keys]))
             return [None] * len(keys)
         return before
 
+    @staticmethod
+    def _all(replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
     def close(self) -> None:
         """Close the connections, if they were made for this store."""
-        self._connector.close()
+        self._channel.close()
+
+
+def _claimed(reply: Any) -> tuple[bytes | None, float] | None:
+    """What the script said: that the caller is to load, or what is there and for how long."""
+    return None if reply == 1 else (reply[0] or None, max(0.0, reply[1] / 1000))
+
+
+def _swapping(key: str, expected: bytes, raw: bytes | None, life: int) -> tuple[tuple[str, str], tuple[Any, ...]]:
+    """Keys and arguments of a swap: the stream that wakes bears the stamp of what is expected."""
+    mark = int.from_bytes(expected[8:16], "big")
+    return (key, wake_key(key, mark)), (expected[:HEAD], raw or b"", life)

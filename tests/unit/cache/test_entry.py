@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.cache._codec import ANYTHING, Codec
+from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import (
     FAILED,
     FENCE,

@@ -30,6 +30,7 @@ class World:
         self.row = "0"
         self.written = 0
         self.waiting: list[asyncio.Future[None]] = []
+        self.holders: dict[bytes, Process] = {}
 
     async def step(self) -> None:
         """Wait until the scheduler picks this task."""
@@ -113,7 +114,32 @@ class Process:
         await self._send(self.world.table.put_many, entries, life)
 
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        return await self._send(self.world.table.swap, key, expected, raw, life)
+        try:
+            return await self._send(self.world.table.swap, key, expected, raw, life)
+        except ConnectionError:
+            self.world.holders.pop((expected or b"")[8:16], None)
+            raise
+
+    async def swap_many(self, swaps: Sequence[Any]) -> list[bool]:
+        return [await self.swap(*swap) for swap in swaps]
+
+    async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> Any:
+        self.world.holders[header[8:16]] = self
+        try:
+            return await self._send(self.world.table.claim, key, seen, header, life)
+        except ConnectionError:
+            del self.world.holders[header[8:16]]  # it may have been granted, and this process does not know
+            raise
+
+    async def claim_many(self, claims: Sequence[Any]) -> list[Any]:
+        return [await self.claim(*claim) for claim in claims]
+
+    async def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Whoever waits may be woken at any moment. What nobody will end lasts as long as it takes."""
+        await self._send(lambda: None)
+        holder = self.world.holders.get(stamp.to_bytes(8, "big"))
+        if holder is None or holder.dead:
+            self.world.clock.advance(seconds)
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         return await self._send(self.world.table.exchange, key, raw, life)

@@ -1,0 +1,151 @@
+"""How processes agree on who loads: claims in the store, waits for those of others, and what ends them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilient.cache._async.reads import AsyncReads
+from resilient.cache._async.tier import UNREACHABLE, AsyncTier
+from resilient.cache._background import AsyncBackground, AsyncCap
+from resilient.cache._codecs import Codec
+from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, Entry, Life, claimed, marker, pack, released
+from resilient.cache._flight import Flight
+from resilient.cache._seen import Lease, Seen, milliseconds
+from resilient.cache._values import AsyncLoader, Counts
+from resilient.clock import Clock
+from resilient.errors import DeadlineExceeded
+from resilient.policy import deadline
+
+__all__ = ["AsyncLeases"]
+
+_LOADS = 64  # at once, where the user names no number: in the background, and while the shared tier is away
+
+
+class AsyncLeases(AsyncReads):
+    """Claiming keys, and storing under a claim.
+
+    Args:
+        name: The cache's namespace, for events.
+        tier: The guarded store.
+        lease: Seconds that a lease, a tombstone or a fence lasts.
+        clock: Where time is read.
+        counts: Where reads, loads and stores are counted.
+        max_loads: How many loads run at once; ``None`` bounds only those in the background, and those while the shared
+            tier is away.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tier: AsyncTier,
+        *,
+        lease: float,
+        clock: Clock,
+        counts: Counts,
+        max_loads: int | None = None,
+    ) -> None:
+        super().__init__(name, tier, lease=lease, clock=clock, counts=counts)
+        self._capped = max_loads is not None
+        self._cap = AsyncCap(name, max_loads or _LOADS, lease)
+        self._background = AsyncBackground(name, max_loads or _LOADS, lease, clock)
+
+    async def close(self) -> None:
+        """Begin no more loads in the background."""
+        await self._background.close()
+
+    async def _run(self, load: AsyncLoader[[], Any], seen: Seen) -> Any:
+        """Call the loader, under the cap where it holds."""
+        if not self._capped and seen.raw is not UNREACHABLE:
+            return await load()
+        async with self._cap.place():
+            return await load()
+
+    # --------------------------------------------------------------------------------------------------------- claims
+
+    async def _claim(self, flight: Flight, seen: Seen, codec: Codec, *, force: bool = False) -> Lease | Seen:
+        """The right to load a key, or what was found there instead.
+
+        Args:
+            flight: The flight that this is for.
+            seen: What was there.
+            codec: Reads what is found.
+            force: Take it also from somebody who loads.
+        """
+        claim, lease = self._claiming(flight.key, seen, force=force)
+        found = await self.tier.run(self.tier.store.claim, *claim)
+        return self._claimed(flight, found, lease, codec)
+
+    def _claiming(self, key: str, seen: Seen, *, force: bool = False) -> tuple[tuple[str, Any, bytes, int], Lease]:
+        """What to ask of the store, and the lease it gives."""
+        now, entry = self._clock.wall(), seen.entry
+        # A lease that is there lasts, whatever this machine's clock shows: the server ends it.
+        held = entry is not None and (bool(entry.flags & LEASE) or entry.held(now) > 0) and not force
+        expected = None if held else seen.raw
+        if entry is not None and seen.life is not Life.GONE and not held:
+            lease = Lease(claimed(entry, now, self._lease), entry)
+            return (key, expected, lease.header, 0), lease
+        told = entry.body if entry is not None and entry.flags & (TOMBSTONE | FENCE | LEASE) else b""
+        lease = Lease(marker(LEASE, now, self._lease, told))
+        return (key, expected, lease.header, milliseconds(self._lease)), lease
+
+    def _claimed(self, flight: Flight, found: Any, lease: Lease, codec: Codec) -> Lease | Seen:
+        if found is None:
+            flight.saw(lease.header)
+            return lease
+        if found is UNREACHABLE:
+            return Seen(UNREACHABLE)
+        raw, left = found
+        flight.saw(raw)
+        seen = self._judge(raw, codec)
+        entry = seen.entry
+        if entry is not None and entry.flags & LEASE:  # by the server's clock
+            return seen._replace(entry=entry._replace(keep=self._clock.wall() - entry.created + left))
+        return seen
+
+    async def _await_holder(self, flight: Flight, seen: Seen, codec: Codec) -> Seen:
+        """Wait until whoever loads the key is done, and look again; at once where nobody loads."""
+        entry = seen.entry
+        left = 0.0 if entry is None else min(entry.held(self._clock.wall()), self._lease)
+        if entry is None or not left or seen.raw is UNREACHABLE:
+            return seen
+        self.counts.add("waits")
+        seconds = deadline.bound(left)
+        waited = await self.tier.run(self.tier.store.wait, flight.key, entry.stamp, seconds)
+        if waited is UNREACHABLE:
+            return Seen(UNREACHABLE)
+        seen = await self.look(flight.key, codec)
+        flight.saw(seen.raw)
+        return seen
+
+    # --------------------------------------------------------------------------------------------------- their ends
+
+    async def _store(self, flight: Flight, lease: Lease | None, entry: Entry) -> Lease | None:
+        """Store what was loaded, unless the key was changed since the claim. The lease, if it is still to end."""
+        if lease is None or flight.overtaken:
+            if lease is not None:
+                self.counts.add("refused")
+            return lease
+        await self._conclude(flight.key, lease.header, pack(entry), milliseconds(entry.keep), count=True)
+        return None
+
+    async def _release(self, key: str, lease: Lease) -> None:
+        """Give the right to load back, so that the next caller may try at once."""
+        if lease.over is None:
+            await self._conclude(key, lease.header, None, 0)
+        else:
+            await self._conclude(key, lease.header, released(lease.over), 0)
+
+    async def _conclude(self, key: str, header: bytes, raw: bytes | None, life: int, *, count: bool = False) -> None:
+        """Put something in the place of a claim; where the caller has no time left for it, in the background."""
+        if deadline.remaining() == 0.0:
+            self._background.start(self._exchange_claim, key, header, raw, life, count)
+            return
+        try:
+            await self._exchange_claim(key, header, raw, life, count)
+        except DeadlineExceeded:
+            self._background.start(self._exchange_claim, key, header, raw, life, count)
+
+    async def _exchange_claim(self, key: str, header: bytes, raw: bytes | None, life: int, count: bool) -> None:  # noqa: FBT001 - a job
+        done = await self.tier.run(self.tier.store.swap, key, header, raw, life)
+        if count and done is not UNREACHABLE:
+            self.counts.add("stores" if done else "refused")

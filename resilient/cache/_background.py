@@ -1,0 +1,200 @@
+"""Loads that nobody waits for, or not to their end; and how many loads run at once.
+
+Written twice, since a thread and a task are started and held up in different ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from resilient.clock import Clock
+from resilient.errors import Overloaded, Unavailable
+from resilient.policy import deadline
+from resilient.policy._deadline import current  # what is begun here outlives its caller's deadline
+from resilient.runtime import PerLoop, WorkerPool, after_fork
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["AsyncBackground", "AsyncCap", "Background", "Cap"]
+
+_inside: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_loading", default=frozenset())
+"""The caps under which the running code loads already: what a loader loads in turn needs no place of its own."""
+
+
+class Background:
+    """Threads for loads that their callers do not wait for. The first is started when first needed.
+
+    Args:
+        name: The cache's namespace.
+        size: How many loads at most.
+        limit: Seconds that a load has; what it calls obeys that as a deadline.
+        clock: Where time is read.
+    """
+
+    def __init__(self, name: str, size: int, limit: float, clock: Clock) -> None:
+        self._name = name
+        self._size = size
+        self._limit = limit
+        self._clock = clock
+        self._pool: WorkerPool | None = None
+
+    def start(self, job: Callable[..., Any], *args: Any) -> bool:
+        """Run a job that handles its own errors. ``False`` where there is no room."""
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = WorkerPool(f"cache-{self._name}", self._size, backlog=0)
+        try:
+            contextvars.copy_context().run(self._submit, pool, job, args)
+        except (Overloaded, Unavailable):
+            return False
+        return True
+
+    def _submit(self, pool: WorkerPool, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        _leave_caller()
+        pool.submit(self._run, job, args)
+
+    def _run(self, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        with deadline(self._limit, clock=self._clock):
+            job(*args)
+
+    def close(self) -> None:
+        """Begin no more; what runs is left to end."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+
+class AsyncBackground:
+    """Tasks for loads that their callers do not wait for; see `Background`."""
+
+    def __init__(self, name: str, size: int, limit: float, clock: Clock) -> None:
+        self._name = name
+        self._size = size
+        self._limit = limit
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, job: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> bool:
+        """Run a job that handles its own errors. ``False`` where there is no room."""
+        if len(self._tasks) >= self._size:
+            self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
+            if len(self._tasks) >= self._size:
+                return False
+        context = contextvars.copy_context()
+        context.run(_leave_caller)
+        task = asyncio.get_running_loop().create_task(
+            self._run(job, args), name=f"resilient-cache-{self._name}", context=context
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _run(self, job: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]) -> None:
+        async with deadline(self._limit, clock=self._clock):
+            await job(*args)
+
+    async def close(self) -> None:
+        """Begin no more, and end what runs in this loop."""
+        loop = asyncio.get_running_loop()
+        mine = [task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task()]
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+
+
+def _leave_caller() -> None:
+    """What is begun here outlives its caller: neither the caller's deadline nor its place under a cap go with it."""
+    current.set(None)
+    _inside.set(frozenset())
+
+
+# ------------------------------------------------------------------------------------------------- how many at once
+
+
+class Cap:
+    """So many loads at once, so that a cache that is away does not bring its source down.
+
+    Args:
+        name: The cache's namespace.
+        size: How many.
+        limit: Seconds that a load waits for its turn at most, where its caller's deadline is not nearer.
+    """
+
+    def __init__(self, name: str, size: int, limit: float) -> None:
+        self._name = name
+        self._size = size
+        self._limit = limit
+        self._reset()
+        after_fork(self._reset)
+
+    def _reset(self) -> None:
+        self._places = threading.Semaphore(self._size)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place for the block; inside another block of this cap there is always one.
+
+        Raises:
+            Overloaded: None came free in time.
+        """
+        inside = _inside.get()
+        if id(self) in inside:
+            yield
+            return
+        places = self._places
+        if not places.acquire(timeout=_patience(self._limit)):
+            raise _crowded(self._name, self._size)
+        token = _inside.set(inside | {id(self)})
+        try:
+            yield
+        finally:
+            _inside.reset(token)
+            places.release()
+
+
+class AsyncCap:
+    """So many loads at once in each event loop; see `Cap`."""
+
+    def __init__(self, name: str, size: int, limit: float) -> None:
+        self._name = name
+        self._size = size
+        self._limit = limit
+        self._places = PerLoop(lambda: asyncio.Semaphore(size))
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Take a place for the block; see `Cap.place`."""
+        inside = _inside.get()
+        if id(self) in inside:
+            yield
+            return
+        places = self._places.get()
+        try:
+            async with asyncio.timeout(_patience(self._limit)):
+                await places.acquire()
+        except TimeoutError:
+            raise _crowded(self._name, self._size) from None
+        token = _inside.set(inside | {id(self)})
+        try:
+            yield
+        finally:
+            _inside.reset(token)
+            places.release()
+
+
+def _patience(limit: float) -> float:
+    left = deadline.remaining()
+    return limit if left is None else min(left, limit)
+
+
+def _crowded(name: str, size: int) -> Overloaded:
+    return Overloaded(
+        f"{size} loads of the cache {name!r} run already, and none ended in time",
+        advice="serve a substitute, come back later, or raise max_loads if the source can take it",
+    )
