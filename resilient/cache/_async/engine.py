@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from resilient.cache._async.loads import AsyncLoads
-from resilient.cache._async.writes import AsyncWrites
+from resilient.cache._async.transactions import AsyncTransactions
 
 __all__ = ["AsyncEngine"]
 
 
-class AsyncEngine(AsyncLoads, AsyncWrites):
+class AsyncEngine(AsyncLoads, AsyncTransactions):
     """Reads, loads and writes of one cache; see its bases."""

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from resilient.cache._sync.loads import Loads
-from resilient.cache._sync.writes import Writes
+from resilient.cache._sync.transactions import Transactions
 
 __all__ = ["Engine"]
 
 
-class Engine(Loads, Writes):
+class Engine(Loads, Transactions):
     """Reads, loads and writes of one cache; see its bases."""

@@ -1,0 +1,47 @@
+"""The cache of SQL queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from resilient.cache._databases import database_of, snapshot_of
+from resilient.cache._functions import AsyncMode
+from resilient.cache._rows import Rows, packed
+from resilient.cache._sessions import plain, wrote
+from resilient.cache._statements import check, fingerprint, tables_of
+
+if TYPE_CHECKING:
+    from resilient.cache._async.cache import AsyncCache
+
+__all__ = ["query"]
+
+
+async def query(
+    cache: AsyncCache,
+    session: Any,
+    statement: Any,
+    *,
+    ttl: float | None,
+    tags: Iterable[str],
+    params: Mapping[str, Any] | None,
+) -> Rows:
+    """What `AsyncCache.query` does."""
+    inner = plain(session, asynchronous=AsyncMode.asynchronous)
+    own = tuple(tags)
+    check(statement, own)
+
+    async def load() -> Any:
+        result = await session.execute(statement, params)
+        return packed(result)
+
+    if wrote(inner):
+        return Rows(*await load())
+    dialect, database = database_of(inner, statement)
+    key = fingerprint(statement, params, dialect, database)
+    names = tuple(dict.fromkeys((*own, *sorted(f"table:{name}" for name in tables_of(statement)))))
+    if snapshot_of(inner) is None:
+        return Rows(*await cache.get_or_load(key, load, ttl))
+    # What it reads now is as old as its transaction, and a change since then may have been told already.
+    found = await cache.get(key)
+    return Rows(*(await load() if found is None else found))

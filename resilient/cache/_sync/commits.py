@@ -1,0 +1,224 @@
+# Generated from resilient/cache/_async/commits.py by tools/unasync.py: do not edit.
+"""The cache follows a transaction of SQLAlchemy: fenced before its COMMIT, changed after it, untouched without it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from resilient.cache._bridge import Bridge
+from resilient.cache._codecs import ANYTHING
+from resilient.cache._entry import Entry
+from resilient.cache._functions import Mode
+from resilient.cache._pending import Changes, Pending
+from resilient.cache._sessions import ending, plain, tables, wrote
+from resilient.cache._sync.deferred import Deferred, deferring
+from resilient.errors import ResilientError
+
+if TYPE_CHECKING:
+    from resilient.cache._sync.cache import Cache
+
+__all__ = ["Commit", "OnCommit"]
+
+_INFO = "resilient_cache"
+
+
+class Commit:
+    """The changes of one cache that wait for the commits of one session. It lives as long as the session does.
+
+    Args:
+        cache: The cache.
+        session: The session, the plain one.
+    """
+
+    def __init__(self, cache: Cache, session: Session) -> None:
+        self._cache = cache
+        self._session = session
+        self._pending = Pending()
+        self._fences: Any = None
+        self._fenced_tags: list[str] = []
+        self._kept: SessionTransaction | None = None
+        self.commits = 0
+        """How many commits it saw since the block began."""
+        savepoint = session.get_nested_transaction()
+        if savepoint is not None:
+            self._pending.begin(savepoint)
+        for name, listener in (
+            ("after_transaction_create", self._created),
+            ("before_commit", self._before_commit),
+            ("after_commit", self._after_commit),
+            ("after_transaction_end", self._after_end),
+        ):
+            event.listen(session, name, listener)
+
+    @classmethod
+    def of(cls, cache: Cache, session: Session) -> Commit:
+        """The one for a cache and a session."""
+        made: dict[int, Commit] = session.info.setdefault(_INFO, {})
+        found = made.get(id(cache))
+        if found is None or found._cache is not cache:
+            found = made[id(cache)] = cls(cache, session)
+        return found
+
+    # ------------------------------------------------------------------------------------------- what `Deferred` asks
+
+    def wrote(self) -> bool:
+        """Whether the session's transaction has written."""
+        return wrote(self._session)
+
+    def find(self, key: str) -> tuple[bool, Entry | None]:
+        """Whether a key is among the changes, and its new entry."""
+        return self._pending.find(key)
+
+    def collect(self, changes: Changes) -> None:
+        """Keep changes for the commit; after it, with no other transaction begun, they are made at once."""
+        if self.commits and not self._session.in_transaction():
+            self._apply(changes)
+        else:
+            self._pending.top.update(changes)
+
+    # ------------------------------------------------------------------------------------------------ the block's end
+
+    def left(self, *, failed: bool) -> None:
+        """The block is over; the transaction may not be."""
+        if failed:
+            self._pending.only_forget()  # what it would have become is unknown, should it be committed all the same
+        if self._pending and not self._session.in_transaction():
+            # No transaction was begun: the changes are made now, and their keys forgotten by the one that may follow.
+            self._apply(self._pending.whole())
+            self._pending.only_forget()
+
+    def _apply(self, changes: Changes) -> None:
+        engine = self._cache.main
+        for key, entry in changes.keys.items():
+            if entry is not None and key not in changes.present:
+                engine.put(key, entry)
+        forgotten = [key for key, entry in changes.keys.items() if entry is None or key in changes.present]
+        if forgotten:
+            engine.invalidate(forgotten)
+        self._forget_tags(changes)
+
+    def _forget_tags(self, changes: Changes, *more: str) -> None:
+        tags = list(dict.fromkeys((*changes.tags, *more)))
+        if tags and hasattr(self._cache.main, "invalidate_tags"):
+            self._cache.main.invalidate_tags(tags)
+        if changes.everything:
+            self._cache.main.clear()
+
+    # --------------------------------------------------------------------------------------------------- the listeners
+
+    def _created(self, _session: Session, transaction: SessionTransaction) -> None:
+        if transaction.nested:
+            self._pending.begin(transaction)
+
+    def _before_commit(self, session: Session) -> None:
+        if session.in_nested_transaction():
+            return
+        session.flush()  # what is flushed may change the cache, and should fail before anything is fenced
+        Bridge.wait(self._fence())
+
+    def _after_commit(self, session: Session) -> None:
+        if session.in_nested_transaction():
+            self._kept = session.get_nested_transaction()
+            return
+        self.commits += 1
+        Bridge.wait(self._finish())
+
+    def _after_end(self, _session: Session, transaction: SessionTransaction) -> None:
+        if transaction.nested:
+            self._pending.end(transaction, kept=transaction is self._kept)
+        elif transaction.parent is None and (self._pending or self._fences is not None or self._fenced_tags):
+            with contextlib.suppress(ResilientError):  # no time left: the fences go by themselves
+                Bridge.wait(self._ended())
+
+    # ----------------------------------------------------------------------------------------------------- the steps
+
+    def _tags(self, changes: Changes) -> list[str]:
+        return list(dict.fromkeys((*changes.tags, *(f"table:{name}" for name in sorted(tables(self._session))))))
+
+    def _fence(self) -> None:
+        """Before COMMIT: nobody caches what is about to become old."""
+        changes = self._pending.whole()
+        if changes.keys:
+            self._fences = self._cache.main.begin(list(changes.keys))
+        self._fenced_tags = self._tags(changes)
+        if self._fenced_tags and hasattr(self._cache.main, "fence_tags"):
+            self._cache.main.fence_tags(self._fenced_tags)
+
+    def _finish(self) -> None:
+        """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
+        fences, self._fences = self._fences, None
+        tags, self._fenced_tags = self._fenced_tags, []
+        changes = self._pending.take()
+        entries = {key: entry for key, entry in changes.keys.items() if entry is not None}
+        with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
+            if fences is not None:
+                self._cache.main.finish(fences, entries, present=changes.present)
+            self._forget_tags(changes, *tags)
+
+    def _ended(self) -> None:
+        """The transaction ended without a commit, or without one that was confirmed."""
+        fences, self._fences = self._fences, None
+        tags, self._fenced_tags = self._fenced_tags, []
+        self._pending = Pending()
+        if not ending(self._session):
+            if fences is not None:
+                self._cache.main.cancel(fences)
+            return
+        if fences is not None:
+            self._cache.main.finish(fences, {})
+        if tags and hasattr(self._cache.main, "invalidate_tags"):
+            self._cache.main.invalidate_tags(tags)
+
+
+class OnCommit:
+    """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction.
+
+    Its methods are those of the cache; they go on working after the block, until the transaction ends.
+    """
+
+    def __init__(self, cache: Cache, session: Any) -> None:
+        self._cache = cache
+        self._commit = Commit.of(cache, plain(session, asynchronous=Mode.asynchronous))
+        self._engine = Deferred(cache.namespace, lambda: cache.main, self._commit)
+        self._block = contextlib.ExitStack()
+
+    def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - as msgspec says it
+        """As `Cache.set`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.set(key, value, ttl, type=type)
+
+    def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
+        """As `Cache.set_many`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.set_many(values, ttl, type=type)
+
+    def delete(self, key: str) -> None:
+        """As `Cache.delete`, after the commit."""
+        self.invalidate(key)
+
+    def invalidate(self, *keys: str) -> None:
+        """As `Cache.invalidate`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.invalidate(*keys)
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """As `Cache.invalidate_tags`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.invalidate_tags(*tags)
+
+    def __enter__(self) -> Self:
+        self._commit.commits = 0
+        self._block.enter_context(deferring(self._cache, self._engine))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._block.close()
+        self._commit.left(failed=kind is not None)

@@ -1,0 +1,157 @@
+# Generated from resilient/cache/_async/deferred.py by tools/unasync.py: do not edit.
+"""The engine as it is seen inside a block of `on_commit`: changes are collected, and reads know of them."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resilient import events
+from resilient.cache._codecs import Codec
+from resilient.cache._entry import Entry
+from resilient.cache._events import ValueRefused
+from resilient.cache._pending import Changes
+from resilient.cache._seen import Plan
+from resilient.cache._values import Loader, Lookup
+from resilient.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from resilient.cache._sync.engine import Engine
+
+__all__ = ["Deferred", "Sink", "deferred", "deferring"]
+
+_deferring: contextvars.ContextVar[Mapping[int, Deferred]] = contextvars.ContextVar(
+    "resilient_cache_deferring", default=MappingProxyType({})
+)
+
+
+def deferred(cache: object) -> Deferred | None:
+    """The engine that collects what this task or thread changes in a cache; ``None`` outside any block."""
+    return _deferring.get().get(id(cache))
+
+
+@contextmanager
+def deferring(cache: object, engine: Deferred) -> Iterator[None]:
+    """Collect, in this block, what is changed in a cache; for this task or thread and those it starts."""
+    reset = _deferring.set({**_deferring.get(), id(cache): engine})
+    try:
+        yield
+    finally:
+        _deferring.reset(reset)
+
+
+class Sink(Protocol):
+    """Where changes go until their transaction has ended."""
+
+    def wrote(self) -> bool:
+        """Whether the transaction has written, so that what is read in it is not for others."""
+        ...
+
+    def find(self, key: str) -> tuple[bool, Entry | None]:
+        """Whether a key is among the changes, and its new entry."""
+        ...
+
+    def collect(self, changes: Changes) -> None:
+        """Take changes."""
+        ...
+
+
+class Deferred:
+    """What the face of a cache calls inside a block instead of its engine.
+
+    Whatever is not about values of the database (locks and counters by `add`, `incr` and `touch`) happens at once, on
+    the engine itself.
+
+    Args:
+        name: The cache's namespace, for events.
+        main: The engine.
+        sink: Where changes go.
+    """
+
+    def __init__(self, name: str, main: Callable[[], Engine], sink: Sink) -> None:
+        self._name = name
+        self._main = main
+        self._sink = sink
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._main(), name)
+
+    # ------------------------------------------------------------------------------------------------------- changes
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Store it after the commit."""
+        changes = Changes()
+        changes.put(key, entry)
+        self._sink.collect(changes)
+
+    def put_many(self, entries: Mapping[str, Entry]) -> None:
+        """Store them after the commit."""
+        self._sink.collect(Changes(dict(entries)))
+
+    def invalidate(self, keys: Iterable[str]) -> None:
+        """Forget them after the commit."""
+        self._sink.collect(Changes(dict.fromkeys(keys)))
+
+    def invalidate_tags(self, tags: Iterable[str]) -> None:
+        """Forget all that bears them after the commit."""
+        self._sink.collect(Changes(tags=dict.fromkeys(tags)))
+
+    def clear(self) -> None:
+        """Forget everything after the commit."""
+        self._sink.collect(Changes(everything=True))
+
+    def write(
+        self, key: str, store: Loader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
+    ) -> Any:
+        """Run the function now; cache what it returned after the commit."""
+        changes = Changes()
+        changes.put(key, None)
+        try:
+            result = store()
+        except BaseException:
+            self._sink.collect(changes)  # it may have written before it failed, and be committed all the same
+            raise
+        try:
+            if keeps(result):
+                changes.put(key, self._main().entry(result, plan), present=present)
+        except InvalidInput as error:  # what it has written stands: an error now would say that it does not
+            events.emit(ValueRefused(cache=self._name, advice=str(error)))
+        self._sink.collect(changes)
+        return result
+
+    # --------------------------------------------------------------------------------------------------------- reads
+
+    def find(self, key: str, codec: Codec) -> Lookup[Any] | None:
+        """What this transaction is to store, or what is stored."""
+        among, entry = self._sink.find(key)
+        if not among:
+            return self._main().find(key, codec)
+        return None if entry is None else self._lookup(entry, codec)
+
+    def find_many(self, keys: list[str], codec: Codec) -> list[Lookup[Any] | None]:
+        """The same for several keys."""
+        ours = {key: entry for key in keys for among, entry in [self._sink.find(key)] if among}
+        others = [key for key in keys if key not in ours]
+        found = dict(zip(others, self._main().find_many(others, codec) if others else [], strict=True))
+        for key, entry in ours.items():
+            found[key] = None if entry is None else self._lookup(entry, codec)
+        return [found[key] for key in keys]
+
+    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+        """A value for this transaction alone, once it has written: what it loads then is not committed yet."""
+        among, entry = self._sink.find(key)
+        if among and entry is not None and not refresh:
+            return self._lookup(entry, plan.codec)
+        if not among and not self._sink.wrote():
+            return self._main().through(key, load, plan, refresh=refresh)
+        if not among and not refresh:
+            found = self._main().find(key, plan.codec)
+            if found is not None:
+                return found
+        return Lookup(load(), "loader", 0.0)
+
+    def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
+        return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)

@@ -1,0 +1,48 @@
+# Generated from resilient/cache/_async/query.py by tools/unasync.py: do not edit.
+"""The cache of SQL queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from resilient.cache._databases import database_of, snapshot_of
+from resilient.cache._functions import Mode
+from resilient.cache._rows import Rows, packed
+from resilient.cache._sessions import plain, wrote
+from resilient.cache._statements import check, fingerprint, tables_of
+
+if TYPE_CHECKING:
+    from resilient.cache._sync.cache import Cache
+
+__all__ = ["query"]
+
+
+def query(
+    cache: Cache,
+    session: Any,
+    statement: Any,
+    *,
+    ttl: float | None,
+    tags: Iterable[str],
+    params: Mapping[str, Any] | None,
+) -> Rows:
+    """What `Cache.query` does."""
+    inner = plain(session, asynchronous=Mode.asynchronous)
+    own = tuple(tags)
+    check(statement, own)
+
+    def load() -> Any:
+        result = session.execute(statement, params)
+        return packed(result)
+
+    if wrote(inner):
+        return Rows(*load())
+    dialect, database = database_of(inner, statement)
+    key = fingerprint(statement, params, dialect, database)
+    names = tuple(dict.fromkeys((*own, *sorted(f"table:{name}" for name in tables_of(statement)))))
+    if snapshot_of(inner) is None:
+        return Rows(*cache.get_or_load(key, load, ttl))
+    # What it reads now is as old as its transaction, and a change since then may have been told already.
+    found = cache.get(key)
+    return Rows(*(load() if found is None else found))
