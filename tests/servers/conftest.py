@@ -16,10 +16,22 @@ from typing import Any
 import pytest
 
 from resilient.runtime import WorkerPool
-from resilient.testing.servers import MariaDbCluster, MotoServer, PostgresServer, RedisServer, TcpProxy
+from resilient.testing.servers import (
+    MariaDbCluster,
+    MotoServer,
+    PostgresServer,
+    RedisCluster,
+    RedisSentinel,
+    RedisServer,
+    TcpProxy,
+    ValkeyServer,
+)
 
 CLASSES: dict[str, Any] = {
     "redis_server": RedisServer,
+    "redis_cluster": RedisCluster,
+    "redis_sentinel": RedisSentinel,
+    "valkey_server": ValkeyServer,
     "mariadb": MariaDbCluster,
     "postgres": PostgresServer,
     "moto_server": MotoServer,
@@ -125,6 +137,24 @@ def server_start_times(request: pytest.FixtureRequest) -> dict[str, tuple[float,
 def redis_server(request: pytest.FixtureRequest) -> RedisServer:
     """A Redis, running and empty."""
     return _fleet(request.config).get("redis_server")
+
+
+@pytest.fixture
+def redis_cluster(request: pytest.FixtureRequest) -> RedisCluster:
+    """Three Redis primaries with a replica each, running and empty."""
+    return _fleet(request.config).get("redis_cluster")
+
+
+@pytest.fixture
+def redis_sentinel(request: pytest.FixtureRequest) -> RedisSentinel:
+    """A Redis primary and a replica under the watch of three sentinels, running and empty."""
+    return _fleet(request.config).get("redis_sentinel")
+
+
+@pytest.fixture
+def valkey_server(request: pytest.FixtureRequest) -> ValkeyServer:
+    """A Valkey, running and empty."""
+    return _fleet(request.config).get("valkey_server")
 
 
 @pytest.fixture

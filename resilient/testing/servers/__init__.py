@@ -25,7 +25,9 @@ from resilient.testing.servers.moto import MotoServer
 from resilient.testing.servers.postgres import PostgresServer
 from resilient.testing.servers.process import Process
 from resilient.testing.servers.proxy import TcpProxy
-from resilient.testing.servers.redis import EmbeddedRedis, RedisServer
+from resilient.testing.servers.redis import EmbeddedRedis, RedisServer, ValkeyServer
+from resilient.testing.servers.redis_cluster import RedisCluster, RedisClusterNode
+from resilient.testing.servers.redis_sentinel import RedisSentinel
 from resilient.testing.servers.server import Server, free_port
 
 __all__ = [
@@ -37,8 +39,12 @@ __all__ = [
     "MotoServer",
     "PostgresServer",
     "Process",
+    "RedisCluster",
+    "RedisClusterNode",
+    "RedisSentinel",
     "RedisServer",
     "Server",
     "TcpProxy",
+    "ValkeyServer",
     "free_port",
 ]
