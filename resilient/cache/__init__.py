@@ -16,16 +16,21 @@ before it is trusted again.
 
 from resilient.cache._async.cache import AsyncCache
 from resilient.cache._async.functions import AsyncLazy, AsyncWriter
+from resilient.cache._async.leaderboard import AsyncLeaderboard
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
+from resilient.cache._board import Ranked
+from resilient.cache._codecs import ValueCodec
 from resilient.cache._events import CacheDown, CacheRead, CacheUp, EntryUnreadable, LoadFailed, ValueRefused
 from resilient.cache._sync.cache import Cache
 from resilient.cache._sync.functions import Lazy, Writer
+from resilient.cache._sync.leaderboard import Leaderboard
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._values import AsyncStore, CacheStats, Lookup, Store
 
 __all__ = [
     "AsyncCache",
     "AsyncLazy",
+    "AsyncLeaderboard",
     "AsyncMemoryStore",
     "AsyncRedisStore",
     "AsyncStore",
@@ -37,11 +42,14 @@ __all__ = [
     "CacheUp",
     "EntryUnreadable",
     "Lazy",
+    "Leaderboard",
     "LoadFailed",
     "Lookup",
     "MemoryStore",
+    "Ranked",
     "RedisStore",
     "Store",
+    "ValueCodec",
     "ValueRefused",
     "Writer",
 ]

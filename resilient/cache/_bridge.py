@@ -6,8 +6,7 @@ the two faces share no line of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
 
 from resilient.errors import needs_extra
 
@@ -16,22 +15,20 @@ with needs_extra("sql"):
 
 __all__ = ["AsyncBridge", "Bridge"]
 
-T = TypeVar("T")
-
 
 class AsyncBridge:
     """For listeners beneath an AsyncSession."""
 
     @staticmethod
-    def wait(coroutine: Awaitable[T]) -> T:
-        """What a coroutine returns, awaited from within a listener."""
-        return await_only(coroutine)
+    def wait(step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step, awaited from within a listener."""
+        await_only(step())
 
 
 class Bridge:
     """For listeners of a plain session."""
 
     @staticmethod
-    def wait(result: T) -> T:
-        """The same, of what was done already."""
-        return result
+    def wait(step: Callable[[], None]) -> None:
+        """Take a step."""
+        step()

@@ -44,12 +44,12 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def normalised(text: str) -> str:
-    """A statement's text with every run of white space as one space, outside of quotes and comments.
+    r"""A statement's text with every run of white space as one space, outside of quotes and comments.
 
     Where a backslash could move the end of a quote, the text is left as it is but for its ends.
 
     Examples:
-        >>> normalised("SELECT  id,\\n  'two  spaces'\\nFROM player ")
+        >>> normalised("SELECT  id,\n  'two  spaces'\nFROM player ")
         "SELECT id, 'two  spaces' FROM player"
     """
     text = text.strip()
@@ -182,6 +182,6 @@ def _value(name: str, value: Any) -> str:
         return render(value)
     except InvalidInput as error:
         raise InvalidInput(
-            f"the parameter {name!r} of this query is a {type(value).__qualname__}, which cannot be part of a cache key",
+            f"the parameter {name!r} of this query is a {type(value).__qualname__}, which cannot be part of a key",
             advice="pass a number, a text, a date, a UUID, or a list of them",
         ) from error

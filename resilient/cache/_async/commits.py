@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,7 +36,7 @@ class AsyncCommit:
     """
 
     def __init__(self, cache: AsyncCache, session: Session) -> None:
-        self._cache = cache
+        self.cache = cache
         self._session = session
         self._pending = Pending()
         self._fences: Any = None
@@ -60,7 +60,7 @@ class AsyncCommit:
         """The one for a cache and a session."""
         made: dict[int, AsyncCommit] = session.info.setdefault(_INFO, {})
         found = made.get(id(cache))
-        if found is None or found._cache is not cache:
+        if found is None or found.cache is not cache:
             found = made[id(cache)] = cls(cache, session)
         return found
 
@@ -93,7 +93,7 @@ class AsyncCommit:
             self._pending.only_forget()
 
     async def _apply(self, changes: Changes) -> None:
-        engine = self._cache.main
+        engine = self.cache.main
         for key, entry in changes.keys.items():
             if entry is not None and key not in changes.present:
                 await engine.put(key, entry)
@@ -104,10 +104,10 @@ class AsyncCommit:
 
     async def _forget_tags(self, changes: Changes, *more: str) -> None:
         tags = list(dict.fromkeys((*changes.tags, *more)))
-        if tags and hasattr(self._cache.main, "invalidate_tags"):
-            await self._cache.main.invalidate_tags(tags)
+        if tags and hasattr(self.cache.main, "invalidate_tags"):
+            await self.cache.main.invalidate_tags(tags)
         if changes.everything:
-            await self._cache.main.clear()
+            await self.cache.main.clear()
 
     # --------------------------------------------------------------------------------------------------- the listeners
 
@@ -119,21 +119,21 @@ class AsyncCommit:
         if session.in_nested_transaction():
             return
         session.flush()  # what is flushed may change the cache, and should fail before anything is fenced
-        AsyncBridge.wait(self._fence())
+        AsyncBridge.wait(self._fence)
 
     def _after_commit(self, session: Session) -> None:
         if session.in_nested_transaction():
             self._kept = session.get_nested_transaction()
             return
         self.commits += 1
-        AsyncBridge.wait(self._finish())
+        AsyncBridge.wait(self._finish)
 
     def _after_end(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
             self._pending.end(transaction, kept=transaction is self._kept)
         elif transaction.parent is None and (self._pending or self._fences is not None or self._fenced_tags):
             with contextlib.suppress(ResilientError):  # no time left: the fences go by themselves
-                AsyncBridge.wait(self._ended())
+                AsyncBridge.wait(self._ended)
 
     # ----------------------------------------------------------------------------------------------------- the steps
 
@@ -144,10 +144,10 @@ class AsyncCommit:
         """Before COMMIT: nobody caches what is about to become old."""
         changes = self._pending.whole()
         if changes.keys:
-            self._fences = await self._cache.main.begin(list(changes.keys))
+            self._fences = await self.cache.main.begin(list(changes.keys))
         self._fenced_tags = self._tags(changes)
-        if self._fenced_tags and hasattr(self._cache.main, "fence_tags"):
-            await self._cache.main.fence_tags(self._fenced_tags)
+        if self._fenced_tags and hasattr(self.cache.main, "fence_tags"):
+            await self.cache.main.fence_tags(self._fenced_tags)
 
     async def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
@@ -157,7 +157,7 @@ class AsyncCommit:
         entries = {key: entry for key, entry in changes.keys.items() if entry is not None}
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
             if fences is not None:
-                await self._cache.main.finish(fences, entries, present=changes.present)
+                await self.cache.main.finish(fences, entries, present=changes.present)
             await self._forget_tags(changes, *tags)
 
     async def _ended(self) -> None:
@@ -167,12 +167,12 @@ class AsyncCommit:
         self._pending = Pending()
         if not ending(self._session):
             if fences is not None:
-                await self._cache.main.cancel(fences)
+                await self.cache.main.cancel(fences)
             return
         if fences is not None:
-            await self._cache.main.finish(fences, {})
-        if tags and hasattr(self._cache.main, "invalidate_tags"):
-            await self._cache.main.invalidate_tags(tags)
+            await self.cache.main.finish(fences, {})
+        if tags and hasattr(self.cache.main, "invalidate_tags"):
+            await self.cache.main.invalidate_tags(tags)
 
 
 class AsyncOnCommit:

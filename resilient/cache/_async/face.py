@@ -28,8 +28,8 @@ class AsyncSqlFace:
     lease: float
 
     @property
-    def _engine(self) -> Any:
-        return deferred(self) or self.main
+    def _engine(self) -> AsyncEngine:
+        return cast("AsyncEngine", deferred(self)) or self.main
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""

@@ -109,7 +109,7 @@ class AsyncRedisStore:
 
         self.failures: tuple[type[BaseException], ...] = (redis.RedisError, OSError)
         self._refusals = redis.ResponseError
-        self._channel = channel
+        self.channel = channel
         self._call = channel.call
         self._claim = Script(CLAIM)
         self._swap = Script(SWAP)
@@ -127,16 +127,16 @@ class AsyncRedisStore:
 
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store several with one life, in one round trip."""
-        self._all(await self._channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+        self._all(await self.channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `AsyncStore`."""
-        return _claimed(await self._channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
+        return _claimed(await self.channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
 
     async def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
         """Begin to load several, in one round trip."""
         runs = [((key,), ((seen or b"")[:HEAD], header, life)) for key, seen, header, life in claims]
-        return [_claimed(reply) for reply in self._all(await self._channel.script_many(self._claim, runs))]
+        return [_claimed(reply) for reply in self._all(await self.channel.script_many(self._claim, runs))]
 
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
         """Store or delete only if what is there still begins as expected; ``None`` expects nothing there.
@@ -145,18 +145,18 @@ class AsyncRedisStore:
         """
         if expected is None:
             return raw is None or await self._call("SET", key, raw, "PX", life, "NX") is not None
-        return bool(await self._channel.script(self._swap, *_swapping(key, expected, raw, life)))
+        return bool(await self.channel.script(self._swap, *_swapping(key, expected, raw, life)))
 
     async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
         """The same for several that expect something, in one round trip."""
         runs = [_swapping(key, expected or b"", raw, life) for key, expected, raw, life in swaps]
-        return [bool(reply) for reply in self._all(await self._channel.script_many(self._swap, runs))]
+        return [bool(reply) for reply in self._all(await self.channel.script_many(self._swap, runs))]
 
     async def wait(self, key: str, stamp: int, seconds: float) -> None:
         """Until the lease with that stamp is over; so many seconds at most."""
         stream = wake_key(key, stamp)
         milliseconds = max(1, int(seconds * 1000))
-        await self._channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
+        await self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
@@ -169,9 +169,9 @@ class AsyncRedisStore:
             if len(keys) == 1:
                 return [await self.exchange(keys[0], raw[0], life)]
             commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
-            before: list[bytes | None] = self._all(await self._channel.call_many(commands))
+            before: list[bytes | None] = self._all(await self.channel.call_many(commands))
         except self._refusals:
-            self._all(await self._channel.call_many([("DEL", key) for key in keys]))
+            self._all(await self.channel.call_many([("DEL", key) for key in keys]))
             return [None] * len(keys)
         return before
 
@@ -184,7 +184,7 @@ class AsyncRedisStore:
 
     async def aclose(self) -> None:
         """Close the connections, if they were made for this store."""
-        await self._channel.aclose()
+        await self.channel.aclose()
 
 
 def _claimed(reply: Any) -> tuple[bytes | None, float] | None:

@@ -37,7 +37,7 @@ class Commit:
     """
 
     def __init__(self, cache: Cache, session: Session) -> None:
-        self._cache = cache
+        self.cache = cache
         self._session = session
         self._pending = Pending()
         self._fences: Any = None
@@ -61,7 +61,7 @@ class Commit:
         """The one for a cache and a session."""
         made: dict[int, Commit] = session.info.setdefault(_INFO, {})
         found = made.get(id(cache))
-        if found is None or found._cache is not cache:
+        if found is None or found.cache is not cache:
             found = made[id(cache)] = cls(cache, session)
         return found
 
@@ -94,7 +94,7 @@ class Commit:
             self._pending.only_forget()
 
     def _apply(self, changes: Changes) -> None:
-        engine = self._cache.main
+        engine = self.cache.main
         for key, entry in changes.keys.items():
             if entry is not None and key not in changes.present:
                 engine.put(key, entry)
@@ -105,10 +105,10 @@ class Commit:
 
     def _forget_tags(self, changes: Changes, *more: str) -> None:
         tags = list(dict.fromkeys((*changes.tags, *more)))
-        if tags and hasattr(self._cache.main, "invalidate_tags"):
-            self._cache.main.invalidate_tags(tags)
+        if tags and hasattr(self.cache.main, "invalidate_tags"):
+            self.cache.main.invalidate_tags(tags)
         if changes.everything:
-            self._cache.main.clear()
+            self.cache.main.clear()
 
     # --------------------------------------------------------------------------------------------------- the listeners
 
@@ -120,21 +120,21 @@ class Commit:
         if session.in_nested_transaction():
             return
         session.flush()  # what is flushed may change the cache, and should fail before anything is fenced
-        Bridge.wait(self._fence())
+        Bridge.wait(self._fence)
 
     def _after_commit(self, session: Session) -> None:
         if session.in_nested_transaction():
             self._kept = session.get_nested_transaction()
             return
         self.commits += 1
-        Bridge.wait(self._finish())
+        Bridge.wait(self._finish)
 
     def _after_end(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
             self._pending.end(transaction, kept=transaction is self._kept)
         elif transaction.parent is None and (self._pending or self._fences is not None or self._fenced_tags):
             with contextlib.suppress(ResilientError):  # no time left: the fences go by themselves
-                Bridge.wait(self._ended())
+                Bridge.wait(self._ended)
 
     # ----------------------------------------------------------------------------------------------------- the steps
 
@@ -145,10 +145,10 @@ class Commit:
         """Before COMMIT: nobody caches what is about to become old."""
         changes = self._pending.whole()
         if changes.keys:
-            self._fences = self._cache.main.begin(list(changes.keys))
+            self._fences = self.cache.main.begin(list(changes.keys))
         self._fenced_tags = self._tags(changes)
-        if self._fenced_tags and hasattr(self._cache.main, "fence_tags"):
-            self._cache.main.fence_tags(self._fenced_tags)
+        if self._fenced_tags and hasattr(self.cache.main, "fence_tags"):
+            self.cache.main.fence_tags(self._fenced_tags)
 
     def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
@@ -158,7 +158,7 @@ class Commit:
         entries = {key: entry for key, entry in changes.keys.items() if entry is not None}
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
             if fences is not None:
-                self._cache.main.finish(fences, entries, present=changes.present)
+                self.cache.main.finish(fences, entries, present=changes.present)
             self._forget_tags(changes, *tags)
 
     def _ended(self) -> None:
@@ -168,12 +168,12 @@ class Commit:
         self._pending = Pending()
         if not ending(self._session):
             if fences is not None:
-                self._cache.main.cancel(fences)
+                self.cache.main.cancel(fences)
             return
         if fences is not None:
-            self._cache.main.finish(fences, {})
-        if tags and hasattr(self._cache.main, "invalidate_tags"):
-            self._cache.main.invalidate_tags(tags)
+            self.cache.main.finish(fences, {})
+        if tags and hasattr(self.cache.main, "invalidate_tags"):
+            self.cache.main.invalidate_tags(tags)
 
 
 class OnCommit:

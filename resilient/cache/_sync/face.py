@@ -29,8 +29,8 @@ class SqlFace:
     lease: float
 
     @property
-    def _engine(self) -> Any:
-        return deferred(self) or self.main
+    def _engine(self) -> Engine:
+        return cast("Engine", deferred(self)) or self.main
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""

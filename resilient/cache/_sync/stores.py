@@ -110,7 +110,7 @@ class RedisStore:
 
         self.failures: tuple[type[BaseException], ...] = (redis.RedisError, OSError)
         self._refusals = redis.ResponseError
-        self._channel = channel
+        self.channel = channel
         self._call = channel.call
         self._claim = Script(CLAIM)
         self._swap = Script(SWAP)
@@ -128,16 +128,16 @@ class RedisStore:
 
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store several with one life, in one round trip."""
-        self._all(self._channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+        self._all(self.channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `Store`."""
-        return _claimed(self._channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
+        return _claimed(self.channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
 
     def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
         """Begin to load several, in one round trip."""
         runs = [((key,), ((seen or b"")[:HEAD], header, life)) for key, seen, header, life in claims]
-        return [_claimed(reply) for reply in self._all(self._channel.script_many(self._claim, runs))]
+        return [_claimed(reply) for reply in self._all(self.channel.script_many(self._claim, runs))]
 
     def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
         """Store or delete only if what is there still begins as expected; ``None`` expects nothing there.
@@ -146,18 +146,18 @@ class RedisStore:
         """
         if expected is None:
             return raw is None or self._call("SET", key, raw, "PX", life, "NX") is not None
-        return bool(self._channel.script(self._swap, *_swapping(key, expected, raw, life)))
+        return bool(self.channel.script(self._swap, *_swapping(key, expected, raw, life)))
 
     def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
         """The same for several that expect something, in one round trip."""
         runs = [_swapping(key, expected or b"", raw, life) for key, expected, raw, life in swaps]
-        return [bool(reply) for reply in self._all(self._channel.script_many(self._swap, runs))]
+        return [bool(reply) for reply in self._all(self.channel.script_many(self._swap, runs))]
 
     def wait(self, key: str, stamp: int, seconds: float) -> None:
         """Until the lease with that stamp is over; so many seconds at most."""
         stream = wake_key(key, stamp)
         milliseconds = max(1, int(seconds * 1000))
-        self._channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
+        self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
@@ -170,9 +170,9 @@ class RedisStore:
             if len(keys) == 1:
                 return [self.exchange(keys[0], raw[0], life)]
             commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
-            before: list[bytes | None] = self._all(self._channel.call_many(commands))
+            before: list[bytes | None] = self._all(self.channel.call_many(commands))
         except self._refusals:
-            self._all(self._channel.call_many([("DEL", key) for key in keys]))
+            self._all(self.channel.call_many([("DEL", key) for key in keys]))
             return [None] * len(keys)
         return before
 
@@ -185,7 +185,7 @@ class RedisStore:
 
     def close(self) -> None:
         """Close the connections, if they were made for this store."""
-        self._channel.close()
+        self.channel.close()
 
 
 def _claimed(reply: Any) -> tuple[bytes | None, float] | None:

@@ -1,0 +1,552 @@
+"""The cache follows transactions of SQLAlchemy, under both faces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from resilient.cache import AsyncCache, Cache
+from resilient.errors import ConfigurationError
+from resilient.testing import FakeClock
+from resilient.testing.cache import AsyncMemoryCache, MemoryCache
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def engine(tmp_path: Any) -> Iterator[sa.Engine]:
+    """A database with one user."""
+    made = sa.create_engine(f"sqlite:///{tmp_path}/app.db")
+
+    @sa.event.listens_for(made, "connect")
+    def _own_transactions(raw: Any, _: Any) -> None:
+        raw.isolation_level = None  # savepoints of SQLite need BEGIN to be sent by hand
+
+    @sa.event.listens_for(made, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    Base.metadata.create_all(made)
+    with Session(made) as session:
+        session.add(User(id=17, name="old"))
+        session.commit()
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def cache(clock: FakeClock) -> MemoryCache:
+    """A cache that holds the user as it is in the database."""
+    made = MemoryCache(namespace="shop", ttl=300, lease=10, jitter=0.0, clock=clock)
+    made.set("user:17", "old")
+    return made
+
+
+@pytest.fixture
+def other(cache: MemoryCache, clock: FakeClock) -> Cache:
+    """The cache of another process."""
+    return Cache(cache.store, namespace="shop", ttl=300, lease=10, jitter=0.0, clock=clock)
+
+
+def rename(session: Session, name: str = "new") -> None:
+    session.execute(sa.update(User).where(User.id == 17).values(name=name))
+
+
+def test_values_are_written_after_the_commit_and_not_before(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """Nobody sees the new value before the commit, and everybody after it."""
+    with Session(engine) as session, cache.on_commit(session) as after:
+        rename(session)
+        after.set("user:17", "new")
+        assert other.get("user:17") == "old"
+        session.commit()
+        assert other.get("user:17") == "new"
+
+
+@pytest.mark.parametrize("block", ["outside", "inside", "begin"])
+def test_the_commit_may_come_in_the_block_or_after_it(
+    engine: sa.Engine, cache: MemoryCache, other: Cache, block: str
+) -> None:
+    """The transaction decides when, wherever the block ends."""
+    with Session(engine) as session:
+        if block == "outside":
+            with cache.on_commit(session):
+                rename(session)
+                cache.set("user:17", "new")
+            assert other.get("user:17") == "old"
+            session.commit()
+        elif block == "inside":
+            with cache.on_commit(session):
+                rename(session)
+                cache.set("user:17", "new")
+                session.commit()
+        else:
+            with session.begin(), cache.on_commit(session):
+                rename(session)
+                cache.set("user:17", "new")
+    assert other.get("user:17") == "new"
+
+
+def test_every_way_to_change_the_cache_waits_for_the_commit(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """set, set_many, delete, invalidate and those of functions are collected in the block."""
+    for key in "abcde":
+        cache.set(key, "old")
+
+    @cache.lazy("user:{user_id}")
+    def get_user(user_id: int) -> str:
+        return "loaded"
+
+    with Session(engine) as session, cache.on_commit(session):
+        rename(session)
+        cache.set("a", "new")
+        cache.set_many({"b": "new"})
+        cache.delete("c")
+        cache.invalidate("d")
+        get_user.invalidate(17)
+        assert [other.get(key) for key in ("a", "b", "c", "d", "user:17")] == ["old"] * 5
+        assert (cache.get("a"), cache.get("c"), cache.get("d")) == ("new", None, None)
+        assert cache.get_many("abcde") == {"a": "new", "b": "new", "e": "old"}
+        session.commit()
+    assert other.get_many(["a", "b", "c", "d", "e", "user:17"]) == {"a": "new", "b": "new", "e": "old"}
+
+
+def test_a_function_of_write_through_stores_at_once_and_caches_after_the_commit(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """In the block its database write belongs to the session's transaction, and its cache write to the commit."""
+    with Session(engine) as session, cache.on_commit(session):
+
+        @cache.write_through("user:{user_id}")
+        def save_user(user_id: int, name: str) -> str:
+            rename(session, name)
+            return name
+
+        assert save_user(17, "new") == "new"
+        assert other.get("user:17") == "old"
+        session.commit()
+    assert other.get("user:17") == "new"
+
+
+def test_a_writer_that_returns_a_count_invalidates(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """A number of rows is not cached as the value."""
+    with Session(engine) as session, cache.on_commit(session):
+
+        @cache.write_through("user:{user_id}")
+        def save_user(user_id: int) -> int:
+            rename(session)
+            return 1
+
+        save_user(17)
+        session.commit()
+    assert other.get("user:17") is None
+
+
+def test_a_writer_that_fails_forgets_its_key_should_the_rest_be_committed(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """What a failed writer left behind may be committed with the rest."""
+    with Session(engine) as session, cache.on_commit(session):
+
+        @cache.write_through("user:{user_id}")
+        def save_user(user_id: int) -> str:
+            rename(session)
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            save_user(17)
+        session.commit()
+    assert other.get("user:17") is None
+
+
+def test_only_if_present_is_judged_at_the_commit(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """A key that nobody reads is not filled; one that is read is."""
+    with Session(engine) as session, cache.on_commit(session):
+
+        @cache.write_through("user:{user_id}", only_if_present=True)
+        def save_user(user_id: int) -> str:
+            rename(session)
+            return "new"
+
+        save_user(17)
+        save_user(18)
+        session.commit()
+    assert other.get("user:17") == "new"
+    assert other.get("user:18") is None
+
+
+@pytest.mark.parametrize("how", ["rollback", "close", "error"])
+def test_a_rollback_leaves_the_cache_untouched(engine: sa.Engine, cache: MemoryCache, other: Cache, how: str) -> None:
+    """What was collected is dropped, and nothing was fenced."""
+    asked = cache.asked
+    try:
+        with Session(engine) as session, cache.on_commit(session) as after:
+            rename(session)
+            after.set("user:17", "new")
+            if how == "error":
+                raise LookupError
+            session.rollback() if how == "rollback" else session.close()
+    except LookupError:
+        pass
+    assert cache.asked == asked
+    assert other.get("user:17") == "old"
+
+
+def test_a_flush_that_fails_in_the_commit_fences_nothing(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """What cannot be flushed is found out before the first fence."""
+    asked = cache.asked
+    with Session(engine) as session, cache.on_commit(session) as after:
+        session.add(User(id=18, name="old"))  # the name is taken
+        after.set("user:17", "new")
+        with pytest.raises(sa.exc.IntegrityError):
+            session.commit()
+        session.rollback()
+    assert cache.asked == asked
+    assert other.get("user:17") == "old"
+
+
+def test_a_savepoint_that_is_rolled_back_takes_its_changes_with_it(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """What was collected in it is dropped; the rest is not, nor what was collected in one that was kept."""
+    for key in "abcd":
+        cache.set(key, "old")
+    with Session(engine) as session, cache.on_commit(session) as after:
+        after.set("a", "new")
+        with session.begin_nested():
+            rename(session)
+            after.set("b", "new")
+            inner = session.begin_nested()
+            after.set("c", "new")
+            after.set("a", "newer")
+            inner.rollback()
+        outer = session.begin_nested()
+        with session.begin_nested():
+            after.set("d", "new")
+        outer.rollback()
+        session.commit()
+    assert other.get_many("abcd") == {"a": "new", "b": "new", "c": "old", "d": "old"}
+
+
+def test_a_block_in_a_savepoint_belongs_to_it(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """A block that begins within a savepoint is dropped with it."""
+    with Session(engine) as session:
+        rename(session, "middle")
+        with session.begin_nested() as savepoint:
+            with cache.on_commit(session) as after:
+                after.set("user:17", "new")
+            savepoint.rollback()
+        session.commit()
+    assert other.get("user:17") == "old"
+
+
+def test_keys_are_fenced_while_the_commit_runs(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """Between the fence and the end of the commit nobody can cache what is about to become old."""
+    seen: list[Any] = []
+    with Session(engine) as session, cache.on_commit(session) as after:
+        rename(session)
+        after.set("user:17", "new")
+
+        def committing(_: sa.Connection) -> None:
+            seen.append(other.get("user:17"))
+            seen.append(other.get_or_load("user:17", lambda: "stale"))
+            seen.append(other.get("user:17"))
+
+        sa.event.listen(engine, "commit", committing)
+        session.commit()
+        sa.event.remove(engine, "commit", committing)
+    assert seen == [None, "stale", None]
+    assert other.get("user:17") == "new"
+
+
+def test_a_load_that_began_before_the_commit_is_not_stored_after_it(
+    engine: sa.Engine, cache: MemoryCache, other: Cache, clock: FakeClock
+) -> None:
+    """A reader that read the old row and is late cannot put it over the new value."""
+    cache.delete("user:17")
+    clock.advance(11)  # nothing is left of it
+
+    def slow() -> str:
+        with Session(engine) as session, cache.on_commit(session) as after:
+            rename(session)
+            after.invalidate("user:17")
+            session.commit()
+        return "old"
+
+    assert other.get_or_load("user:17", slow) == "old"
+    assert other.get("user:17") is None
+
+
+class Crash(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_a_crash_between_commit_and_cache_costs_one_lease(
+    engine: sa.Engine, cache: MemoryCache, other: Cache, clock: FakeClock
+) -> None:
+    """The fence outlives its writer by one lease, in which readers load; then they cache again."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Crash
+
+    def save(session: Session) -> None:
+        with cache.on_commit(session) as after:
+            rename(session)
+            after.set("user:17", "new")
+            session.commit()
+
+    session = Session(engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache.main, "finish", die)
+        with pytest.raises(Crash):
+            save(session)
+    read = functools.partial(_read, engine)
+    assert other.get("user:17") is None
+    assert other.get_or_load("user:17", read) == "new"
+    clock.advance(10.1)
+    assert other.get_or_load("user:17", read) == "new"
+    assert other.get("user:17") == "new"
+    session.close()
+
+
+def _read(engine: sa.Engine) -> str:
+    with Session(engine) as session:
+        return str(session.scalar(sa.select(User.name).where(User.id == 17)))
+
+
+def test_a_cache_that_is_away_fails_no_commit(engine: sa.Engine, cache: MemoryCache, clock: FakeClock) -> None:
+    """The save succeeds, and the old value is not served once the cache is back."""
+    with cache.outage():
+        with Session(engine) as session, cache.on_commit(session) as after:
+            rename(session)
+            after.set("user:17", "new")
+            session.commit()
+        assert _read(engine) == "new"
+    clock.advance(1)
+    assert cache.get("user:17") is None
+    assert cache.get_or_load("user:17", lambda: _read(engine)) == "new"
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_commit_that_fails_forgets_only_once_it_was_sent(
+    engine: sa.Engine, cache: MemoryCache, other: Cache, *, sent: bool
+) -> None:
+    """A COMMIT without an answer may have happened; one that was never sent has not."""
+    with Session(engine) as session:
+
+        def fail(*_: Any) -> None:
+            raise ConnectionError
+
+        with cache.on_commit(session) as after:
+            rename(session)
+            after.set("user:17", "new")
+            place = (engine, "commit") if sent else (session, "before_commit")  # which comes after the fence
+            sa.event.listen(*place, fail)
+            with pytest.raises(ConnectionError):
+                session.commit()
+            sa.event.remove(*place, fail)
+        session.rollback()
+    assert other.get("user:17") == (None if sent else "old")
+
+
+def test_two_transactions_that_write_one_key_at_once_leave_it_uncached(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """Neither can tell whose value is newer."""
+    with Session(engine) as session, cache.on_commit(session) as after:
+        rename(session)
+        after.set("user:17", "new")
+
+        def committing(_: sa.Connection) -> None:
+            other.set("user:17", "newest")
+
+        sa.event.listen(engine, "commit", committing)
+        session.commit()
+        sa.event.remove(engine, "commit", committing)
+    assert other.get("user:17") is None
+
+
+def test_a_loader_in_a_transaction_that_has_written_is_for_it_alone(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """What is not committed yet must not be cached."""
+
+    with Session(engine) as session:
+
+        @cache.lazy("user:{user_id}")
+        def get_user(user_id: int) -> str:
+            return str(session.scalar(sa.select(User.name).where(User.id == user_id)))
+
+        cache.invalidate("user:17")
+        with cache.on_commit(session):
+            assert get_user(17) == "old"  # not written yet
+            rename(session)
+            cache.invalidate("user:17")
+            assert get_user.lookup(17).source == "loader"
+            assert get_user(17) == "new"
+            assert other.get("user:17") == "old"
+            session.rollback()
+            assert get_user(17) == "old"
+    assert other.get("user:17") == "old"
+
+
+def test_what_is_changed_after_the_commit_in_the_block_is_changed_at_once(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """With nothing left to wait for, the change is made, and no later rollback drops it."""
+    with Session(engine) as session:
+        with cache.on_commit(session):
+            rename(session)
+            session.commit()
+            cache.set("user:17", "new")
+            assert other.get("user:17") == "new"
+            session.execute(sa.select(User.id)).all()
+        session.rollback()
+    assert other.get("user:17") == "new"
+
+
+def test_without_a_transaction_changes_are_made_when_the_block_ends(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """Nothing is lost where the session was never used."""
+    with Session(engine) as session:
+        with cache.on_commit(session):
+            cache.set("user:17", "new")
+            assert other.get("user:17") == "old"
+        assert other.get("user:17") == "new"
+
+
+def test_a_block_that_fails_forgets_what_it_would_have_stored(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """Should the transaction be committed all the same, its keys are forgotten."""
+    with Session(engine) as session:
+        with contextlib.suppress(LookupError), cache.on_commit(session):
+            rename(session)
+            cache.set("user:17", "half done")
+            raise LookupError
+        session.commit()
+    assert other.get("user:17") is None
+
+
+def test_several_transactions_of_one_session(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """Each has its own changes."""
+    with Session(engine) as session, cache.on_commit(session) as after:
+        for name in ("one", "two", "three"):
+            rename(session, name)
+            after.set("user:17", name)
+            if name == "two":
+                session.rollback()
+            else:
+                session.commit()
+    assert other.get("user:17") == "three"
+    assert _read(engine) == "three"
+
+
+def test_a_block_within_a_block_of_one_session_is_one(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """Their changes go together, and their keys are fenced once."""
+    with Session(engine) as session, cache.on_commit(session) as outer:
+        outer.set("user:17", "one")
+        with cache.on_commit(session) as inner:
+            rename(session)
+            inner.set("user:17", "new")
+        session.commit()
+    assert other.get("user:17") == "new"
+
+
+def test_other_caches_and_other_threads_do_not_wait(
+    engine: sa.Engine, cache: MemoryCache, other: Cache, at_once: Callable[..., list[Any]]
+) -> None:
+    """Only what this thread changes in this cache is collected."""
+    with Session(engine) as session, cache.on_commit(session):
+        rename(session)
+        other.set("user:18", "direct")
+        assert other.get("user:18") == "direct"
+        at_once(1, lambda _: cache.set("user:19", "direct"))
+        assert other.get("user:19") == "direct"
+        session.rollback()
+
+
+def test_what_is_no_session_is_refused(cache: MemoryCache) -> None:
+    """With a word on which face goes with which session."""
+    with pytest.raises(ConfigurationError, match="no session"):
+        cache.on_commit(object())
+    with pytest.raises(ConfigurationError, match="AsyncCache"):
+        cache.on_commit(AsyncSession())
+    with pytest.raises(ConfigurationError, match="Cache"):
+        AsyncCache().on_commit(Session())
+
+
+def test_a_scoped_session_is_followed(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
+    """A registry of sessions stands for the one of this thread."""
+    from sqlalchemy.orm import scoped_session, sessionmaker
+
+    registry = scoped_session(sessionmaker(engine))
+    with cache.on_commit(registry):
+        rename(registry())
+        cache.set("user:17", "new")
+        registry.commit()
+    registry.remove()
+    assert other.get("user:17") == "new"
+
+
+def test_the_async_face_follows_an_async_session(tmp_path: Any) -> None:
+    """Commit, rollback, savepoint and outage, with awaits."""
+
+    async def story() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/async.db")
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+            await connection.execute(sa.insert(User).values(id=17, name="old"))
+        clock = FakeClock()
+        cache = AsyncMemoryCache(namespace="shop", ttl=300, lease=10, clock=clock)
+        other = AsyncCache(cache.store, namespace="shop", ttl=300, clock=clock)
+        change = sa.update(User).where(User.id == 17).values(name="new")
+        await cache.set("user:17", "old")
+
+        async with AsyncSession(engine) as session:
+            async with cache.on_commit(session) as after:
+                await session.execute(change)
+                await after.set("user:17", "dropped")
+                await session.rollback()
+            assert await other.get("user:17") == "old"
+            async with session.begin(), cache.on_commit(session) as after:
+                await session.execute(change)
+                await cache.set("user:17", "new")
+                async with session.begin_nested() as savepoint:
+                    await after.invalidate("user:17")
+                    await savepoint.rollback()
+                assert await other.get("user:17") == "old"
+            assert await other.get("user:17") == "new"
+            with cache.outage():
+                async with session.begin(), cache.on_commit(session) as after:
+                    await session.execute(change.values(name="newest"))
+                    await after.set("user:17", "newest")
+            clock.advance(1)
+            assert await cache.get("user:17") is None
+        await engine.dispose()
+
+    asyncio.run(story())
