@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -11,7 +12,10 @@ from typing import Any, Self
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, DeadlineExceeded
 
-__all__ = ["Expiry", "current", "deadline", "expired", "left_of", "nearest"]
+__all__ = ["Expiry", "current", "deadline", "expired", "left_of", "moment", "nearest", "unbind"]
+
+_LONGEST = 10**18
+"""A whole number of seconds above it has no float that means the same; write ``math.inf`` for no end."""
 
 
 class Expiry(float):
@@ -49,6 +53,12 @@ def nearest(outer: float | None, expires: float) -> float:
     return outer if left_of(outer) <= left_of(expires) else expires
 
 
+def unbind(token: Token[float | None]) -> None:
+    """Go back to the deadline there was before."""
+    with contextlib.suppress(ValueError):  # a generator that is ended in another context: there it was never set
+        current.reset(token)
+
+
 def expired() -> DeadlineExceeded:
     """The error for a call that was refused because no time is left for it."""
     return DeadlineExceeded("the deadline has passed, so the call was not made", advice="allow the request more time")
@@ -82,7 +92,7 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
     def __init__(self, seconds: float, *, clock: Clock = SYSTEM) -> None:
         given: Any = seconds
         number = isinstance(given, int | float) and not isinstance(given, bool)
-        if not number or math.isnan(given) or given < 0:
+        if not number or not 0 <= given <= math.inf or (isinstance(given, int) and given > _LONGEST):
             raise ConfigurationError(f"a deadline takes seconds >= 0, got {seconds!r}", advice="write deadline(1.5)")
         self.seconds = float(seconds)
         self.expires: float | None = None
@@ -137,7 +147,7 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
     def _leave(self) -> None:
         token, self._token = self._token, None
         if token is not None:
-            current.reset(token)
+            unbind(token)
 
     async def __aenter__(self) -> Self:
         self.__enter__()

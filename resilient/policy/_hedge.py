@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from resilient.errors import DeadlineExceeded, Overloaded
+from resilient.policy._checks import LONGEST
 from resilient.policy._deadline import deadline
 from resilient.runtime import WorkerPool
 
@@ -52,6 +53,12 @@ class Latencies:
             self.delay = sorted(self._samples)[int(len(self._samples) * 0.95)]
 
 
+def _left() -> float | None:
+    """Seconds to wait for an answer; a deadline without an end is none."""
+    remaining = deadline.remaining()
+    return None if remaining is None else min(remaining, LONGEST)
+
+
 def race(pool: WorkerPool, delay: float, may_hedge: Callable[[], bool], function: Callable[[], Any]) -> Any:
     """Run a function on the pool, once more if it is late, and return what comes first.
 
@@ -82,7 +89,7 @@ def race(pool: WorkerPool, delay: float, may_hedge: Callable[[], bool], function
             if winner is not None or not racers:
                 return (winner or done.pop()).result()
             done, racers = concurrent.futures.wait(
-                racers, timeout=deadline.remaining(), return_when=concurrent.futures.FIRST_COMPLETED
+                racers, timeout=_left(), return_when=concurrent.futures.FIRST_COMPLETED
             )
             if not done:
                 raise DeadlineExceeded("neither the call nor its hedge answered before the deadline")

@@ -6,6 +6,7 @@ import contextlib
 from functools import lru_cache
 from typing import Any
 
+from resilient.policy._checks import LONGEST
 from resilient.policy.policies import Retry
 
 __all__ = ["Run", "mark", "retried_below", "wait_before"]
@@ -76,6 +77,6 @@ def wait_before(retry: Retry, run: Run, error: BaseException, now: float) -> tup
     state.set_exception((type(error), error, None))
     state.outcome_timestamp = now
     wait = retry.wait or _full_jitter(retry.base, retry.cap)
-    seconds = max(0.0, float(wait(state)))
+    seconds = min(LONGEST, max(0.0, float(wait(state))))
     state.upcoming_sleep = seconds
     return retry.stop is not None and bool(retry.stop(state)), seconds

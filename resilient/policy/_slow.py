@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from types import CoroutineType
 from typing import Any
 
 from resilient import events
-from resilient.errors import DeadlineExceeded, InvalidInput, Overloaded
+from resilient.errors import CircuitOpen, DeadlineExceeded, InvalidInput, Overloaded
 from resilient.policy import _waits
 from resilient.policy._breaker import Generation
 from resilient.policy._deadline import current, deadline, expired, left_of, nearest
@@ -88,11 +89,21 @@ class Slow:
         self.check()
         return nearest(current.get(), expires)
 
+    def timed(self, seconds: float, expires: float) -> float:
+        """After how many seconds a task is cancelled: when its pipeline's time is up, or its caller's."""
+        # A moment on another clock says nothing about the event loop's time.
+        return min(seconds, left_of(expires)) if type(expires) is float else seconds
+
     def rejected(self, reason: str) -> None:
         """Count and tell a refusal."""
         self.state.add("rejected")
         if events.wanted(CallRejected):
             events.emit(CallRejected(pipeline=self.state.name, reason=reason))
+
+    def named(self, error: Exception, reason: str) -> None:
+        """Count and tell a refusal by a core, which does not know whose it is."""
+        error.args = (f"{self.state.name}: {error.args[0]}",)
+        self.rejected(reason)
 
     def enter(self, now: float) -> Generation:
         """Ask the breaker, which is not simply closed. Raises CircuitOpen where it refuses."""
@@ -100,9 +111,8 @@ class Slow:
         assert breaker is not None  # noqa: S101 - compiled in only with a breaker
         try:
             return breaker.enter(now)
-        except Exception as error:
-            self.rejected("breaker")
-            error.args = (f"{self.state.name}: {error.args[0]}",)
+        except CircuitOpen as error:
+            self.named(error, "breaker")
             raise
 
     def crowd(self) -> None:
@@ -111,8 +121,8 @@ class Slow:
         assert core is not None and policy is not None  # noqa: S101, PT018 - compiled in only with a bulkhead
         try:
             core.wait(deadline.bound(policy.wait), self.state.clock.monotonic)
-        except Overloaded:
-            self.rejected("bulkhead")
+        except Overloaded as error:
+            self.named(error, "bulkhead")
             raise
 
     async def acrowd(self) -> None:
@@ -121,8 +131,8 @@ class Slow:
         assert core is not None and policy is not None  # noqa: S101, PT018 - compiled in only with a bulkhead
         try:
             await core.await_(deadline.bound(policy.wait), self.state.clock.monotonic)
-        except Overloaded:
-            self.rejected("bulkhead")
+        except Overloaded as error:
+            self.named(error, "bulkhead")
             raise
 
     def limited(self, policy: RateLimit, pause: float, allowed: float) -> float:
@@ -354,7 +364,14 @@ class Slow:
     def fall_back(self, error: Exception) -> Any:
         """The substitute for a sync call."""
         assert self.fallback is not None  # noqa: S101 - as above
-        return self.substitute(error, self.fallback.answer(error))
+        value = self.fallback.answer(error)
+        if isinstance(value, CoroutineType):
+            value.close()
+            raise InvalidInput(
+                f"{self.state.name}: an async fallback was handed to the sync path; it did not run",
+                advice="write: await pipeline.acall(function, ...), or a fallback that is not async",
+            ) from error
+        return self.substitute(error, value)
 
     async def afall_back(self, error: Exception) -> Any:
         """The substitute for an async call; the function may be async too."""

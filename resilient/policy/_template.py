@@ -104,6 +104,7 @@ class Template:
             "set_deadline = current.set": "deadline" in steps,
             "reset_deadline = current.reset": "deadline" in steps,
             "within = slow.within": "deadline" in steps,
+            "timed = slow.timed": self.timer and "deadline" in steps,
             f"sleep = clock.{self.a}sleep": self.retry,
             "recovered = slow.recovered": self.retry,
             "answers = slow.answers": "fallback" in steps,
@@ -153,10 +154,13 @@ class Template:
         """Bound what is written inside. The nearest deadline wins, and async calls get a timer."""
         moment = f"{'now' if number == 0 and self.timed else 'monotonic()'} + limit_{number}"
         self.write(f"expires = {moment if self.shape.system else f'Expiry({moment}, clock)'}")
-        self.write("if get_deadline() is not None: expires = within(expires)")
+        if self.timer:
+            self.write(f"seconds = limit_{number}")
+        with self.block("if get_deadline() is not None:"):
+            self.write("expires = within(expires)", *(["seconds = timed(seconds, expires)"] if self.timer else []))
         self.write(f"token_{number} = set_deadline(expires)")
         if self.timer:
-            self.write(f"timer_{number} = Timer(limit_{number})")
+            self.write(f"timer_{number} = Timer(seconds)")
         with self.block("try:"):
             yield
         if self.timer:

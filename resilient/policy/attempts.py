@@ -9,7 +9,7 @@ from typing import Self
 
 from resilient.errors import ConfigurationError
 from resilient.policy._breaker import Generation
-from resilient.policy._deadline import current, moment, nearest
+from resilient.policy._deadline import current, moment, nearest, unbind
 from resilient.policy._retry import Run
 from resilient.policy._slow import Slow
 from resilient.policy.policies import Breaker, Bulkhead, Deadline, Policy, RateLimit, Retry
@@ -111,7 +111,7 @@ class Attempt:
 
     def _unbind(self) -> None:
         if self._token is not None:
-            current.reset(self._token)
+            unbind(self._token)
             self._token = None
 
     def __exit__(

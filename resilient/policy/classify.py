@@ -183,6 +183,15 @@ def table(entries: Mapping[type[BaseException], Failure | Verdict]) -> Classifie
     return judge
 
 
+def _checked(verdict: Any, member: Classifier) -> Verdict:
+    if isinstance(verdict, Verdict):
+        return verdict
+    raise ConfigurationError(
+        f"the classifier {getattr(member, '__qualname__', member)} returned {verdict!r}, which is no Verdict",
+        advice="return Verdict(Failure.TRANSIENT), or None where it does not know the error",
+    )
+
+
 def chain(classifiers: Iterable[Classifier]) -> Classifier:
     """Ask several classifiers in turn; the first that knows the error is believed.
 
@@ -200,7 +209,7 @@ def chain(classifiers: Iterable[Classifier]) -> Classifier:
         for member in members:
             verdict = member(error)
             if verdict is not None:
-                return verdict
+                return _checked(verdict, member)
         return None
 
     return judge

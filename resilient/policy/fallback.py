@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from resilient.errors import ConfigurationError
-from resilient.policy._checks import kinds
+from resilient.policy._checks import kinds, yes_or_no
 from resilient.policy.classify import Failure
 
 __all__ = ["Degraded", "Fallback"]
@@ -99,6 +99,7 @@ class Fallback(Generic[Out_co]):
                 f"Fallback takes a function of the error, got {self.answer!r}",
                 advice=f"write Fallback(lambda error: {self.answer!r})",
             )
+        yes_or_no("Fallback", "mark", self.mark)
         object.__setattr__(self, "on", kinds("Fallback", "on", self.on))
 
     def __repr__(self) -> str:

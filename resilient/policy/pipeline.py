@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Self, TypeVar, cast, overload
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
@@ -128,6 +128,11 @@ class Calls(Generic[Out_co]):
         """
         if find(self._policies, Hedge) is not None:
             raise ConfigurationError("a block cannot be hedged", advice="write pipeline.idempotent.call(function, ...)")
+        if find(self._policies, Fallback) is not None:
+            raise ConfigurationError(
+                "a block has no answer that a fallback could replace",
+                advice="write pipeline.call(function, ...), or keep the blocks to a pipeline without a Fallback",
+            )
         return Attempts(self._slow, self._policies)
 
     @overload
@@ -230,7 +235,9 @@ class Pipeline(Calls[Out_co]):
         _state: State | None = None,
     ) -> None:
         self.__dict__["_policies"] = checked(name, policies)
-        given = () if classify is None else (classify,) if callable(classify) else tuple(classify)
+        if not isinstance(clock, Clock):
+            raise ConfigurationError(f"{clock!r} is no clock", advice="leave clock out, or give a FakeClock()")
+        given = _given(classify)
         judge = _classify.chain((*given, _classify.default)) if given else _classify.default
         state = State(name, policies, clock) if _state is None else _state
         self.__dict__["_slow"] = Slow(state, policies, judge, idempotent=False)
@@ -240,6 +247,18 @@ class Pipeline(Calls[Out_co]):
         if name == "__orig_class__":  # what typing notes on Pipeline[...]("name")
             return
         raise ConfigurationError(f"a pipeline is immutable: {name} cannot be set", advice="use with_options(...)")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # what stands for a dependency is not doubled by copying what refers to it
+
+    def __reduce__(self) -> Never:
+        raise ConfigurationError(
+            f"{self.name}: a pipeline cannot be pickled, since its state is of this process",
+            advice="make it at import time, in each process",
+        )
 
     @property
     def name(self) -> str:
@@ -333,6 +352,13 @@ class Pipeline(Calls[Out_co]):
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join([repr(self.name), *map(repr, self._policies)])})"
+
+
+def _given(classify: Any) -> tuple[Classifier, ...]:
+    if classify is None:
+        return ()
+    alone: tuple[Any, ...] = (classify,)
+    return alone if callable(classify) or not isinstance(classify, Iterable) else tuple(classify)
 
 
 class _Idempotent(Calls[Out_co]):

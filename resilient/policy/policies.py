@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from resilient.errors import ConfigurationError
-from resilient.policy._checks import at_least_one, kinds, positive, share, shown
+from resilient.policy._checks import MOST, at_least_one, kinds, positive, share, shown, yes_or_no
 from resilient.policy.classify import Failure
 from resilient.policy.fallback import Degraded, Fallback
 from resilient.policy.limiter import SharedRate
@@ -161,9 +161,9 @@ class Budget:
     burst: float = 10.0
 
     def __post_init__(self) -> None:
-        positive("Budget", "ratio", self.ratio, zero=True)
-        positive("Budget", "reserve", self.reserve, zero=True)
-        positive("Budget", "burst", self.burst)
+        positive("Budget", "ratio", self.ratio, zero=True, most=MOST)
+        positive("Budget", "reserve", self.reserve, zero=True, most=MOST)
+        positive("Budget", "burst", self.burst, most=MOST)
         if self.burst < 1:
             raise ConfigurationError(
                 f"Budget(burst={self.burst!r}) can never pay for one retry", advice="use 1 or more"
@@ -231,6 +231,7 @@ class Breaker:
                 f"Breaker(max_wait={self.max_wait:g}) is shorter than wait={self.wait:g}",
                 advice="make max_wait the longer of the two",
             )
+        yes_or_no("Breaker", "metrics_only", self.metrics_only)
         object.__setattr__(self, "counts", kinds("Breaker", "counts", self.counts))
 
     def __repr__(self) -> str:
@@ -256,7 +257,7 @@ class Bulkhead:
     queue: int | None = None
 
     def __post_init__(self) -> None:
-        at_least_one("Bulkhead", "limit", self.limit)
+        at_least_one("Bulkhead", "limit", self.limit, most=10**6)  # each place is a byte
         positive("Bulkhead", "wait", self.wait, zero=True)
         if self.queue is not None:
             at_least_one("Bulkhead", "queue", self.queue, "leave queue out, or wait=0 for no waiting")
@@ -289,7 +290,7 @@ class RateLimit:
     shared: SharedRate | None = None
 
     def __post_init__(self) -> None:
-        positive("RateLimit", "rate", self.rate)
+        positive("RateLimit", "rate", self.rate, most=MOST)
         positive("RateLimit", "per", self.per)
         positive("RateLimit", "wait", self.wait, zero=True)
         at_least_one("RateLimit", "burst", self.burst, "burst=1 spaces all calls evenly")
