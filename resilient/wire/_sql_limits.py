@@ -93,7 +93,8 @@ _LIMITED = ("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "(SELECT"
 class PyMySqlLimits:
     """Sets a PyMySQL connection's time limit before each wait, and pings a connection that was idle.
 
-    Under a deadline MariaDB gets the limit with the statement, so that it ends what nobody waits for any more.
+    Under a deadline MariaDB gets the limit with the statement, so that it ends what nobody waits for any more. MySQL
+    gets it as a hint of a SELECT, the only statement it can bound.
     """
 
     def __init__(self, made: Engine, connect_timeout: float, timeout: float) -> None:
@@ -149,12 +150,26 @@ class PyMySqlLimits:
 def _limited(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
     """Execute a statement together with its limit, without a round trip of its own; ``False`` leaves it as it is."""
     remaining = deadline.remaining()
-    if remaining is None or not getattr(context.dialect, "is_mariadb", False):
+    if remaining is None:
         return False
+    if not getattr(context.dialect, "is_mariadb", False):
+        hinted = _hinted(statement, remaining)
+        if hinted is not None:
+            cursor.execute(hinted, parameters)
+        return hinted is not None
     if not statement.lstrip()[:7].upper().startswith(_LIMITED):
         return False
     cursor.execute(f"SET STATEMENT max_statement_time={max(0.001, remaining):.3f} FOR {statement}", parameters)
     return True
+
+
+def _hinted(statement: str, seconds: float) -> str | None:
+    """A query with its limit for MySQL, which bounds nothing but a SELECT; ``None`` for what takes no such hint."""
+    text = statement.lstrip()
+    # The first hint alone is obeyed, so one of the user's own is left where it stands.
+    if text[:6].upper() != "SELECT" or not text[6:7].isspace() or text[6:].lstrip().startswith("/*+"):
+        return None
+    return f"{text[:6]} /*+ MAX_EXECUTION_TIME({max(1, int(seconds * 1000))}) */{text[6:]}"
 
 
 class SqliteLimits:

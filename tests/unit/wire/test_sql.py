@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from sqlalchemy import exc
 
 from resilient.errors import ConfigurationError, DeadlineExceeded, Overloaded, Unavailable
 from resilient.policy import Failure, deadline
+from resilient.testing import FakeClock
 from resilient.wire import sql
+from resilient.wire._sql_limits import _hinted, _limited
 
 SLOW = sa.text(
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000000) SELECT COUNT(*) FROM n"
@@ -260,3 +263,39 @@ def test_errors_are_translated_for_an_engine_in_the_place_of_another(tmp_path: P
         del made
         gc.collect()
     pytest.fail("no address was used twice, so nothing was tried")
+
+
+class _Cursor:
+    def __init__(self) -> None:
+        self.executed: list[str] = []
+
+    def execute(self, statement: str, parameters: Any) -> None:
+        self.executed.append(statement)
+
+
+@pytest.mark.parametrize(
+    ("mariadb", "statement", "sent"),
+    [
+        (False, "SELECT 1", "SELECT /*+ MAX_EXECUTION_TIME(1500) */ 1"),
+        (False, "  select\n1", "select /*+ MAX_EXECUTION_TIME(1500) */\n1"),
+        (False, "SELECT /*+ NO_ICP(t) */ a FROM t", None),
+        (False, "SELECTED", None),
+        (False, "INSERT INTO t SELECT 1", None),
+        (False, "SET autocommit=0", None),
+        (True, "SELECT 1", "SET STATEMENT max_statement_time=1.500 FOR SELECT 1"),
+        (True, "INSERT INTO t VALUES (1)", "SET STATEMENT max_statement_time=1.500 FOR INSERT INTO t VALUES (1)"),
+        (True, "SET autocommit=0", None),
+    ],
+)
+def test_mysql_and_mariadb_are_told_what_remains(mariadb: bool, statement: str, sent: str | None) -> None:
+    """MariaDB gets a limit with each statement that may bear one, MySQL with its queries; others stay as they are."""
+    clock, cursor, context = FakeClock(), _Cursor(), SimpleNamespace(dialect=SimpleNamespace(is_mariadb=mariadb))
+    with deadline(1.5, clock=clock):
+        assert _limited(cursor, statement, (), context) is (sent is not None)
+    assert cursor.executed == ([] if sent is None else [sent])
+    assert not _limited(cursor, statement, (), context), "without a deadline nothing is told"
+
+
+def test_a_query_with_hardly_any_time_left_gets_a_millisecond() -> None:
+    """Zero would mean no limit at all."""
+    assert _hinted("SELECT %s", 0.0001) == "SELECT /*+ MAX_EXECUTION_TIME(1) */ %s"
