@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypedDict
 
 from resilient.cache._entry import Entry, Life
 from resilient.errors import ConfigurationError
 
-__all__ = ["Policy", "Use"]
+__all__ = ["LoadOptions", "Policy", "Use"]
 
 
 class Use(Enum):
@@ -19,6 +21,19 @@ class Use(Enum):
     EARLY = "early"  # serve it, and have it loaded anew though it is fresh
     REVALIDATE = "revalidate"  # serve it, and have it loaded anew
     LOAD = "load"  # load; what was found may be served should that fail or take long
+
+
+class LoadOptions(TypedDict, total=False):
+    """What a call may say of how its value is loaded and kept, beside its ttl; see `Policy`."""
+
+    negative_ttl: float | None
+    stale_if_error: float
+    stale_while_revalidate: float
+    soft_timeout: float | None
+    hard_timeout: float | None
+    early: float | bool
+    cache_errors: Iterable[type[Exception]]
+    error_ttl: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,5 +152,9 @@ class AsyncDeferred:
                 return found
         return Lookup(await load(), "loader", 0.0)
 
+    async def value(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
+        """The same, without where it came from."""
+        return (await self.through(key, load, plan)).value
+
     def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
         return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from resilient.cache._async.loads import AsyncLoads
+from resilient.cache._async.bulk import AsyncBulk
 from resilient.cache._async.transactions import AsyncTransactions
 
 __all__ = ["AsyncEngine"]
 
 
-class AsyncEngine(AsyncLoads, AsyncTransactions):
+class AsyncEngine(AsyncBulk, AsyncTransactions):
     """Reads, loads and writes of one cache; see its bases."""

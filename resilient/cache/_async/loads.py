@@ -22,37 +22,41 @@ from resilient.cache._seen import Lease, Plan, Seen, is_fenced, written
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, ResilientError, Unavailable
 
-__all__ = ["AsyncLoads", "Load", "Outcome"]
+__all__ = ["READ", "REFRESH", "RENEW", "AsyncLoads", "Errand", "Load", "Outcome"]
 
 Load: TypeAlias = AsyncLoader[[], Any]
 Outcome: TypeAlias = tuple[Lookup[Any], int, bytes]
 """What a load gave: the answer to its caller, and the codec and bytes from which others make their own copy."""
 
-_READ, _REFRESH, _RENEW = "read", "refresh", "renew"
+READ, REFRESH, RENEW = "read", "refresh", "renew"
 """Why a load is led: a reader needs the value; a user wants it anew; it is renewed while readers get the old one."""
 
 
-class _Errand(NamedTuple):
+class Errand(NamedTuple):
     """What a flight is to do."""
 
     load: Load
     plan: Plan
-    why: str = _READ
+    why: str = READ
 
 
 class AsyncLoads(AsyncLeases):
     """Reading through to a loader."""
 
+    async def value(self, key: str, load: Load, plan: Plan) -> Any:
+        """What `through` gives, without where it came from: the way of most reads."""
+        return (await self.through(key, load, plan)).value
+
     async def through(self, key: str, load: Load, plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """A fresh value from the store, or a loaded one."""
         if refresh:
             self.flights.overtake(key)
-            return await self._join(key, await self.look(key, plan.codec), _Errand(load, plan, _REFRESH))
+            return await self._join(key, await self.look(key, plan.codec), Errand(load, plan, REFRESH))
         return await self._answer(key, await self.look(key, plan.codec), load, plan)
 
     async def _answer(self, key: str, seen: Seen, load: Load, plan: Plan) -> Lookup[Any]:
         """What a reader gets who found this."""
-        errand, entry = _Errand(load, plan), seen.entry
+        errand, entry = Errand(load, plan), seen.entry
         if entry is None or seen.life is Life.GONE:
             return await self._join(key, seen, errand)
         if entry.flags & FAILED:
@@ -62,10 +66,10 @@ class AsyncLoads(AsyncLeases):
         if use is Use.LOAD:
             return await self._join(key, seen, errand)
         if use is not Use.SERVE:
-            self._renew(key, seen, errand._replace(why=_RENEW))
+            self._renew(key, seen, errand._replace(why=RENEW))
         return self._hit(seen, stale=use is Use.REVALIDATE)
 
-    def _renew(self, key: str, seen: Seen, errand: _Errand) -> None:
+    def _renew(self, key: str, seen: Seen, errand: Errand) -> None:
         """Have a value loaded anew that is served meanwhile, unless somebody does so already."""
         now = self._clock.wall()
         if seen.entry is None or seen.entry.held(now) or self._throttle.holds(key, self._clock.monotonic()):
@@ -82,7 +86,7 @@ class AsyncLoads(AsyncLeases):
 
     # ------------------------------------------------------------------------------------------------------- flights
 
-    async def _join(self, key: str, seen: Seen, errand: _Errand) -> Lookup[Any]:
+    async def _join(self, key: str, seen: Seen, errand: Errand) -> Lookup[Any]:
         """What a reader gets who needs a load, counted."""
         try:
             lookup = await self._fly(key, seen, errand)
@@ -94,13 +98,13 @@ class AsyncLoads(AsyncLeases):
             events.emit(CacheRead(cache=self._name, source=lookup.source, stale=lookup.stale))
         return lookup
 
-    async def _fly(self, key: str, seen: Seen, errand: _Errand) -> Lookup[Any]:
+    async def _fly(self, key: str, seen: Seen, errand: Errand) -> Lookup[Any]:
         """Lead the flight of a key, or wait for it."""
         policy, began = errand.plan.policy, self._clock.monotonic()
-        stale = errand.why is _READ and seen.life is Life.STALE
+        stale = errand.why is READ and seen.life is Life.STALE
         if stale and self._throttle.holds(key, began) and self._stands_in(seen, policy):
             return self._lookup(seen, stale=True)  # its source failed a moment ago
-        patience = None if errand.why is _REFRESH else policy.patience(stale=stale)
+        patience = None if errand.why is REFRESH else policy.patience(stale=stale)
         waits = False
         while True:
             flight, new = self.flights.join(key, seen.raw, away=patience is not None)
@@ -136,7 +140,7 @@ class AsyncLoads(AsyncLeases):
         value = plan.codec.decode(number, 0, body)
         return Lookup(value, lookup.source, lookup.age, lookup.stale)
 
-    async def _lead(self, flight: Flight, seen: Seen, errand: _Errand, *, away: bool = False) -> Lookup[Any]:
+    async def _lead(self, flight: Flight, seen: Seen, errand: Errand, *, away: bool = False) -> Lookup[Any]:
         """Load, and hand what came of it to those who wait."""
         landed: Landed | None = None
         try:
@@ -155,7 +159,7 @@ class AsyncLoads(AsyncLeases):
         finally:
             self.flights.land(flight, landed)
 
-    async def _lead_away(self, flight: Flight, seen: Seen, errand: _Errand) -> None:
+    async def _lead_away(self, flight: Flight, seen: Seen, errand: Errand) -> None:
         """The same in the background, where errors reach only those who wait."""
         self.flights.lead(flight)
         try:
@@ -163,26 +167,31 @@ class AsyncLoads(AsyncLeases):
         except Exception:  # noqa: BLE001 - told as an event, and handed to those who wait
             self._throttle.hold(flight.key, self._clock.monotonic())
 
-    async def _obtain(self, flight: Flight, seen: Seen, errand: _Errand) -> Outcome | None:
+    async def _obtain(self, flight: Flight, seen: Seen, errand: Errand) -> Outcome | None:
         """The value: loaded here, or by another process; ``None`` if that renews it already."""
         policy, why = errand.plan.policy, errand.why
         while seen.raw is not UNREACHABLE and not is_fenced(seen):
-            got = await self._claim(flight, seen, errand.plan.codec, force=why is _REFRESH)
+            got = await self._claim(flight, seen, errand.plan.codec, force=why is REFRESH)
             if isinstance(got, Lease):
                 return await self._load(flight, seen, got, errand)
             seen = self._checked(got, policy)
-            if why is _REFRESH:
+            if why is REFRESH:
                 continue
             if seen.life is Life.FRESH:
                 return (self._lookup(seen), *written(seen))
-            if why is _RENEW:
+            if why is RENEW:
                 return None
             if seen.life is Life.STALE and self._revalidates(seen, policy):
                 return (self._lookup(seen, stale=True), *written(seen))
             seen = self._checked(await self._await_holder(flight, seen, errand.plan.codec), policy)
             if seen.life is Life.FRESH:
                 return (self._lookup(seen), *written(seen))
-        return None if why is _RENEW else await self._load(flight, seen, None, errand)
+        return None if why is RENEW else await self._load(flight, seen, None, errand)
+
+    @staticmethod
+    def _without_error(seen: Seen) -> Seen:
+        """What was found, where errors are not remembered."""
+        return seen._replace(life=Life.GONE) if seen.entry is not None and seen.entry.flags & FAILED else seen
 
     def _checked(self, seen: Seen, policy: Policy) -> Seen:
         """What was found, without an error that this policy does not remember. Raises the one it does."""
@@ -195,7 +204,7 @@ class AsyncLoads(AsyncLeases):
 
     # --------------------------------------------------------------------------------------------------------- loading
 
-    async def _load(self, flight: Flight, seen: Seen, lease: Lease | None, errand: _Errand) -> Outcome:
+    async def _load(self, flight: Flight, seen: Seen, lease: Lease | None, errand: Errand) -> Outcome:
         """Run the loader, and store what it gave under the lease; without one it is for the callers alone."""
         plan = errand.plan
         created, began = self._clock.wall(), self._clock.monotonic()
@@ -248,17 +257,17 @@ class AsyncLoads(AsyncLeases):
         number, body = plan.codec.absence(name_of(kind, error))
         return await self._store(flight, lease, Entry(body, number, 0, FAILED, stamp(), created, fresh, keep, 0.0))
 
-    def _instead(self, flight: Flight, seen: Seen, errand: _Errand, error: Exception) -> Outcome:
+    def _instead(self, flight: Flight, seen: Seen, errand: Errand, error: Exception) -> Outcome:
         """What callers get from a loader that failed: the value there was, or an error."""
         policy = errand.plan.policy
         kept = policy.stale_if_error > 0 and is_failure(error)
-        stale = kept and errand.why is _READ and self._stands_in(seen, policy)
-        served = "background" if errand.why is _RENEW else "stale" if stale else "error"
+        stale = kept and errand.why is READ and self._stands_in(seen, policy)
+        served = "background" if errand.why is RENEW else "stale" if stale else "error"
         events.emit(LoadFailed(cache=self._name, error=type(error).__name__, served=served))
         if stale:
             self._throttle.hold(flight.key, self._clock.monotonic())
             return (self._lookup(seen, stale=True), *written(seen))
-        if not kept or errand.why is not _READ or isinstance(error, ResilientError):
+        if not kept or errand.why is not READ or isinstance(error, ResilientError):
             raise error
         raise Unavailable("the loader of a cached value failed, and nothing is left to serve instead") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from resilient import events
@@ -68,11 +69,11 @@ class AsyncReads:
         """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing."""
         return self._found(await self.look(key, codec))
 
-    async def find_many(self, keys: list[str], codec: Codec) -> list[Lookup[Any] | None]:
+    async def find_many(self, keys: Sequence[str], codec: Codec) -> list[Lookup[Any] | None]:
         """The same for several keys in one round trip."""
         return [self._found(seen) for seen in await self.look_many(keys, codec)]
 
-    async def look_many(self, keys: list[str], codec: Codec) -> list[Seen]:
+    async def look_many(self, keys: Sequence[str], codec: Codec) -> list[Seen]:
         """What is under each key, in one round trip."""
         found = await self.tier.run(self.tier.store.get_many, keys)
         if found is UNREACHABLE:

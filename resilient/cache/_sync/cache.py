@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-import contextvars
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
-from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._codecs import ANYTHING, CodecChoice, Codecs, Secret, Settings
 from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace, physical
 from resilient.cache._seen import Plan
 from resilient.cache._sync.engine import Engine
-from resilient.cache._sync.face import SqlFace
-from resilient.cache._sync.functions import Lazy, Writer
+from resilient.cache._sync.functions import Writer
+from resilient.cache._sync.reading import Reading
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._sync.tier import Tier
-from resilient.cache._values import CacheStats, Counts, Loader, Lookup, Store, checked_store, is_store
+from resilient.cache._values import CacheStats, Counts, Loader, Store, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.policy.classify import Classifier
@@ -31,11 +30,8 @@ __all__ = ["Cache"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_NONE: frozenset[int] = frozenset()
-_bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
 
-
-class Cache(SqlFace):
+class Cache(Reading):
     """A cache that answers while its server is away.
 
     Args:
@@ -48,6 +44,13 @@ class Cache(SqlFace):
             together.
         lease: Seconds for which an invalidation keeps loads that began before it from being stored, and for which a
             writer that died keeps a key uncached. Make it longer than the slowest loader and the slowest writer.
+        codec: ``safe``, ``json``, ``orjson``, ``pickle`` (needs ``secret``) or a `ValueCodec`.
+        compress: ``zlib``, ``zstd`` or nothing, for bodies of more than ``compress_over`` bytes.
+        compress_over: Bytes.
+        secret: Signs entries; of several the first signs and all verify.
+        max_loads: How many loaders run at once in this process; one more waits its turn, at most until its deadline or
+            for one lease, and gets `resilient.errors.Overloaded` then. By default 64, and only while the server is
+            away, when all that it would have answered falls on the loaders.
         size: How many entries an in-process cache holds at most; the least recently used goes first.
         journal: How many changed keys are remembered at most while the server is away.
         connect_timeout: Seconds to connect, for clients made here.
@@ -79,6 +82,11 @@ class Cache(SqlFace):
         ttl: float | None = None,
         jitter: float = 0.1,
         lease: float = 10.0,
+        codec: CodecChoice = "safe",
+        compress: Literal["zlib", "zstd"] | None = None,
+        compress_over: int = 1024,
+        secret: Secret = None,
+        max_loads: int | None = None,
         size: int = 10_000,
         journal: int = 10_000,
         connect_timeout: float = 0.1,
@@ -91,14 +99,18 @@ class Cache(SqlFace):
             raise ConfigurationError(f"the lease is a positive number of seconds, not {lease!r}")
         if ttl is not None:
             Policy(ttl, jitter=jitter)  # refuses a wrong default here
+        if max_loads is not None and max_loads < 1:
+            raise ConfigurationError(f"max_loads is a number of loaders, not {max_loads!r}")
         self.namespace = namespace
+        self._max_loads = max_loads
         self._ttl = ttl
         self._jitter = jitter
         self.lease = lease
         self.clock = clock
         self._counts = Counts()
+        self._plans = {}
         self._journal = Journal(journal)
-        self._codecs: dict[Any, Codec] = {}
+        self.codec = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         store, judge = _open(
             target, size, clock, {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
         )
@@ -115,7 +127,14 @@ class Cache(SqlFace):
             clock=self.clock,
             counts=self._counts,
         )
-        return Engine(self.namespace, tier, lease=self.lease, clock=self.clock, counts=self._counts)
+        return Engine(
+            self.namespace,
+            tier,
+            lease=self.lease,
+            clock=self.clock,
+            counts=self._counts,
+            max_loads=self._max_loads,
+        )
 
     def _forget(self) -> None:
         """In a forked child: locks may be held by threads that do not exist, and loads are led by them."""
@@ -126,37 +145,7 @@ class Cache(SqlFace):
     def _key(self, key: str) -> str:
         return physical(self.namespace, key)
 
-    def _policy(self, ttl: float | None, negative_ttl: float | None = None, stale_if_error: float = 0.0) -> Policy:
-        seconds: Any = self._ttl if ttl is None else ttl
-        return Policy(seconds, negative_ttl, stale_if_error, jitter=self._jitter)
-
-    def codec(self, kind: Any = ANYTHING, version: int = 0) -> Codec:
-        """How values of a type become bytes here."""
-        try:
-            return self._codecs[kind, version]
-        except KeyError:
-            return self._codecs.setdefault((kind, version), Codec(kind, version))
-        except TypeError:  # a type that cannot be hashed, such as Annotated with a list
-            return Codec(kind, version)
-
     # -------------------------------------------------------------------------------------------------- single keys
-
-    def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
-        """The value of a key.
-
-        Args:
-            key: The key, without the namespace.
-            default: What is returned where there is none.
-            type: The type to read it as; without it dataclasses come back as dicts.
-        """
-        found = self.lookup(key, type=type)
-        return default if found is None else found.value
-
-    def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
-        """The value of a key with its source and age; ``None`` where there is none."""
-        if self._off():
-            return None
-        return self._engine.find(self._key(key), self.codec(type))
 
     def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
         """Store a value, whatever was there.
@@ -195,14 +184,6 @@ class Cache(SqlFace):
 
     # ------------------------------------------------------------------------------------------------ several keys
 
-    def get_many(self, keys: Iterable[str], *, type: Any = ANYTHING) -> dict[str, Any]:  # noqa: A002 - same
-        """The values of those keys that have one, in one round trip."""
-        names = list(dict.fromkeys(keys))
-        if self._off() or not names:
-            return {}
-        found = self._engine.find_many([self._key(name) for name in names], self.codec(type))
-        return {name: each.value for name, each in zip(names, found, strict=True) if each is not None}
-
     def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
         """Store several values in one round trip."""
         plan = Plan(self._policy(ttl), self.codec(type))
@@ -211,71 +192,7 @@ class Cache(SqlFace):
         else:
             self._engine.put_many({self._key(key): self._engine.entry(each, plan) for key, each in values.items()})
 
-    # ------------------------------------------------------------------------------------------------ lazy loading
-
-    def get_or_load(
-        self,
-        key: str,
-        loader: Loader[[], R],
-        ttl: float | None = None,
-        *,
-        negative_ttl: float | None = None,
-        stale_if_error: float = 0.0,
-        type: Any = ANYTHING,  # noqa: A002 - same
-    ) -> R:
-        """The value of a key; where there is none, what the loader returns, which is then stored.
-
-        Of several callers of one process that miss the same key at once, one loads and the others wait for it.
-
-        Args:
-            key: The key, without the namespace.
-            loader: Called without arguments on a miss. No lock is held while it runs.
-            ttl: Seconds the value lives; the cache's own by default.
-            negative_ttl: Seconds for which it is remembered that there is no such thing: that the loader returned
-                ``None`` or raised `resilient.errors.NotFound`. Without it ``None`` is an ordinary value.
-            stale_if_error: Seconds after the ttl for which the old value is served when the loader fails.
-            type: The type of the value; dataclasses need it.
-
-        Raises:
-            NotFound: The loader raised it, now or within the last ``negative_ttl``.
-            Unavailable: The loader failed and ``stale_if_error`` is over. Without ``stale_if_error`` its error goes
-                through as it is.
-        """
-        plan = Plan(self._policy(ttl, negative_ttl, stale_if_error), self.codec(type))
-        found: Lookup[R] = self.through(key, loader, plan)
-        return found.value
-
-    def lazy(
-        self,
-        template: str | None = None,
-        ttl: float | None = None,
-        *,
-        negative_ttl: float | None = None,
-        stale_if_error: float = 0.0,
-        version: int = 0,
-        type: Any = ANYTHING,  # noqa: A002 - same
-        shared: bool = False,
-    ) -> Callable[[Loader[P, R]], Lazy[P, R]]:
-        """Load the results of a function lazily: run it on a miss, answer from the cache after.
-
-        Args:
-            template: The key, as in ``user:{user_id}``; without it the function's name and all its parameters but self.
-            ttl: Seconds a value lives; the cache's own by default.
-            negative_ttl: As for `get_or_load`.
-            stale_if_error: As for `get_or_load`.
-            version: Change it when values stored so far must not be read any more.
-            type: The type of the values; by default the one the function says it returns.
-            shared: Accept a template without any parameter though the function takes some: one value for all calls.
-
-        Raises:
-            ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
-        """
-        if callable(template):
-            raise ConfigurationError(
-                "lazy stands with brackets", advice="write @cache.lazy() or @cache.lazy('user:{id}')"
-            )
-        policy = self._policy(ttl, negative_ttl, stale_if_error)
-        return lambda function: Lazy(self, function, template, policy, kind=type, version=version, shared=shared)
+    # ----------------------------------------------------------------------------------------------- write-through
 
     def write_through(
         self,
@@ -311,12 +228,6 @@ class Cache(SqlFace):
 
         return decorate
 
-    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
-        """What the functions of `lazy` call."""
-        if self._off():
-            return Lookup(load(), "loader", 0.0)
-        return self._engine.through(self._key(key), load, plan, refresh=refresh)
-
     def write(
         self, key: str, store: Loader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
     ) -> Any:
@@ -325,21 +236,6 @@ class Cache(SqlFace):
         return self._engine.write(self._key(key), store, plan, keeps=keep, present=present)
 
     # ----------------------------------------------------------------------------------------------------- the rest
-
-    def _off(self) -> bool:
-        return id(self) in _bypassed.get()
-
-    @contextmanager
-    def bypass(self) -> Iterator[None]:
-        """Do without the cache in this block: reads go to their loaders, writes invalidate.
-
-        It holds for this task or thread and those it starts, not for others.
-        """
-        token = _bypassed.set(_bypassed.get() | {id(self)})
-        try:
-            yield
-        finally:
-            _bypassed.reset(token)
 
     @contextmanager
     def use(self, store: Store | Cache) -> Iterator[Self]:
@@ -368,6 +264,7 @@ class Cache(SqlFace):
 
     def close(self) -> None:
         """Close the connections that were made here; an in-process cache forgets its entries."""
+        self.main.close()
         self.main.tier.store.close()
 
     def __enter__(self) -> Self:

@@ -153,5 +153,9 @@ class Deferred:
                 return found
         return Lookup(load(), "loader", 0.0)
 
+    def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """The same, without where it came from."""
+        return (self.through(key, load, plan)).value
+
     def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
         return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from resilient.cache._sync.loads import Loads
+from resilient.cache._sync.bulk import Bulk
 from resilient.cache._sync.transactions import Transactions
 
 __all__ = ["Engine"]
 
 
-class Engine(Loads, Transactions):
+class Engine(Bulk, Transactions):
     """Reads, loads and writes of one cache; see its bases."""

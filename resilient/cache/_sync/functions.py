@@ -81,7 +81,9 @@ class Lazy(_Cached[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The value: from the cache, or from the function."""
-        value: R = (self.lookup(*args, **kwargs)).value
+        load = partial(self.__wrapped__, *self._bound, *args, **kwargs)
+        key = self._make_key((*self._bound, *args), kwargs)
+        value: R = self._cache.value(key, load, self._plan or self._planned())
         return value
 
     def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup[R]:

@@ -23,37 +23,41 @@ from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, ResilientError, Unavailable
 
-__all__ = ["Loads", "Load", "Outcome"]
+__all__ = ["READ", "REFRESH", "RENEW", "Loads", "Errand", "Load", "Outcome"]
 
 Load: TypeAlias = Loader[[], Any]
 Outcome: TypeAlias = tuple[Lookup[Any], int, bytes]
 """What a load gave: the answer to its caller, and the codec and bytes from which others make their own copy."""
 
-_READ, _REFRESH, _RENEW = "read", "refresh", "renew"
+READ, REFRESH, RENEW = "read", "refresh", "renew"
 """Why a load is led: a reader needs the value; a user wants it anew; it is renewed while readers get the old one."""
 
 
-class _Errand(NamedTuple):
+class Errand(NamedTuple):
     """What a flight is to do."""
 
     load: Load
     plan: Plan
-    why: str = _READ
+    why: str = READ
 
 
 class Loads(Leases):
     """Reading through to a loader."""
 
+    def value(self, key: str, load: Load, plan: Plan) -> Any:
+        """What `through` gives, without where it came from: the way of most reads."""
+        return (self.through(key, load, plan)).value
+
     def through(self, key: str, load: Load, plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """A fresh value from the store, or a loaded one."""
         if refresh:
             self.flights.overtake(key)
-            return self._join(key, self.look(key, plan.codec), _Errand(load, plan, _REFRESH))
+            return self._join(key, self.look(key, plan.codec), Errand(load, plan, REFRESH))
         return self._answer(key, self.look(key, plan.codec), load, plan)
 
     def _answer(self, key: str, seen: Seen, load: Load, plan: Plan) -> Lookup[Any]:
         """What a reader gets who found this."""
-        errand, entry = _Errand(load, plan), seen.entry
+        errand, entry = Errand(load, plan), seen.entry
         if entry is None or seen.life is Life.GONE:
             return self._join(key, seen, errand)
         if entry.flags & FAILED:
@@ -63,10 +67,10 @@ class Loads(Leases):
         if use is Use.LOAD:
             return self._join(key, seen, errand)
         if use is not Use.SERVE:
-            self._renew(key, seen, errand._replace(why=_RENEW))
+            self._renew(key, seen, errand._replace(why=RENEW))
         return self._hit(seen, stale=use is Use.REVALIDATE)
 
-    def _renew(self, key: str, seen: Seen, errand: _Errand) -> None:
+    def _renew(self, key: str, seen: Seen, errand: Errand) -> None:
         """Have a value loaded anew that is served meanwhile, unless somebody does so already."""
         now = self._clock.wall()
         if seen.entry is None or seen.entry.held(now) or self._throttle.holds(key, self._clock.monotonic()):
@@ -83,7 +87,7 @@ class Loads(Leases):
 
     # ------------------------------------------------------------------------------------------------------- flights
 
-    def _join(self, key: str, seen: Seen, errand: _Errand) -> Lookup[Any]:
+    def _join(self, key: str, seen: Seen, errand: Errand) -> Lookup[Any]:
         """What a reader gets who needs a load, counted."""
         try:
             lookup = self._fly(key, seen, errand)
@@ -95,13 +99,13 @@ class Loads(Leases):
             events.emit(CacheRead(cache=self._name, source=lookup.source, stale=lookup.stale))
         return lookup
 
-    def _fly(self, key: str, seen: Seen, errand: _Errand) -> Lookup[Any]:
+    def _fly(self, key: str, seen: Seen, errand: Errand) -> Lookup[Any]:
         """Lead the flight of a key, or wait for it."""
         policy, began = errand.plan.policy, self._clock.monotonic()
-        stale = errand.why is _READ and seen.life is Life.STALE
+        stale = errand.why is READ and seen.life is Life.STALE
         if stale and self._throttle.holds(key, began) and self._stands_in(seen, policy):
             return self._lookup(seen, stale=True)  # its source failed a moment ago
-        patience = None if errand.why is _REFRESH else policy.patience(stale=stale)
+        patience = None if errand.why is REFRESH else policy.patience(stale=stale)
         waits = False
         while True:
             flight, new = self.flights.join(key, seen.raw, away=patience is not None)
@@ -137,7 +141,7 @@ class Loads(Leases):
         value = plan.codec.decode(number, 0, body)
         return Lookup(value, lookup.source, lookup.age, lookup.stale)
 
-    def _lead(self, flight: Flight, seen: Seen, errand: _Errand, *, away: bool = False) -> Lookup[Any]:
+    def _lead(self, flight: Flight, seen: Seen, errand: Errand, *, away: bool = False) -> Lookup[Any]:
         """Load, and hand what came of it to those who wait."""
         landed: Landed | None = None
         try:
@@ -156,7 +160,7 @@ class Loads(Leases):
         finally:
             self.flights.land(flight, landed)
 
-    def _lead_away(self, flight: Flight, seen: Seen, errand: _Errand) -> None:
+    def _lead_away(self, flight: Flight, seen: Seen, errand: Errand) -> None:
         """The same in the background, where errors reach only those who wait."""
         self.flights.lead(flight)
         try:
@@ -164,26 +168,31 @@ class Loads(Leases):
         except Exception:  # noqa: BLE001 - told as an event, and handed to those who wait
             self._throttle.hold(flight.key, self._clock.monotonic())
 
-    def _obtain(self, flight: Flight, seen: Seen, errand: _Errand) -> Outcome | None:
+    def _obtain(self, flight: Flight, seen: Seen, errand: Errand) -> Outcome | None:
         """The value: loaded here, or by another process; ``None`` if that renews it already."""
         policy, why = errand.plan.policy, errand.why
         while seen.raw is not UNREACHABLE and not is_fenced(seen):
-            got = self._claim(flight, seen, errand.plan.codec, force=why is _REFRESH)
+            got = self._claim(flight, seen, errand.plan.codec, force=why is REFRESH)
             if isinstance(got, Lease):
                 return self._load(flight, seen, got, errand)
             seen = self._checked(got, policy)
-            if why is _REFRESH:
+            if why is REFRESH:
                 continue
             if seen.life is Life.FRESH:
                 return (self._lookup(seen), *written(seen))
-            if why is _RENEW:
+            if why is RENEW:
                 return None
             if seen.life is Life.STALE and self._revalidates(seen, policy):
                 return (self._lookup(seen, stale=True), *written(seen))
             seen = self._checked(self._await_holder(flight, seen, errand.plan.codec), policy)
             if seen.life is Life.FRESH:
                 return (self._lookup(seen), *written(seen))
-        return None if why is _RENEW else self._load(flight, seen, None, errand)
+        return None if why is RENEW else self._load(flight, seen, None, errand)
+
+    @staticmethod
+    def _without_error(seen: Seen) -> Seen:
+        """What was found, where errors are not remembered."""
+        return seen._replace(life=Life.GONE) if seen.entry is not None and seen.entry.flags & FAILED else seen
 
     def _checked(self, seen: Seen, policy: Policy) -> Seen:
         """What was found, without an error that this policy does not remember. Raises the one it does."""
@@ -196,7 +205,7 @@ class Loads(Leases):
 
     # --------------------------------------------------------------------------------------------------------- loading
 
-    def _load(self, flight: Flight, seen: Seen, lease: Lease | None, errand: _Errand) -> Outcome:
+    def _load(self, flight: Flight, seen: Seen, lease: Lease | None, errand: Errand) -> Outcome:
         """Run the loader, and store what it gave under the lease; without one it is for the callers alone."""
         plan = errand.plan
         created, began = self._clock.wall(), self._clock.monotonic()
@@ -247,17 +256,17 @@ class Loads(Leases):
         number, body = plan.codec.absence(name_of(kind, error))
         return self._store(flight, lease, Entry(body, number, 0, FAILED, stamp(), created, fresh, keep, 0.0))
 
-    def _instead(self, flight: Flight, seen: Seen, errand: _Errand, error: Exception) -> Outcome:
+    def _instead(self, flight: Flight, seen: Seen, errand: Errand, error: Exception) -> Outcome:
         """What callers get from a loader that failed: the value there was, or an error."""
         policy = errand.plan.policy
         kept = policy.stale_if_error > 0 and is_failure(error)
-        stale = kept and errand.why is _READ and self._stands_in(seen, policy)
-        served = "background" if errand.why is _RENEW else "stale" if stale else "error"
+        stale = kept and errand.why is READ and self._stands_in(seen, policy)
+        served = "background" if errand.why is RENEW else "stale" if stale else "error"
         events.emit(LoadFailed(cache=self._name, error=type(error).__name__, served=served))
         if stale:
             self._throttle.hold(flight.key, self._clock.monotonic())
             return (self._lookup(seen, stale=True), *written(seen))
-        if not kept or errand.why is not _READ or isinstance(error, ResilientError):
+        if not kept or errand.why is not READ or isinstance(error, ResilientError):
             raise error
         raise Unavailable("the loader of a cached value failed, and nothing is left to serve instead") from error
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from resilient import events
@@ -69,11 +70,11 @@ class Reads:
         """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing."""
         return self._found(self.look(key, codec))
 
-    def find_many(self, keys: list[str], codec: Codec) -> list[Lookup[Any] | None]:
+    def find_many(self, keys: Sequence[str], codec: Codec) -> list[Lookup[Any] | None]:
         """The same for several keys in one round trip."""
         return [self._found(seen) for seen in self.look_many(keys, codec)]
 
-    def look_many(self, keys: list[str], codec: Codec) -> list[Seen]:
+    def look_many(self, keys: Sequence[str], codec: Codec) -> list[Seen]:
         """What is under each key, in one round trip."""
         found = self.tier.run(self.tier.store.get_many, keys)
         if found is UNREACHABLE:

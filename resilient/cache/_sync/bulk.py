@@ -1,0 +1,296 @@
+# Generated from resilient/cache/_async/bulk.py by tools/unasync.py: do not edit.
+"""Several keys at once: one look, one claim, one load of what is missing and loaded nowhere else, one store."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+from resilient import events
+from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp
+from resilient.cache._events import CacheRead
+from resilient.cache._flight import LATE, Flight, Landed
+from resilient.cache._freshness import Use
+from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds
+from resilient.cache._sync.loads import READ, RENEW, Errand, Loads, Outcome
+from resilient.cache._sync.tier import UNREACHABLE
+from resilient.cache._values import Loader, Lookup
+from resilient.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
+from resilient.policy import deadline
+
+__all__ = ["Bulk", "LoadMany"]
+
+LoadMany: TypeAlias = Loader[[list[int]], Mapping[int, Any]]
+"""Loads the values of keys, told by their places; what it leaves out does not exist."""
+
+
+class _Part(NamedTuple):
+    """One key of a batch that this process leads."""
+
+    place: int
+    flight: Flight
+    seen: Seen
+
+
+class Bulk(Loads):
+    """Reading several keys through to one loader."""
+
+    def through_many(self, keys: Sequence[str], load: LoadMany, plan: Plan) -> list[Lookup[Any] | None]:
+        """A value for each key, in order; ``None`` for what does not exist.
+
+        Args:
+            keys: The keys, each once.
+            load: Called at most once for all that are missing and are not being loaded by anybody else.
+            plan: How they are kept.
+        """
+        found: dict[int, Lookup[Any] | None] = {}
+        needed: list[tuple[int, Seen]] = []
+        renewed: list[tuple[int, Seen]] = []
+        for place, seen in enumerate(map(self._without_error, self.look_many(keys, plan.codec))):
+            use = self._use(seen, plan)
+            if use is Use.LOAD:
+                needed.append((place, seen))
+                continue
+            found[place] = None if is_absence(seen) else self._hit(seen, stale=use is Use.REVALIDATE)
+            if use is not Use.SERVE:
+                renewed.append((place, seen))
+        if renewed:
+            self._renew_many(keys, renewed, load, plan)
+        if needed:
+            found |= self._need_many(keys, needed, load, plan)
+        return [found[place] for place in range(len(keys))]
+
+    def _use(self, seen: Seen, plan: Plan) -> Use:
+        if seen.entry is None or seen.life is Life.GONE:
+            return Use.LOAD
+        chance = 1.0 - random.random()  # noqa: S311 - spreads loads, hides nothing
+        return plan.policy.use(seen.entry, seen.life, self._clock.wall(), chance)
+
+    def _renew_many(self, keys: Sequence[str], stale: list[tuple[int, Seen]], load: LoadMany, plan: Plan) -> None:
+        now, moment = self._clock.wall(), self._clock.monotonic()
+        batch: list[_Part] = []
+        for place, seen in stale:
+            key = keys[place]
+            if seen.entry is not None and not seen.entry.held(now) and not self._throttle.holds(key, moment):
+                flight, new = self.flights.join(key, seen.raw, away=True)
+                if new:
+                    batch.append(_Part(place, flight, seen))
+        if batch and self._background.start(self._lead_many_away, batch, load, plan, RENEW):
+            self.counts.add("refreshes", len(batch))
+        else:
+            self._abandon(batch)
+
+    def _abandon(self, batch: list[_Part]) -> None:
+        for part in batch:
+            self.flights.land(part.flight, None)
+
+    def _need_many(
+        self, keys: Sequence[str], needed: list[tuple[int, Seen]], load: LoadMany, plan: Plan
+    ) -> dict[int, Lookup[Any] | None]:
+        """Lead the flights of those that nobody loads, and wait for the others."""
+        began, policy = self._clock.monotonic(), plan.policy
+        patience = policy.patience(stale=any(seen.life is Life.STALE for _, seen in needed))
+        found: dict[int, Lookup[Any] | None] = {}
+        batch: list[_Part] = []
+        waits: list[_Part] = []
+        for place, seen in needed:
+            if self._throttle.holds(keys[place], began) and self._stands_in(seen, policy):
+                found[place] = self._lookup(seen, stale=True)  # its source failed a moment ago
+                continue
+            flight, new = self.flights.join(keys[place], seen.raw, away=patience is not None)
+            (batch if new else waits).append(_Part(place, flight, seen))
+        if batch and patience is None:
+            found |= self._lead_many(batch, load, plan, READ)
+        elif batch and self._background.start(self._lead_many_away, batch, load, plan, READ):
+            waits += batch
+        elif batch:
+            self._abandon(batch)
+            raise Overloaded(f"too many loads of the cache {self._name!r} run already")
+        for part in waits:
+            limit = None if patience is None else max(0.0, patience - (self._clock.monotonic() - began))
+            found[part.place] = self._await_part(part, load, plan, limit)
+        for lookup in found.values():
+            self.counts.add("stale" if lookup is not None and lookup.stale else "misses")
+            if events.wanted(CacheRead):
+                source, stale = ("none", False) if lookup is None else (lookup.source, lookup.stale)
+                events.emit(CacheRead(cache=self._name, source=source, stale=stale))
+        return found
+
+    def _await_part(self, part: _Part, load: LoadMany, plan: Plan, limit: float | None) -> Lookup[Any] | None:
+        """What another caller loads, or the background."""
+        try:
+            if self.flights.mine(part.flight):  # a loader that reads its own key
+                return Lookup(self._one(load, part.place), "loader", 0.0)
+            self.counts.add("waits")
+            landed = self.flights.wait(part.flight, limit)
+            if landed is LATE:
+                late = Unavailable("the loader did not answer in the time that its callers wait")
+                return self._give_up(part.seen, part.seen.life is Life.STALE, late)
+            if landed is None:  # its leader was cancelled or ran out of time
+                errand = Errand(partial(self._one, load, part.place), plan)
+                return self._fly(part.flight.key, part.seen, errand)
+            if landed.error is not None:
+                raise landed.error
+            return self._share(landed, plan)
+        except NotFound:
+            return None
+
+    def _one(self, load: LoadMany, place: int) -> Any:
+        values = load([place])
+        if place not in values:
+            raise NotFound("there is no such thing")
+        return values[place]
+
+    # --------------------------------------------------------------------------------------------------------- leading
+
+    def _lead_many_away(self, batch: list[_Part], load: LoadMany, plan: Plan, why: str) -> None:
+        """The same in the background, where errors reach only those who wait."""
+        for part in batch:
+            self.flights.lead(part.flight)
+        try:
+            self._lead_many(batch, load, plan, why)
+        except Exception:  # noqa: BLE001 - told as an event, and handed to those who wait
+            for part in batch:
+                self._throttle.hold(part.flight.key, self._clock.monotonic())
+
+    def _lead_many(self, batch: list[_Part], load: LoadMany, plan: Plan, why: str) -> dict[int, Lookup[Any] | None]:
+        """Claim all, load those that were granted, store them, then get the others one by one."""
+        found: dict[int, Lookup[Any] | None] = {}
+        open_: dict[int, _Part] = {part.place: part for part in batch}  # flights that have not landed
+        try:
+            granted, others = self._claim_many(batch, plan)
+            if granted:
+                for place, outcome in (self._load_many(granted, load, plan, why)).items():
+                    found[place] = self._land_part(open_.pop(place), outcome)
+            for part in others:
+                errand = Errand(partial(self._one, load, part.place), plan, why)
+                gained: Outcome | NotFound | None
+                try:
+                    gained = self._obtain(part.flight, part.seen, errand)
+                except NotFound as error:
+                    gained = error
+                if gained is not None:
+                    found[part.place] = self._land_part(open_.pop(part.place), gained)
+            return found
+        except DeadlineExceeded:
+            raise
+        except Exception as error:
+            for part in open_.values():
+                self.flights.land(part.flight, Landed(error=error))
+            open_.clear()
+            raise
+        finally:
+            self._abandon(list(open_.values()))
+
+    def _land_part(self, part: _Part, outcome: Outcome | NotFound) -> Lookup[Any] | None:
+        if isinstance(outcome, NotFound):
+            self.flights.land(part.flight, Landed(error=outcome))
+            return None
+        self.flights.land(part.flight, Landed(outcome))
+        return outcome[0]
+
+    def _claim_many(self, batch: list[_Part], plan: Plan) -> tuple[list[tuple[_Part, Lease | None]], list[_Part]]:
+        """Those that this process is to load, with their leases, and the others."""
+        granted: list[tuple[_Part, Lease | None]] = []
+        asked: list[tuple[_Part, Any, Lease]] = []
+        for part in batch:
+            if part.seen.raw is UNREACHABLE or is_fenced(part.seen):
+                granted.append((part, None))
+            else:
+                asked.append((part, *self._claiming(part.flight.key, part.seen)))
+        if not asked:
+            return granted, []
+        answers = self.tier.run(self.tier.store.claim_many, [claim for _, claim, _ in asked])
+        if answers is UNREACHABLE:
+            answers = [UNREACHABLE] * len(asked)
+        others: list[_Part] = []
+        for (part, _, lease), answer in zip(asked, answers, strict=True):
+            got = self._claimed(part.flight, answer, lease, plan.codec)
+            if isinstance(got, Lease):
+                granted.append((part, got))
+            elif got.raw is UNREACHABLE or is_fenced(got):
+                granted.append((part, None))
+            else:
+                others.append(part._replace(seen=got))
+        return granted, others
+
+    def _load_many(
+        self, granted: list[tuple[_Part, Lease | None]], load: LoadMany, plan: Plan, why: str
+    ) -> dict[int, Outcome | NotFound]:
+        """One call of the loader for all, and one store."""
+        created, began = self._clock.wall(), self._clock.monotonic()
+        leases = {part.flight.key: lease for part, lease in granted if lease is not None}
+        errand = Errand(partial(load, [part.place for part, _ in granted]), plan, why)
+        away = next((part.seen for part, _ in granted if part.seen.raw is UNREACHABLE), granted[0][0].seen)
+        try:
+            try:
+                values = self._run(errand.load, away)
+            except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
+                self.counts.add("load_errors")
+                return {part.place: self._instead(part.flight, part.seen, errand, error) for part, _ in granted}
+            self.counts.add("loads")
+            cost = self._clock.monotonic() - began
+            outcomes: dict[int, Outcome | NotFound] = {}
+            swaps: list[tuple[str, bytes | None, bytes | None, int]] = []
+            for part, lease in granted:
+                self._throttle.lift(part.flight.key)
+                outcome, entry = self._made(part, values, plan, created, cost)
+                outcomes[part.place] = outcome
+                if lease is None or part.flight.overtaken:
+                    self.counts.add("refused", int(part.seen.raw is not UNREACHABLE))
+                    continue
+                if entry is None:  # let go, with the value there was
+                    swaps.append((part.flight.key, lease.header, None, 0))
+                else:
+                    swaps.append((part.flight.key, lease.header, pack(entry), milliseconds(entry.keep)))
+            for key, *_ in swaps:
+                del leases[key]
+            self._conclude_many(swaps, count=True)
+            return outcomes
+        finally:
+            if leases:
+                self._conclude_many(
+                    [
+                        (key, lease.header, None if lease.over is None else released(lease.over), 0)
+                        for key, lease in leases.items()
+                    ]
+                )
+
+    def _made(
+        self, part: _Part, values: Mapping[int, Any], plan: Plan, created: float, cost: float
+    ) -> tuple[Outcome | NotFound, Entry | None]:
+        """What a part of a load gave, for its callers and for the store."""
+        policy = plan.policy
+        there = part.place in values
+        value = values[part.place] if there else None
+        negative = value is None and policy.negative_ttl is not None
+        fresh, keep = policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
+        if not there:
+            error = NotFound("there is no such thing")
+            if not negative:
+                return error, None
+            number, body = plan.codec.absence(error.message)
+            return error, Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0)
+        number, body = plan.codec.encode(value)
+        entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost)
+        return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), number, body), entry
+
+    def _conclude_many(self, swaps: list[tuple[str, Any, Any, int]], *, count: bool = False) -> None:
+        """Put something in the place of each claim; where the caller has no time left for it, in the background."""
+        if not swaps:
+            return
+        if deadline.remaining() == 0.0:
+            self._background.start(self._swap_many, swaps, count)
+            return
+        try:
+            self._swap_many(swaps, count)
+        except DeadlineExceeded:
+            self._background.start(self._swap_many, swaps, count)
+
+    def _swap_many(self, swaps: list[tuple[str, Any, Any, int]], count: bool) -> None:  # noqa: FBT001 - a job
+        done = self.tier.run(self.tier.store.swap_many, swaps)
+        if count and done is not UNREACHABLE:
+            self.counts.add("stores", sum(done))
+            self.counts.add("refused", len(done) - sum(done))

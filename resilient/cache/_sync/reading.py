@@ -1,0 +1,232 @@
+# Generated from resilient/cache/_async/reading.py by tools/unasync.py: do not edit.
+"""The part of a cache's face that reads, with a loader or without."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar, Unpack
+
+from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._freshness import LoadOptions, Policy
+from resilient.cache._seen import Plan
+from resilient.cache._sync.face import SqlFace
+from resilient.cache._sync.functions import Lazy
+from resilient.cache._values import Loader, Lookup
+from resilient.errors import ConfigurationError
+
+__all__ = ["Reading"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NONE: frozenset[int] = frozenset()
+_bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
+
+_PLANS = 256  # kept for calls that name their options each time
+
+
+class Reading(SqlFace):
+    """Reading through a cache."""
+
+    codec: Callable[..., Codec]
+    """How values of a type become bytes here."""
+    _ttl: float | None
+    _jitter: float
+    _plans: dict[Any, Plan]
+
+    def _policy(self, ttl: float | None, options: LoadOptions | None = None) -> Policy:
+        seconds: Any = self._ttl if ttl is None else ttl
+        given: Any = dict(options or {})
+        if "early" in given:
+            given["early"] = float(given["early"])
+        if "cache_errors" in given:
+            given["cache_errors"] = tuple(given["cache_errors"])
+        return Policy(seconds, jitter=self._jitter, **given)
+
+    def _plan(self, ttl: float | None, kind: Any, options: LoadOptions) -> Plan:
+        """How the values of one call are kept; made once for calls that say the same."""
+        try:
+            said = (ttl, kind, *options.items()) if options else (ttl, kind)
+            return self._plans[said]
+        except (KeyError, TypeError) as error:
+            plan = Plan(self._policy(ttl, options), self.codec(kind))
+            if isinstance(error, KeyError):  # what cannot be hashed is made anew each time
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                self._plans[said] = plan
+            return plan
+
+    # ------------------------------------------------------------------------------------------------ without a loader
+
+    def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
+        """The value of a key.
+
+        Args:
+            key: The key, without the namespace.
+            default: What is returned where there is none.
+            type: The type to read it as; without it dataclasses come back as dicts.
+        """
+        found = self.lookup(key, type=type)
+        return default if found is None else found.value
+
+    def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
+        """The value of a key with its source and age; ``None`` where there is none."""
+        if self._off():
+            return None
+        found: Lookup[Any] | None = self._engine.find(self.physical(key), self.codec(type))
+        return found
+
+    def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        load_many: Loader[[list[str]], Mapping[str, Any]] | None = None,
+        ttl: float | None = None,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        **options: Unpack[LoadOptions],
+    ) -> dict[str, Any]:
+        """The values of those keys that have one, in the order asked for, in one round trip.
+
+        Args:
+            keys: The keys, without the namespace.
+            load_many: Called once with the keys that are missing and that nobody else is loading, in this process or
+                another; returns a mapping from key to value. What it leaves out does not exist. Those that others load
+                are waited for.
+            ttl: Seconds the loaded values live; the cache's own by default.
+            type: The type of the values; dataclasses need it.
+            **options: As for `get_or_load`, for each key.
+
+        Raises:
+            Unavailable: The loader failed, and for some key nothing is left to serve.
+        """
+        names = list(dict.fromkeys(keys))
+        if not names:
+            return {}
+        if load_many is None:
+            if self._off():
+                return {}
+            found = self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+        else:
+            plan = self._plan(ttl, type, options)
+            if self._off():
+                values = load_many(names)
+                return {name: values[name] for name in names if name in values}
+            ask = _Asked(names, load_many)
+            found = self._engine.through_many([self.physical(name) for name in names], ask, plan)
+        return {name: each.value for name, each in zip(names, found, strict=True) if each is not None}
+
+    # --------------------------------------------------------------------------------------------------- with a loader
+
+    def get_or_load(
+        self,
+        key: str,
+        loader: Loader[[], R],
+        ttl: float | None = None,
+        *,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        **options: Unpack[LoadOptions],
+    ) -> R:
+        """The value of a key; where there is none, what the loader returns, which is then stored.
+
+        Of all callers that miss a key at once, in this process and in others, one loads and the rest wait for it.
+        Should its process die, another takes over within one lease. What was loaded is not stored if the key was
+        changed since.
+
+        Args:
+            key: The key, without the namespace.
+            loader: Called without arguments on a miss. No lock is held while it runs.
+            ttl: Seconds the value lives; the cache's own by default.
+            type: The type of the value; dataclasses need it.
+            **options: ``negative_ttl``: seconds for which it is remembered that there is no such thing: that the loader
+                returned ``None`` or raised `resilient.errors.NotFound`; without it ``None`` is an ordinary value.
+                ``stale_while_revalidate``: seconds after the ttl for which the old value is served at once, while one
+                process loads it anew in the background. ``stale_if_error``: seconds after the ttl for which the old
+                value is served when the loader fails. ``soft_timeout``: seconds to wait for the loader where an old
+                value is at hand, which is served then. ``hard_timeout``: seconds to wait for it in any case; the load
+                goes on without its caller, and is stored. ``early``: ``True``, or a factor: now and then a value is
+                loaded anew a little before its end, the sooner the longer it takes. ``cache_errors``: classes of errors
+                that are remembered for ``error_ttl`` seconds, by name and message.
+
+        Raises:
+            NotFound: The loader raised it, now or within the last ``negative_ttl``.
+            Unavailable: The loader failed and ``stale_if_error`` is over, or ``hard_timeout`` was. Without
+                ``stale_if_error`` the loader's error goes through as it is.
+            Overloaded: ``max_loads`` loaders run already, and none ended in time.
+        """
+        value: R = self.value(key, loader, self._plan(ttl, type, options))
+        return value
+
+    def lazy(
+        self,
+        template: str | None = None,
+        ttl: float | None = None,
+        *,
+        version: int = 0,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        shared: bool = False,
+        **options: Unpack[LoadOptions],
+    ) -> Callable[[Loader[P, R]], Lazy[P, R]]:
+        """Load the results of a function lazily: run it on a miss, answer from the cache after.
+
+        Args:
+            template: The key, as in ``user:{user_id}``; without it the function's name and all its parameters but self.
+            ttl: Seconds a value lives; the cache's own by default.
+            version: Change it when values stored so far must not be read any more.
+            type: The type of the values; by default the one the function says it returns.
+            shared: Accept a template without any parameter though the function takes some: one value for all calls.
+            **options: As for `get_or_load`.
+
+        Raises:
+            ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
+        """
+        if callable(template):
+            raise ConfigurationError(
+                "lazy stands with brackets", advice="write @cache.lazy() or @cache.lazy('user:{id}')"
+            )
+        policy = self._policy(ttl, options)
+        cache: Any = self  # an AsyncCache, of which this is a part
+        return lambda function: Lazy(cache, function, template, policy, kind=type, version=version, shared=shared)
+
+    def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """What the functions of `lazy` call: `through` without where the value came from."""
+        if _bypassed.get() and self._off():
+            return load()
+        return self._engine.value(self.physical(key), load, plan)
+
+    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+        """What the functions of `lazy` call."""
+        if self._off():
+            return Lookup(load(), "loader", 0.0)
+        found: Lookup[Any] = self._engine.through(self.physical(key), load, plan, refresh=refresh)
+        return found
+
+    # ---------------------------------------------------------------------------------------------------------- bypass
+
+    def _off(self) -> bool:
+        return id(self) in _bypassed.get()
+
+    @contextmanager
+    def bypass(self) -> Iterator[None]:
+        """Do without the cache in this block: reads go to their loaders, writes invalidate.
+
+        It holds for this task or thread and those it starts, not for others.
+        """
+        token = _bypassed.set(_bypassed.get() | {id(self)})
+        try:
+            yield
+        finally:
+            _bypassed.reset(token)
+
+
+class _Asked:
+    """A loader of several keys, told by their places."""
+
+    def __init__(self, names: list[str], load_many: Loader[[list[str]], Mapping[str, Any]]) -> None:
+        self._names = names
+        self._load_many = load_many
+
+    def __call__(self, places: list[int]) -> dict[int, Any]:
+        values = self._load_many([self._names[place] for place in places])
+        return {place: values[self._names[place]] for place in places if self._names[place] in values}
