@@ -17,6 +17,7 @@ before it is trusted again.
 from resilient.cache._async.cache import AsyncCache
 from resilient.cache._async.functions import AsyncLazy, AsyncWriter
 from resilient.cache._async.leaderboard import AsyncLeaderboard
+from resilient.cache._async.refresher import AsyncRefresher
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
 from resilient.cache._board import Ranked
 from resilient.cache._codecs import ValueCodec
@@ -24,6 +25,7 @@ from resilient.cache._events import CacheDown, CacheRead, CacheUp, EntryUnreadab
 from resilient.cache._sync.cache import Cache
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.leaderboard import Leaderboard
+from resilient.cache._sync.refresher import Refresher
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._values import AsyncStore, CacheStats, Lookup, Store
 
@@ -33,6 +35,7 @@ __all__ = [
     "AsyncLeaderboard",
     "AsyncMemoryStore",
     "AsyncRedisStore",
+    "AsyncRefresher",
     "AsyncStore",
     "AsyncWriter",
     "Cache",
@@ -48,6 +51,7 @@ __all__ = [
     "MemoryStore",
     "Ranked",
     "RedisStore",
+    "Refresher",
     "Store",
     "ValueCodec",
     "ValueRefused",

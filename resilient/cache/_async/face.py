@@ -29,7 +29,8 @@ class AsyncSqlFace:
 
     @property
     def _engine(self) -> AsyncEngine:
-        return cast("AsyncEngine", deferred(self)) or self.main
+        found = deferred(self)
+        return self.main if found is None else cast("AsyncEngine", found)
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""

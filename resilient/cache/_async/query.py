@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from resilient.cache._databases import database_of, snapshot_of
 from resilient.cache._functions import AsyncMode
 from resilient.cache._rows import Rows, packed
+from resilient.cache._seen import Plan
 from resilient.cache._sessions import plain, wrote
 from resilient.cache._statements import check, fingerprint, tables_of
 
@@ -25,6 +26,7 @@ async def query(
     ttl: float | None,
     tags: Iterable[str],
     params: Mapping[str, Any] | None,
+    refresh: bool = False,
 ) -> Rows:
     """What `AsyncCache.query` does."""
     inner = plain(session, asynchronous=AsyncMode.asynchronous)
@@ -41,7 +43,9 @@ async def query(
     key = fingerprint(statement, params, dialect, database)
     names = tuple(dict.fromkeys((*own, *sorted(f"table:{name}" for name in tables_of(statement)))))
     if snapshot_of(inner) is None:
-        return Rows(*await cache.get_or_load(key, load, ttl))
+        plan = Plan(cache._policy(ttl), cache.codec())  # noqa: SLF001 - this is a part of the face
+        found = await cache.through(key, load, plan, refresh=refresh)
+        return Rows(*found.value)
     # What it reads now is as old as its transaction, and a change since then may have been told already.
-    found = await cache.get(key)
-    return Rows(*(await load() if found is None else found))
+    stored = await cache.get(key)
+    return Rows(*(await load() if stored is None else stored))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -156,6 +156,17 @@ class Deferred:
     def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
         """The same, without where it came from."""
         return (self.through(key, load, plan)).value
+
+    def through_many(
+        self, keys: Sequence[str], load: Loader[[list[int]], Mapping[int, Any]], plan: Plan
+    ) -> list[Lookup[Any] | None]:
+        """The same for several keys, told to the loader by their places."""
+        if not self._sink.wrote() and not any(self._sink.find(key)[0] for key in keys):
+            return self._main().through_many(keys, load, plan)
+        found = self.find_many(list(keys), plan.codec)
+        missing = [place for place, each in enumerate(found) if each is None]
+        loaded = load(missing) if missing else {}
+        return [Lookup(loaded[place], "loader", 0.0) if place in loaded else each for place, each in enumerate(found)]
 
     def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
         return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)

@@ -30,7 +30,8 @@ class SqlFace:
 
     @property
     def _engine(self) -> Engine:
-        return cast("Engine", deferred(self)) or self.main
+        found = deferred(self)
+        return self.main if found is None else cast("Engine", found)
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resilient.cache._databases import database_of, snapshot_of
 from resilient.cache._functions import Mode
 from resilient.cache._rows import Rows, packed
+from resilient.cache._seen import Plan
 from resilient.cache._sessions import plain, wrote
 from resilient.cache._statements import check, fingerprint, tables_of
 
@@ -26,6 +27,7 @@ def query(
     ttl: float | None,
     tags: Iterable[str],
     params: Mapping[str, Any] | None,
+    refresh: bool = False,
 ) -> Rows:
     """What `Cache.query` does."""
     inner = plain(session, asynchronous=Mode.asynchronous)
@@ -42,7 +44,9 @@ def query(
     key = fingerprint(statement, params, dialect, database)
     names = tuple(dict.fromkeys((*own, *sorted(f"table:{name}" for name in tables_of(statement)))))
     if snapshot_of(inner) is None:
-        return Rows(*cache.get_or_load(key, load, ttl))
+        plan = Plan(cache._policy(ttl), cache.codec())  # noqa: SLF001 - this is a part of the face
+        found = cache.through(key, load, plan, refresh=refresh)
+        return Rows(*found.value)
     # What it reads now is as old as its transaction, and a change since then may have been told already.
-    found = cache.get(key)
-    return Rows(*(load() if found is None else found))
+    stored = cache.get(key)
+    return Rows(*(load() if stored is None else stored))

@@ -363,11 +363,13 @@ def test_a_commit_that_fails_forgets_only_once_it_was_sent(
         with cache.on_commit(session) as after:
             rename(session)
             after.set("user:17", "new")
-            place = (engine, "commit") if sent else (session, "before_commit")  # which comes after the fence
-            sa.event.listen(*place, fail)
+            place: tuple[Any, str] = (
+                (engine, "commit") if sent else (session, "before_commit")
+            )  # which comes after the fence
+            sa.event.listen(place[0], place[1], fail)
             with pytest.raises(ConnectionError):
                 session.commit()
-            sa.event.remove(*place, fail)
+            sa.event.remove(place[0], place[1], fail)
         session.rollback()
     assert other.get("user:17") == (None if sent else "old")
 
@@ -411,6 +413,27 @@ def test_a_loader_in_a_transaction_that_has_written_is_for_it_alone(
             session.rollback()
             assert get_user(17) == "old"
     assert other.get("user:17") == "old"
+
+
+def test_a_loader_of_many_in_a_transaction_that_has_written_is_for_it_alone(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """What is to be stored is served, the rest is loaded, and nothing of it is cached."""
+
+    def load(keys: list[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, "loaded")
+
+    with Session(engine) as session, cache.on_commit(session) as after:
+        assert cache.get_many(["a"], load_many=load) == {"a": "loaded"}
+        assert other.get("a") == "loaded"
+        rename(session)
+        after.set("b", "new")
+        after.invalidate("a")
+        assert cache.get_many("abc", load_many=load) == {"a": "loaded", "b": "new", "c": "loaded"}
+        assert other.get_many("bc") == {}
+        assert cache.get_or_load("c", lambda: "own") == "own"
+        session.rollback()
+    assert other.get_many("abc") == {"a": "loaded"}
 
 
 def test_what_is_changed_after_the_commit_in_the_block_is_changed_at_once(
