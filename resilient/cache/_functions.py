@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from resilient.cache._codec import ANYTHING
+from resilient.cache._codecs import ANYTHING
 from resilient.errors import ConfigurationError
 
 __all__ = ["AsyncMode", "Mode", "is_value", "require", "result_type"]

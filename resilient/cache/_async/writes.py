@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from resilient import events
 from resilient.cache._async.reads import AsyncReads
 from resilient.cache._async.tier import UNREACHABLE
-from resilient.cache._codec import Codec
+from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, stamp
 from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous

@@ -9,7 +9,7 @@ A body is sealed with a checksum, or with a signature where there is a secret; i
 is `Unreadable`, which is a miss.
 """
 
-from resilient.cache._codecs._codec import Codec, CodecChoice, Secret, Settings
+from resilient.cache._codecs._codec import Codec, CodecChoice, Codecs, Secret, Settings
 from resilient.cache._codecs._forms import ValueCodec
 from resilient.cache._codecs._numbers import (
     ABSENCE,
@@ -40,6 +40,7 @@ __all__ = [
     "ZSTD",
     "Codec",
     "CodecChoice",
+    "Codecs",
     "Secret",
     "Settings",
     "ValueCodec",

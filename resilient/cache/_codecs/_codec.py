@@ -14,7 +14,7 @@ from resilient.cache._codecs._types import ANYTHING, shape
 from resilient.cache._entry import Unreadable
 from resilient.errors import ConfigurationError, InvalidInput
 
-__all__ = ["Codec", "CodecChoice", "Secret", "Settings"]
+__all__ = ["Codec", "CodecChoice", "Codecs", "Secret", "Settings"]
 
 CodecChoice: TypeAlias = Literal["safe", "json", "orjson", "pickle"] | ValueCodec
 Secret: TypeAlias = str | bytes | Sequence[str | bytes] | None
@@ -188,3 +188,29 @@ class Codec:
             raise
         except Exception as error:
             raise Unreadable("bad bytes") from error  # as above
+
+
+class Codecs:
+    """The codecs of one cache, each made once.
+
+    Args:
+        settings: How the cache writes its values.
+
+    Examples:
+        >>> codecs = Codecs(Settings("json"))
+        >>> codecs(int) is codecs(int)
+        True
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: dict[Any, Codec] = {}
+
+    def __call__(self, kind: Any = ANYTHING, version: int = 0) -> Codec:
+        """How values of a type become bytes here."""
+        try:
+            return self._made[kind, version]
+        except KeyError:
+            return self._made.setdefault((kind, version), Codec(kind, version, self._settings))
+        except TypeError:  # a type that cannot be hashed, such as Annotated with a list
+            return Codec(kind, version, self._settings)

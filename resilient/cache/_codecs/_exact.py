@@ -119,7 +119,7 @@ class Exact:
         """An object of its class and its fields. Raises ValueError where it may not be made."""
         parts = self._parts.get(name)
         if parts is None:
-            if self.untyped and isinstance(state, dict):
+            if self.untyped:
                 return state  # without a type its fields are what there is
             found = parts_of(self.find_class(name))
             if found is None:

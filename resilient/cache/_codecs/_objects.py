@@ -87,7 +87,7 @@ def _pydantic(kind: Any) -> Parts:
     names = tuple(kind.model_fields)
 
     def take(model: Any) -> list[Any]:
-        given = [name for name in names if name in model.model_fields_set]
+        given = sorted(model.model_fields_set)
         fields = {name: model.__dict__[name] for name in names if name in model.__dict__}
         return [fields, given, model.__pydantic_extra__, model.__pydantic_private__]
 

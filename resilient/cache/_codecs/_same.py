@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
+import uuid
 from typing import Any
 
 from resilient.cache._codecs._objects import field_names
@@ -10,6 +12,7 @@ from resilient.cache._codecs._objects import field_names
 __all__ = ["same"]
 
 _SIMPLE = frozenset({str, int, bool, float, type(None), bytes})
+_DISTINCT = frozenset({decimal.Decimal, uuid.UUID, dt.date})  # equal to no value of another type in such a set
 
 
 def same(one: Any, other: Any) -> bool:
@@ -29,7 +32,8 @@ def same(one: Any, other: Any) -> bool:
     if kind is list or issubclass(kind, tuple):
         return _all(list(one), list(other))
     if kind is set or kind is frozenset:
-        return one == other and {*map(type, one), *map(type, other)} <= _SIMPLE - {float, bool}
+        kinds = set(map(type, one))
+        return one == other and kinds == set(map(type, other)) and (kinds <= _SIMPLE or kinds <= _DISTINCT)
     if kind is dt.datetime or kind is dt.time:
         return bool(one == other) and type(one.tzinfo) is type(other.tzinfo) and one.utcoffset() == other.utcoffset()
     names = field_names(kind)

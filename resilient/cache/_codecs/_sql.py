@@ -142,9 +142,9 @@ def check_entity(entity: Any) -> Any:
             f"a {name} cannot be cached: it holds changes that are not in the database",
             advice="commit or flush them before returning it, or return a dataclass of its values",
         )
-    keys = {each.key for each in state.mapper.column_attrs}
     primary = {state.mapper.get_property_by_column(each).key for each in state.mapper.primary_key}
-    if state.expired_attributes & keys or not primary <= state.dict.keys():
+    base = {each.key for each in state.mapper.base_mapper.column_attrs}  # a query of the base leaves others for later
+    if state.expired or state.expired_attributes & base or not primary <= state.dict.keys():
         raise InvalidInput(
             f"a {name} cannot be cached: its columns are expired, as after a commit",
             advice=f"{_REFRESH}; or return a dataclass of its values",

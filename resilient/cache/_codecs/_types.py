@@ -155,6 +155,7 @@ def is_loose(kind: Any) -> bool:
     """Whether a value that msgspec brings back equal may yet not be the same: another time zone, another class."""
     return any(
         each in _TIMES
+        or each in {set, frozenset}
         or (bare and each in _BARE)
         or has_fields(each)
         or getattr(each, "__module__", "") == "collections.abc"

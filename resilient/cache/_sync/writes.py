@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from resilient import events
-from resilient.cache._codec import Codec
+from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, stamp
 from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous

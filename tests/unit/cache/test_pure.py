@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.cache import AsyncCache, Cache
-from resilient.cache._codec import ANYTHING, TAGGED, Codec
+from resilient.cache._codecs import ANYTHING, TAGGED, Codec
+from resilient.cache._codecs._seal import Seal
 from resilient.cache._entry import Unreadable
 from resilient.cache._freshness import Policy
 from resilient.cache._journal import Journal
@@ -305,7 +306,7 @@ def test_a_mark_with_foreign_content_is_unreadable(code: int, content: Any) -> N
     """A few bytes do not become a terabyte, and no mark takes what its writer never wrote."""
     body = msgspec.msgpack.encode([msgspec.msgpack.Ext(code, msgspec.msgpack.encode(content))])
     with pytest.raises(Unreadable):
-        Codec(ANYTHING).decode(TAGGED, 0, body)
+        Codec(ANYTHING).decode(TAGGED, 0, Seal().close(TAGGED, body))
 
 
 def test_a_key_that_is_no_utf8_can_be_sent() -> None:
