@@ -112,8 +112,8 @@ class _Line:
         """A reply read by redis-py's own parser."""
         try:
             return self._connection.read_response(disconnect_on_error=False)
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-            if "closed by server" in str(error):
+        except redis.exceptions.ConnectionError as error:
+            if type(error) is redis.exceptions.ConnectionError:
                 raise Closed(str(error)) from error
             raise
         except redis.exceptions.ResponseError as error:

@@ -209,9 +209,11 @@ class SlowStream:
                 try:
                     await self._connection.send_packed_command([wire], check_health=False)
                     replies = [await self._reply() for _ in range(count)]
-                except BaseException:
+                except BaseException as error:
                     self.closed = True  # what comes next would be somebody else's reply
                     await self._connection.disconnect(nowait=True)
+                    if type(error) is redis.exceptions.ConnectionError:
+                        raise Closed(str(error)) from error
                     raise
         except TimeoutError as error:
             raise late() from error
@@ -225,10 +227,6 @@ class SlowStream:
     async def _reply(self) -> Any:
         try:
             return await self._connection.read_response(disconnect_on_error=False)
-        except redis.exceptions.ConnectionError as error:
-            if "closed by server" in str(error):
-                raise Closed(str(error)) from error
-            raise
         except redis.exceptions.ResponseError as error:
             return error
 
