@@ -71,8 +71,14 @@ class BudgetCore:
         return True
 
 
-class Caller(Protocol):
-    """Whoever pays into a budget."""
+class Payer(Protocol):
+    """Whoever pays into a budget with its calls.
+
+    Attributes:
+        paid: How many of its calls have been paid in.
+    """
+
+    paid: int
 
     def calls(self) -> int:
         """How many calls it has made in all."""
@@ -80,39 +86,34 @@ class Caller(Protocol):
 
 
 class SharedBudget(BudgetCore):
-    """The budget of one dependency: the calls of all its pipelines together pay for the extra calls of each.
+    """The budget of one dependency. Whoever asks pays in its own calls since it last did.
+
+    Pipelines that never ask pay nothing: of several that stand inside each other, the innermost asks, and a call that
+    passes all of them counts once.
 
     Args:
         policy: Its numbers.
         clock: Where time is read.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_members", "_total")
+    __slots__ = ("__weakref__", "_clock", "_total")
 
     def __init__(self, policy: Budget, clock: Clock) -> None:
         super().__init__(policy.ratio, policy.reserve, policy.burst, clock.monotonic())
         self._clock = clock
-        self._members: list[tuple[weakref.ref[Caller], int]] = []  # who pays, and how many calls were paid for
         self._total = 0
 
-    def join(self, member: Caller) -> None:
-        """Let the calls of one more pipeline pay."""
-        with self._lock:
-            self._members = [each for each in self._members if each[0]() is not None]
-            self._members.append((weakref.ref(member), 0))
+    def ask(self, payer: Payer) -> bool:
+        """Ask for one extra call.
 
-    def ask(self) -> bool:
-        """Ask for one extra call, paid for by all calls there have been until now."""
+        Args:
+            payer: The pipeline that asks.
+        """
         now = self._clock.monotonic()
         with self._lock:
-            paid = []
-            for reference, before in self._members:
-                member = reference()
-                if member is not None:
-                    calls = max(before, member.calls())
-                    self._total += calls - before
-                    paid.append((reference, calls))
-            self._members = paid
+            fresh = max(0, payer.calls() - payer.paid)
+            payer.paid += fresh
+            self._total += fresh
             return self._take(now, self._total)
 
 

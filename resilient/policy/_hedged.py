@@ -35,7 +35,7 @@ class _Racer:
     def may_hedge(self) -> bool:
         """Ask the budget for a second call."""
         state = self.state
-        if state.budget is not None and not state.budget.ask():
+        if state.budget is not None and not state.budget.ask(state):
             state.add("suppressed")
             return False
         state.add("hedged")

@@ -327,7 +327,7 @@ class Slow:
         if not self._breaker_lets_through(now + run.wait):
             return "breaker"
         budget = self.state.budget
-        if budget is not None and not budget.ask():
+        if budget is not None and not budget.ask(self.state):
             return "budget"
         return None
 

@@ -67,6 +67,7 @@ class State:
         "lock",
         "name",
         "ok",
+        "paid",
         "pool",
     )
 
@@ -75,6 +76,7 @@ class State:
         self.clock = clock
         self.counts: dict[str, int] = {}  # what did not simply succeed
         self.lock = threading.Lock()
+        self.paid = 0
         self.ok: Callable[[], int] = itertools.count().__next__
         self._reads = 0
         breaker: Breaker | None = find(policies, Breaker)
@@ -93,8 +95,6 @@ class State:
         hedge: Hedge | None = find(policies, Hedge)
         self.latencies = None if hedge is None or hedge.delay is not None else Latencies(hedge.min_samples)
         self.pool = None if hedge is None else WorkerPool(f"hedge-{name}", hedge.threads, backlog=hedge.threads)
-        if self.budget is not None:
-            self.budget.join(self)
         _forks.add(self)
 
     def forget_locks(self) -> None:

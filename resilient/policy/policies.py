@@ -143,8 +143,8 @@ class Retry:
 class Budget:
     """How many extra calls (retries and hedges together) a dependency may get; name it to change the default.
 
-    In each process, pipelines of one name share one budget: the calls of all of them pay for the extra calls of each.
-    A pipeline that names other numbers than its namesakes has a budget of its own.
+    In each process, pipelines of one name share one budget: what one of them spends, the others do not have. A pipeline
+    that names other numbers than its namesakes has a budget of its own.
 
     Args:
         ratio: Extra calls for each call, over time.

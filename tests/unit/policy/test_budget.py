@@ -170,14 +170,30 @@ def test_hedges_and_retries_of_one_dependency_share_it(clock):
     assert (hedging.stats().hedged, hedging.stats().suppressed) == (0, 1)
 
 
-def test_the_calls_of_all_its_pipelines_pay(clock):
-    """A hundred calls that succeed through one pipeline pay for the retries of the other, and pay once."""
+def test_each_pays_with_its_own_calls(clock):
+    """Calls that succeed pay for the retries of their own pipeline, once; what they paid in, all may spend."""
     reads, writes = (Pipeline("orders", Retry(attempts=11, base=0), clock=clock) for _ in range(2))
     assert retries(writes) == 10
     for _ in range(25):
         reads.call(len, "")
-    assert retries(writes) == 5, "a fifth of 25, and of its own one call"
-    assert retries(writes) == 0
+    assert retries(writes) == 0, "its own one call pays for a fifth"
+    assert retries(reads) == 5, "a fifth of 25, and of that one call"
+    assert retries(reads) == 0
+
+
+def test_a_call_that_passes_several_of_them_counts_once(clock):
+    """Pipelines of one name that stand inside each other get no more than one alone."""
+    stack = [Pipeline("orders", Retry(attempts=4, base=0), clock=clock) for _ in range(3)]
+    reached = []
+
+    def fails():
+        reached.append(1)
+        raise ConnectionRefusedError
+
+    for _ in range(1000):
+        with pytest.raises(ConnectionRefusedError):
+            stack[0].call(stack[1].call, stack[2].call, fails)
+    assert len(reached) <= 1000 * 1.2 + 10
 
 
 def test_pipelines_made_with_options_share_it(clock):
@@ -208,33 +224,36 @@ def test_a_budget_goes_with_its_last_pipeline(clock):
     assert retries(Pipeline("orders", Retry(attempts=11, base=0), clock=clock)) == 10
 
 
-def test_members_that_are_gone_are_forgotten(clock):
-    """Many short-lived pipelines of one name leave nothing behind in its budget."""
-    orders = Pipeline("orders", Retry(attempts=11, base=0), clock=clock)
-    for _ in range(100):
-        Pipeline("orders", Retry(), clock=clock).call(len, "")
-    assert retries(orders) == 10
-    assert len(orders._slow.state.budget._members) == 1
-    Pipeline("orders", Retry(), clock=clock)
-    Pipeline("orders", Retry(), clock=clock)
-    assert len(orders._slow.state.budget._members) == 2
-
-
 def test_a_count_that_runs_backwards_pays_once(clock):
-    """A member whose count is read lower than before gives nothing and takes nothing."""
+    """A pipeline whose count is read lower than before gives nothing and takes nothing."""
 
-    class Member:
-        total = 5
+    class Payer:
+        total, paid = 5, 0
 
         def calls(self):
             return self.total
 
     budget = budget_of("orders", Budget(ratio=1, reserve=0, burst=5), clock)
-    member = Member()
-    budget.join(member)
-    assert sum(budget.ask() for _ in range(9)) == 5
-    for member.total, granted in ((3, 0), (5, 0), (7, 2)):
-        assert sum(budget.ask() for _ in range(9)) == granted
+    payer = Payer()
+    assert sum(budget.ask(payer) for _ in range(9)) == 5
+    for payer.total, granted in ((3, 0), (5, 0), (7, 2)):
+        assert sum(budget.ask(payer) for _ in range(9)) == granted
+
+
+def test_threads_share_a_budget_exactly(clock):
+    """Threads that ask for several pipelines at once get no more than there is."""
+    budget = budget_of("orders", Budget(ratio=1, reserve=0, burst=100), clock)
+    states = [Pipeline("orders", Retry(), clock=clock)._slow.state for _ in range(4)]
+    for state in states:
+        for _ in range(25):
+            state.ok()
+    got = []
+    threads = [threading.Thread(target=lambda s=s: got.extend(budget.ask(s) for _ in range(90))) for s in states * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 100 <= sum(got) <= 200
 
 
 def test_threads_make_one_budget(clock):
@@ -251,4 +270,3 @@ def test_threads_make_one_budget(clock):
     for thread in threads:
         thread.join()
     assert len({id(each._slow.state.budget) for each in made}) == 1
-    assert len(made[0]._slow.state.budget._members) == 8
