@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+import queue
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from resilient.clock import Clock
 from resilient.errors import Overloaded, Unavailable
 from resilient.policy import deadline
 from resilient.policy._deadline import current  # what is begun here outlives its caller's deadline
 from resilient.runtime import PerLoop, WorkerPool, after_fork
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 __all__ = ["AsyncBackground", "AsyncCap", "Background", "Cap"]
 
@@ -134,28 +130,35 @@ class Cap:
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._places = threading.Semaphore(self._size)
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(self._size):
+            self._places.put(None)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place for the block; inside another block of this cap there is always one.
+    def take(self) -> Any:
+        """Take a place, to be given back with what this returns; inside another place there is always one.
 
         Raises:
             Overloaded: None came free in time.
         """
         inside = _inside.get()
         if id(self) in inside:
-            yield
-            return
+            return None
         places = self._places
-        if not places.acquire(timeout=_patience(self._limit)):
-            raise _crowded(self._name, self._size)
-        token = _inside.set(inside | {id(self)})
         try:
-            yield
-        finally:
+            places.get_nowait()
+        except queue.Empty:
+            try:
+                places.get(timeout=_patience(self._limit))
+            except queue.Empty:
+                raise _crowded(self._name, self._size) from None
+        return places, _inside.set(inside | {id(self)})
+
+    def give(self, taken: Any) -> None:
+        """Give a place back."""
+        if taken is not None:
+            places, token = taken
             _inside.reset(token)
-            places.release()
+            places.put(None)
 
 
 class AsyncCap:
@@ -167,23 +170,23 @@ class AsyncCap:
         self._limit = limit
         self._places = PerLoop(lambda: asyncio.Semaphore(size))
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Take a place for the block; see `Cap.place`."""
+    async def take(self) -> Any:
+        """Take a place; see `Cap.take`."""
         inside = _inside.get()
         if id(self) in inside:
-            yield
-            return
+            return None
         places = self._places.get()
         try:
             async with asyncio.timeout(_patience(self._limit)):
                 await places.acquire()
         except TimeoutError:
             raise _crowded(self._name, self._size) from None
-        token = _inside.set(inside | {id(self)})
-        try:
-            yield
-        finally:
+        return places, _inside.set(inside | {id(self)})
+
+    def give(self, taken: Any) -> None:
+        """Give a place back."""
+        if taken is not None:
+            places, token = taken
             _inside.reset(token)
             places.release()
 

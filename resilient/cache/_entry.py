@@ -23,12 +23,15 @@ from typing import NamedTuple
 __all__ = [
     "FAILED",
     "FENCE",
+    "FOREVER",
     "FORMAT",
     "HEAD",
     "HEADER",
     "LEASE",
     "MAGIC",
     "NEGATIVE",
+    "PLAIN",
+    "SIZE",
     "TOMBSTONE",
     "WAITED",
     "Entry",
@@ -39,6 +42,7 @@ __all__ = [
     "marker",
     "pack",
     "pack_tags",
+    "plain_header",
     "released",
     "stamp",
     "unpack",
@@ -53,6 +57,15 @@ WAITED = HEAD
 """Where the byte stands that says that another process waits for the one who loads."""
 MAGIC = 0xCE
 FORMAT = 2
+
+SIZE = HEADER.size
+PLAIN = bytes([MAGIC, FORMAT, 0])
+"""How an entry begins that holds a value and nothing else."""
+FOREVER = 1e10
+"""Seconds; no entry of ours is fresh for so long, so that a header that says so is read with care."""
+plain_header = struct.Struct(">3xBI8xdf4x4xxHQ4x").unpack_from
+"""Reads from the header of a plain value, in one step, what its reader must know: codec, schema, created, fresh, the
+length of its tags, and its generation."""
 
 NEGATIVE = 1
 """Flag: the loader said that there is no such thing."""

@@ -32,14 +32,17 @@ LATE = Landed()
 class Flight:
     """One load of one key, led by one thread or task."""
 
-    __slots__ = ("_known", "key", "leader", "overtaken", "place", "signal")
+    __slots__ = ("_known", "key", "leader", "overtaken", "place", "shared", "signal")
 
-    def __init__(self, key: str, place: int, leader: object, signal: Any, seen: Any) -> None:
+    def __init__(self, key: str, place: int, leader: object, seen: Any) -> None:
         self.key = key
         self.place = place
         self.leader = leader
         """Who runs the loader."""
-        self.signal = signal
+        self.signal: Any = None
+        """What those who wait are woken by; made for the first of them."""
+        self.shared = False
+        """Somebody waits for it."""
         self.overtaken = False
         """The key was changed since: what this flight loads is for those who wait, not for the store."""
         self._known = [_head(seen)]
@@ -71,16 +74,28 @@ class _Table:
         """Forget all: for a forked child, where the leaders do not exist."""
         self._flights: dict[str, dict[int, Flight]] = {}
 
-    def _join(
-        self, key: str, seen: object, *, place: int, caller: object, leader: object, signal: Any
-    ) -> tuple[Flight, bool]:
+    def _join(self, key: str, seen: object, place: int, caller: object, leader: object) -> tuple[Flight, bool]:
         with self._lock:
             places = self._flights.setdefault(key, {})
             flight = places.get(place)
             if flight is not None and (flight.leader == caller or flight.suits(seen)):
+                if flight.signal is None:
+                    flight.signal = self._make_signal()
+                flight.shared = True
                 return flight, False
-            flight = places[place] = Flight(key, place, leader, signal, seen)
+            flight = places[place] = Flight(key, place, leader, seen)
+            if leader is None:
+                flight.signal = self._make_signal()
+                flight.shared = True
             return flight, True
+
+    def _make_signal(self) -> Any:
+        raise NotImplementedError
+
+    def close(self, flight: Flight) -> bool:
+        """Let nobody join any more, before it lands. Whether somebody waits."""
+        self._leave(flight)
+        return flight.shared
 
     def overtake(self, key: str) -> None:
         """The key has changed: whoever comes now must not get, nor store, what is being loaded."""
@@ -127,7 +142,10 @@ class Flights(_Table):
             away: A new flight will be led by another thread, which says so with `lead`.
         """
         me = threading.get_ident()
-        return self._join(key, seen, place=0, caller=me, leader=None if away else me, signal=_Signal())
+        return self._join(key, seen, 0, me, None if away else me)
+
+    def _make_signal(self) -> _Signal:
+        return _Signal()
 
     def lead(self, flight: Flight) -> None:
         """The calling thread leads from now on."""
@@ -140,8 +158,10 @@ class Flights(_Table):
     def land(self, flight: Flight, landed: Landed | None) -> None:
         """End a flight; ``None`` leaves those who wait to load for themselves."""
         self._leave(flight)
-        flight.signal.landed = landed
-        flight.signal.event.set()
+        signal = flight.signal
+        if signal is not None:
+            signal.landed = landed
+            signal.event.set()
 
     def wait(self, flight: Flight, limit: float | None = None) -> Landed | None:
         """Wait for a flight to land; `LATE` if it takes longer than the limit.
@@ -166,8 +186,10 @@ class AsyncFlights(_Table):
         """The flight for a key, and whether it is new; the arguments are those of `Flights.join`."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
-        leader = None if away else me
-        return self._join(key, seen, place=id(loop), caller=me, leader=leader, signal=loop.create_future())
+        return self._join(key, seen, id(loop), me, None if away else me)
+
+    def _make_signal(self) -> asyncio.Future[Landed | None]:
+        return asyncio.get_running_loop().create_future()
 
     def lead(self, flight: Flight) -> None:
         """The calling task leads from now on."""
@@ -180,8 +202,9 @@ class AsyncFlights(_Table):
     def land(self, flight: Flight, landed: Landed | None) -> None:
         """End a flight; ``None`` leaves those who wait to load for themselves."""
         self._leave(flight)
-        if not flight.signal.done():
-            flight.signal.set_result(landed)
+        signal = flight.signal
+        if signal is not None and not signal.done():
+            signal.set_result(landed)
 
     async def wait(self, flight: Flight, limit: float | None = None) -> Landed | None:
         """Wait for a flight to land; `LATE` if it takes longer than the limit.

@@ -148,9 +148,32 @@ class KeyMaker:
                     advice=f"it has: {', '.join(names) or 'none'}",
                 )
             self._steps.append((literal, name or None, attrgetter(path) if path else None))
+        self._plan_positions()
+
+    def _plan_positions(self) -> None:
+        """Most calls name no parameter: for them the places of the values are worked out once."""
+        parameters = list(self._signature.parameters.values())
+        plain = all(each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD} for each in parameters)
+        self._most = len(parameters) if plain else -1
+        self._least = sum(each.default is each.empty for each in parameters)
+        self._defaults = tuple(each.default for each in parameters)
+        places = {each.name: place for place, each in enumerate(parameters)}
+        self._places = [
+            (literal, -1 if name is None else places[name], attribute) for literal, name, attribute in self._steps
+        ]
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The key of a call. Raises TypeError where the function itself would."""
+        if not kwargs and self._least <= len(args) <= self._most:
+            given = args if len(args) == self._most else args + self._defaults[len(args) :]
+            key = ""
+            for literal, place, attribute in self._places:
+                if place < 0:
+                    key += literal
+                    continue
+                value = given[place] if attribute is None else attribute(given[place])
+                key += literal + render(value)
+            return key
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         values = bound.arguments

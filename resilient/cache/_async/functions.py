@@ -80,9 +80,9 @@ class AsyncLazy(_AsyncCached[P, R]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The value: from the cache, or from the function."""
-        load = partial(self.__wrapped__, *self._bound, *args, **kwargs)
-        key = self._make_key((*self._bound, *args), kwargs)
-        value: R = await self._cache.value(key, load, self._plan or self._planned())
+        given: Any = (*self._bound, *args) if self._bound else args
+        load = partial(self.__wrapped__, *given, **kwargs)
+        value: R = await self._cache.value(self._make_key(given, kwargs), load, self._plan or self._planned())
         return value
 
     async def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup[R]:

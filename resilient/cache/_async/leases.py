@@ -57,8 +57,11 @@ class AsyncLeases(AsyncReads):
         """Call the loader, under the cap where it holds."""
         if not self._capped and seen.raw is not UNREACHABLE:
             return await load()
-        async with self._cap.place():
+        place = await self._cap.take()
+        try:
             return await load()
+        finally:
+            self._cap.give(place)
 
     # --------------------------------------------------------------------------------------------------------- claims
 

@@ -46,16 +46,15 @@ class AsyncReading(AsyncSqlFace):
 
     def _plan(self, ttl: float | None, kind: Any, options: LoadOptions) -> Plan:
         """How the values of one call are kept; made once for calls that say the same."""
+        said = (ttl, kind, *options.items()) if options else (ttl, kind)
         try:
-            said = (ttl, kind, *options.items()) if options else (ttl, kind)
             return self._plans[said]
-        except (KeyError, TypeError) as error:
-            plan = Plan(self._policy(ttl, options), self.codec(kind))
-            if isinstance(error, KeyError):  # what cannot be hashed is made anew each time
-                if len(self._plans) >= _PLANS:
-                    self._plans.clear()
-                self._plans[said] = plan
-            return plan
+        except KeyError:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            return self._plans.setdefault(said, Plan(self._policy(ttl, options), self.codec(kind)))
+        except TypeError:  # what cannot be hashed, such as a list of errors, is made anew each time
+            return Plan(self._policy(ttl, options), self.codec(kind))
 
     # ------------------------------------------------------------------------------------------------ without a loader
 

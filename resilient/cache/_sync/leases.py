@@ -58,8 +58,11 @@ class Leases(Reads):
         """Call the loader, under the cap where it holds."""
         if not self._capped and seen.raw is not UNREACHABLE:
             return load()
-        with self._cap.place():
+        place = self._cap.take()
+        try:
             return load()
+        finally:
+            self._cap.give(place)
 
     # --------------------------------------------------------------------------------------------------------- claims
 

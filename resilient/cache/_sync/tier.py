@@ -56,6 +56,26 @@ class Tier:
         self._counts = counts
         self._replayed = 0
         self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
+        self._call = None if pipeline is None else pipeline.call
+        self._breaker = None if pipeline is None else pipeline.breaker
+
+    def read(self, operation: Loader[..., Any], keys: Any) -> Any:
+        """The same as `run` of an operation with one argument, in fewer steps: the way of every read."""
+        call = self._call
+        if call is None:
+            return operation(keys)
+        if self.down_since is not None or self.journal:
+            if self._breaker is not None and self._breaker.retry_after:  # open: no call, and no error to make of it
+                deadline.check()
+                self._counts.add("unreachable")
+                return UNREACHABLE
+            return self.run(operation, keys)
+        try:
+            return call(operation, keys)
+        except DeadlineExceeded:
+            raise
+        except self._caught as error:
+            return self._unanswered(error)
 
     def run(self, operation: Loader[..., Any], *args: Any) -> Any:
         """What an operation of the store returns, or `UNREACHABLE`.
@@ -113,14 +133,18 @@ class Tier:
         except DeadlineExceeded:
             raise
         except self._caught as error:
-            self._counts.add("unreachable")
-            self._failed()
-            if deadline.remaining() == 0.0:
-                raise DeadlineExceeded("the deadline passed while the cache was asked") from error
-            return UNREACHABLE
+            return self._unanswered(error)
         if self.down_since is not None and not self.journal:
             self._back()
         return result
+
+    def _unanswered(self, error: BaseException) -> Any:
+        """The tier failed, or its breaker is open."""
+        self._counts.add("unreachable")
+        self._failed()
+        if deadline.remaining() == 0.0:
+            raise DeadlineExceeded("the deadline passed while the cache was asked") from error
+        return UNREACHABLE
 
     def _failed(self) -> None:
         breaker = self._pipeline.breaker if self._pipeline is not None else None
