@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from resilient.cache._async.deferred import AsyncDeferred, deferring
+from resilient.cache._async.deferred import AsyncAfter, deferring
 from resilient.cache._bridge import AsyncBridge
-from resilient.cache._codecs import ANYTHING
 from resilient.cache._entry import Entry
 from resilient.cache._functions import AsyncMode
 from resilient.cache._pending import Changes, Pending
@@ -175,41 +173,13 @@ class AsyncCommit:
             await self.cache.main.invalidate_tags(tags)
 
 
-class AsyncOnCommit:
-    """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction.
-
-    Its methods are those of the cache; they go on working after the block, until the transaction ends.
-    """
+class AsyncOnCommit(AsyncAfter):
+    """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction."""
 
     def __init__(self, cache: AsyncCache, session: Any) -> None:
-        self._cache = cache
         self._commit = AsyncCommit.of(cache, plain(session, asynchronous=AsyncMode.asynchronous))
-        self._engine = AsyncDeferred(cache.namespace, lambda: cache.main, self._commit)
+        super().__init__(cache, self._commit)
         self._block = contextlib.ExitStack()
-
-    async def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - as msgspec says it
-        """As `AsyncCache.set`, after the commit."""
-        with deferring(self._cache, self._engine):
-            await self._cache.set(key, value, ttl, type=type)
-
-    async def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
-        """As `AsyncCache.set_many`, after the commit."""
-        with deferring(self._cache, self._engine):
-            await self._cache.set_many(values, ttl, type=type)
-
-    async def delete(self, key: str) -> None:
-        """As `AsyncCache.delete`, after the commit."""
-        await self.invalidate(key)
-
-    async def invalidate(self, *keys: str) -> None:
-        """As `AsyncCache.invalidate`, after the commit."""
-        with deferring(self._cache, self._engine):
-            await self._cache.invalidate(*keys)
-
-    async def invalidate_tags(self, *tags: str) -> None:
-        """As `AsyncCache.invalidate_tags`, after the commit."""
-        with deferring(self._cache, self._engine):
-            await self._cache.invalidate_tags(*tags)
 
     async def __aenter__(self) -> Self:
         self._commit.commits = 0

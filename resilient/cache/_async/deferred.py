@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient import events
-from resilient.cache._codecs import Codec
+from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
 from resilient.cache._pending import Changes
@@ -18,9 +18,10 @@ from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from resilient.cache._async.cache import AsyncCache
     from resilient.cache._async.engine import AsyncEngine
 
-__all__ = ["AsyncDeferred", "AsyncSink", "deferred", "deferring"]
+__all__ = ["AsyncAfter", "AsyncDeferred", "AsyncSink", "deferred", "deferring"]
 
 _deferring: contextvars.ContextVar[Mapping[int, AsyncDeferred]] = contextvars.ContextVar(
     "resilient_cache_deferring", default=MappingProxyType({})
@@ -169,3 +170,42 @@ class AsyncDeferred:
 
     def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
         return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)
+
+
+class AsyncAfter:
+    """The changes that belong to a transaction: its methods are those of the cache, and take effect after the commit.
+
+    They go on working after the block, until the transaction ends.
+
+    Args:
+        cache: The cache.
+        sink: Where changes go.
+    """
+
+    def __init__(self, cache: AsyncCache, sink: AsyncSink) -> None:
+        self._cache = cache
+        self._engine = AsyncDeferred(cache.namespace, lambda: cache.main, sink)
+
+    async def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - as msgspec says it
+        """As `AsyncCache.set`, after the commit."""
+        with deferring(self._cache, self._engine):
+            await self._cache.set(key, value, ttl, type=type)
+
+    async def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
+        """As `AsyncCache.set_many`, after the commit."""
+        with deferring(self._cache, self._engine):
+            await self._cache.set_many(values, ttl, type=type)
+
+    async def delete(self, key: str) -> None:
+        """As `AsyncCache.delete`, after the commit."""
+        await self.invalidate(key)
+
+    async def invalidate(self, *keys: str) -> None:
+        """As `AsyncCache.invalidate`, after the commit."""
+        with deferring(self._cache, self._engine):
+            await self._cache.invalidate(*keys)
+
+    async def invalidate_tags(self, *tags: str) -> None:
+        """As `AsyncCache.invalidate_tags`, after the commit."""
+        with deferring(self._cache, self._engine):
+            await self._cache.invalidate_tags(*tags)

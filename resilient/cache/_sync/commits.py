@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,12 +11,11 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from resilient.cache._bridge import Bridge
-from resilient.cache._codecs import ANYTHING
 from resilient.cache._entry import Entry
 from resilient.cache._functions import Mode
 from resilient.cache._pending import Changes, Pending
 from resilient.cache._sessions import ending, plain, tables, wrote
-from resilient.cache._sync.deferred import Deferred, deferring
+from resilient.cache._sync.deferred import After, deferring
 from resilient.errors import ResilientError
 
 if TYPE_CHECKING:
@@ -176,41 +174,13 @@ class Commit:
             self.cache.main.invalidate_tags(tags)
 
 
-class OnCommit:
-    """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction.
-
-    Its methods are those of the cache; they go on working after the block, until the transaction ends.
-    """
+class OnCommit(After):
+    """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction."""
 
     def __init__(self, cache: Cache, session: Any) -> None:
-        self._cache = cache
         self._commit = Commit.of(cache, plain(session, asynchronous=Mode.asynchronous))
-        self._engine = Deferred(cache.namespace, lambda: cache.main, self._commit)
+        super().__init__(cache, self._commit)
         self._block = contextlib.ExitStack()
-
-    def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - as msgspec says it
-        """As `Cache.set`, after the commit."""
-        with deferring(self._cache, self._engine):
-            self._cache.set(key, value, ttl, type=type)
-
-    def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
-        """As `Cache.set_many`, after the commit."""
-        with deferring(self._cache, self._engine):
-            self._cache.set_many(values, ttl, type=type)
-
-    def delete(self, key: str) -> None:
-        """As `Cache.delete`, after the commit."""
-        self.invalidate(key)
-
-    def invalidate(self, *keys: str) -> None:
-        """As `Cache.invalidate`, after the commit."""
-        with deferring(self._cache, self._engine):
-            self._cache.invalidate(*keys)
-
-    def invalidate_tags(self, *tags: str) -> None:
-        """As `Cache.invalidate_tags`, after the commit."""
-        with deferring(self._cache, self._engine):
-            self._cache.invalidate_tags(*tags)
 
     def __enter__(self) -> Self:
         self._commit.commits = 0

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient import events
-from resilient.cache._codecs import Codec
+from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
 from resilient.cache._pending import Changes
@@ -19,9 +19,10 @@ from resilient.cache._values import Loader, Lookup
 from resilient.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from resilient.cache._sync.cache import Cache
     from resilient.cache._sync.engine import Engine
 
-__all__ = ["Deferred", "Sink", "deferred", "deferring"]
+__all__ = ["After", "Deferred", "Sink", "deferred", "deferring"]
 
 _deferring: contextvars.ContextVar[Mapping[int, Deferred]] = contextvars.ContextVar(
     "resilient_cache_deferring", default=MappingProxyType({})
@@ -170,3 +171,42 @@ class Deferred:
 
     def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
         return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)
+
+
+class After:
+    """The changes that belong to a transaction: its methods are those of the cache, and take effect after the commit.
+
+    They go on working after the block, until the transaction ends.
+
+    Args:
+        cache: The cache.
+        sink: Where changes go.
+    """
+
+    def __init__(self, cache: Cache, sink: Sink) -> None:
+        self._cache = cache
+        self._engine = Deferred(cache.namespace, lambda: cache.main, sink)
+
+    def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - as msgspec says it
+        """As `Cache.set`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.set(key, value, ttl, type=type)
+
+    def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
+        """As `Cache.set_many`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.set_many(values, ttl, type=type)
+
+    def delete(self, key: str) -> None:
+        """As `Cache.delete`, after the commit."""
+        self.invalidate(key)
+
+    def invalidate(self, *keys: str) -> None:
+        """As `Cache.invalidate`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.invalidate(*keys)
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """As `Cache.invalidate_tags`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.invalidate_tags(*tags)

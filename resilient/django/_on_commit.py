@@ -1,0 +1,175 @@
+"""The cache follows a transaction of Django."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from django.db import DEFAULT_DB_ALIAS, transaction
+
+from resilient.cache import Cache
+from resilient.cache._entry import Entry
+from resilient.cache._pending import Changes
+from resilient.cache._sync.deferred import After, deferring
+from resilient.errors import ConfigurationError, ResilientError
+
+__all__ = ["OnCommit", "on_commit"]
+
+
+def on_commit(cache: Cache, using: str | None = None) -> OnCommit:
+    """Change the cache when, and only when, a transaction of Django commits.
+
+    In the block, and on the object it gives, all changes of this cache (``set``, ``invalidate``, ``invalidate_tags``,
+    functions of ``write_through``) are collected, and made by ``transaction.on_commit``: those of a savepoint that is
+    rolled back are dropped with it, and outside of any transaction they are made at once.
+
+    Django tells nobody that a COMMIT is about to come, so each key is fenced when its change is collected, for one
+    lease of the cache. From then on until the commit readers load it for themselves, and after a rollback that this
+    block does not see they do so for the rest of the lease. A transaction that takes longer than the lease after that,
+    and whose process dies between COMMIT and the change of the cache, leaves the old value for its ttl: make the lease
+    longer than your transactions. A function of ``lazy`` that is called in the block and in a transaction is answered
+    from the cache, or runs without storing what it gives: it may read what is not committed yet.
+
+    Args:
+        cache: The cache.
+        using: The database whose transaction it is; the default one where nothing is said.
+
+    Raises:
+        ConfigurationError: It is no `resilient.cache.Cache`.
+
+    Examples:
+        ::
+
+            with transaction.atomic(), on_commit(cache) as after:
+                player.save()
+                after.set(f"player:{player.pk}", {"score": player.score})
+    """
+    if not isinstance(cache, Cache):
+        raise ConfigurationError(
+            f"a {type(cache).__name__} cannot follow a transaction of Django",
+            advice="pass a resilient.cache.Cache; transactions of Django are synchronous",
+        )
+    return OnCommit(cache, using or DEFAULT_DB_ALIAS)
+
+
+class _Change:
+    """Changes that wait for a commit. Django alone holds them: once they are gone, they were rolled back."""
+
+    __slots__ = ("__weakref__", "_batch", "changes")
+
+    def __init__(self, batch: _Batch, changes: Changes) -> None:
+        self._batch = batch
+        self.changes = changes
+
+    def committed(self) -> None:
+        """What Django calls after the commit."""
+        self._batch.finish()
+
+
+class _Batch:
+    """The changes of one block, until their transaction has ended."""
+
+    def __init__(self, cache: Cache, using: str) -> None:
+        self._cache = cache
+        self._using = using
+        self._changes: list[weakref.ref[_Change]] = []
+        self._fences: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------- what `Deferred` asks
+
+    def wrote(self) -> bool:
+        """Whether a transaction runs: what it has written nobody tells."""
+        return bool(transaction.get_connection(self._using).in_atomic_block)
+
+    def find(self, key: str) -> tuple[bool, Entry | None]:
+        """Whether a key is among the changes, and its new entry."""
+        for change in reversed(list(self._alive())):
+            if key in change.changes.keys:
+                return True, change.changes.keys[key]
+        return False, None
+
+    def collect(self, changes: Changes) -> None:
+        """Fence the keys, and have the changes made after the commit."""
+        if self.wrote():
+            new = [key for key in changes.keys if key not in self._fences]
+            for fence in self._cache.main.begin(new) if new else ():
+                self._fences[fence.key] = fence
+            if changes.tags:
+                self._cache.main.fence_tags(list(changes.tags))
+        change = _Change(self, changes)
+        self._changes.append(weakref.ref(change))
+        transaction.on_commit(change.committed, using=self._using, robust=True)
+
+    # ------------------------------------------------------------------------------------------------------- its end
+
+    def _alive(self) -> Iterator[_Change]:
+        for each in self._changes:
+            change = each()
+            if change is not None:
+                yield change
+
+    def finish(self) -> None:
+        """After the commit: make all that was not rolled back."""
+        changes = Changes()
+        for each in self._alive():
+            changes.update(each.changes)
+        self._changes.clear()
+        with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease
+            self._make(changes)
+
+    def _make(self, changes: Changes) -> None:
+        fences, self._fences = self._fences, {}
+        engine = self._cache.main
+        entries = {key: entry for key, entry in changes.keys.items() if entry is not None}
+        fenced = [fence for key, fence in fences.items() if key in changes.keys]
+        if fenced:
+            engine.finish(fenced, entries, present=changes.present)
+        # Outside of any transaction nothing is fenced, and of a block that failed nothing is stored.
+        bare = [key for key in changes.keys if key not in fences]
+        stored = [key for key in bare if key in entries and key not in changes.present]
+        for key in stored:
+            engine.put(key, entries[key])
+        forgotten = [key for key in bare if key not in stored]
+        if forgotten:
+            engine.invalidate(forgotten)
+        dropped = [fence for key, fence in fences.items() if key not in changes.keys]
+        if dropped:
+            engine.cancel(dropped)
+        if changes.tags:
+            engine.invalidate_tags(list(changes.tags))
+        if changes.everything:
+            engine.clear()
+
+    def left(self, *, failed: bool) -> None:
+        """The block is over: lift the fences of what was rolled back, or is about to be."""
+        alive = list(self._alive())
+        if failed:
+            for each in alive:
+                each.changes.only_forget()  # should it be committed all the same
+        keys = set() if failed else {key for each in alive for key in each.changes.keys}
+        gone = [fence for key, fence in self._fences.items() if key not in keys]
+        self._fences = {key: fence for key, fence in self._fences.items() if key in keys}
+        with contextlib.suppress(ResilientError):  # no time left: they stand for one lease
+            self._cache.main.cancel(gone)
+
+
+class OnCommit(After):
+    """What `on_commit` gives: a block, and in it the changes that belong to the transaction."""
+
+    def __init__(self, cache: Cache, using: str) -> None:
+        self._batch = _Batch(cache, using)
+        super().__init__(cache, self._batch)
+        self._block = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._block.enter_context(deferring(self._cache, self._engine))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._block.close()
+        self._batch.left(failed=kind is not None)

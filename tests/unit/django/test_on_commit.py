@@ -1,0 +1,208 @@
+"""The cache follows Django's transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.db.utils import ConnectionHandler
+
+from resilient.cache import AsyncCache, Cache
+from resilient.django import on_commit
+from resilient.errors import ConfigurationError
+from resilient.testing import FakeClock
+from resilient.testing.cache import MemoryCache
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def cache(clock: FakeClock) -> MemoryCache:
+    """A cache with an old value."""
+    made = MemoryCache(namespace="shop", ttl=300, lease=10, jitter=0.0, clock=clock)
+    made.set_many(dict.fromkeys("abcd", "old"))
+    return made
+
+
+@pytest.fixture
+def other(cache: MemoryCache, clock: FakeClock) -> Cache:
+    """The cache of another process."""
+    return Cache(cache.store, namespace="shop", ttl=300, lease=10, jitter=0.0, clock=clock)
+
+
+@pytest.fixture(autouse=True)
+def databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two databases of Django's."""
+    lite = {"ENGINE": "django.db.backends.sqlite3"}
+    made = ConnectionHandler(
+        {
+            "default": {**lite, "NAME": str(tmp_path / "one.db")},
+            "second": {**lite, "NAME": str(tmp_path / "two.db")},
+        }
+    )
+    monkeypatch.setattr(transaction, "connections", made)
+    yield
+    made.close_all()
+
+
+def test_values_are_written_after_the_commit_and_not_before(cache: MemoryCache, other: Cache) -> None:
+    """Between the change and the commit nobody caches; after it all see the new value."""
+    with transaction.atomic(), on_commit(cache) as after:
+        after.set("a", "new")
+        cache.set("b", "new")
+        cache.invalidate("c")
+        assert (cache.get("a"), cache.get("c")) == ("new", None)
+        assert other.get_or_load("a", lambda: "loaded") == "loaded"
+        assert other.get("a") is None
+    assert other.get_many("abcd") == {"a": "new", "b": "new", "d": "old"}
+
+
+def test_the_commit_may_come_in_the_block(cache: MemoryCache, other: Cache) -> None:
+    """And a block may see several transactions."""
+    with on_commit(cache) as after:
+        for value in ("one", "two"):
+            with transaction.atomic():
+                after.set("a", value)
+            assert other.get("a") == value
+
+
+def test_outside_of_any_transaction_changes_are_made_at_once(cache: MemoryCache, other: Cache) -> None:
+    """As Django's own on_commit does."""
+    with on_commit(cache) as after:
+        after.set("a", "new")
+        after.delete("b")
+        assert other.get_many("ab") == {"a": "new"}
+
+
+def test_a_rollback_leaves_the_cache_untouched(cache: MemoryCache, other: Cache) -> None:
+    """An error in the block lifts its fences."""
+    with pytest.raises(LookupError), transaction.atomic(), on_commit(cache) as after:
+        _fail(after)
+    assert other.get_many("abcd") == dict.fromkeys("abcd", "old")
+
+
+def _fail(after: Any) -> None:
+    after.set("a", "new")
+    after.invalidate("b")
+    raise LookupError
+
+
+def test_a_rollback_in_the_block_lifts_its_fences(cache: MemoryCache, other: Cache) -> None:
+    """Also where the error does not pass through the block."""
+    with on_commit(cache) as after:
+        try:
+            with transaction.atomic():
+                _fail(after)
+        except LookupError:
+            after.set("c", "new")
+    assert other.get_many("abcd") == {"a": "old", "b": "old", "c": "new", "d": "old"}
+
+
+def test_a_rollback_after_the_block_costs_one_lease(cache: MemoryCache, other: Cache, clock: FakeClock) -> None:
+    """Readers load for themselves so long, and then cache again; nothing new is served."""
+    with transaction.atomic():
+        with on_commit(cache) as after:
+            after.set("a", "new")
+        transaction.set_rollback(True)
+    assert other.get_or_load("a", lambda: "old") == "old"
+    assert other.get("a") is None
+    clock.advance(10.1)
+    assert other.get_or_load("a", lambda: "old") == "old"
+    assert other.get("a") == "old"
+
+
+def test_a_savepoint_that_is_rolled_back_takes_its_changes_with_it(cache: MemoryCache, other: Cache) -> None:
+    """And what stood before it counts again."""
+    with transaction.atomic(), on_commit(cache) as after:
+        after.set("a", "outer")
+        with transaction.atomic():
+            after.set("b", "kept")
+        try:
+            with transaction.atomic():
+                after.set("a", "inner")
+                with transaction.atomic():
+                    after.set("c", "inner")
+                raise LookupError
+        except LookupError:
+            pass
+        assert cache.get("a") == "outer"
+    assert other.get_many("abcd") == {"a": "outer", "b": "kept", "c": "old", "d": "old"}
+
+
+def test_a_block_that_failed_forgets_if_it_is_committed_all_the_same(cache: MemoryCache, other: Cache) -> None:
+    """What it would have become is unknown."""
+    with transaction.atomic():
+        try:
+            with on_commit(cache) as after:
+                _fail(after)
+        except LookupError:
+            pass
+    assert other.get_many("abcd") == {"c": "old", "d": "old"}
+
+
+def test_a_function_of_write_through_caches_after_the_commit(cache: MemoryCache, other: Cache) -> None:
+    """Its result, once the transaction stands."""
+
+    @cache.write_through("user:{user_id}")
+    def save_user(user_id: int) -> str:
+        return "new"
+
+    with transaction.atomic(), on_commit(cache):
+        assert save_user(17) == "new"
+        assert other.get("user:17") is None
+    assert other.get("user:17") == "new"
+
+
+def test_what_is_loaded_in_a_transaction_is_for_it_alone(cache: MemoryCache, other: Cache) -> None:
+    """It may not be committed yet."""
+    with transaction.atomic(), on_commit(cache):
+        assert cache.get_or_load("e", lambda: "mine") == "mine"
+        assert cache.get_or_load("a", lambda: "mine") == "old"
+    assert other.get("e") is None
+
+
+def test_another_database_has_transactions_of_its_own(cache: MemoryCache, other: Cache) -> None:
+    """``using`` says which one."""
+    with transaction.atomic(using="second"):
+        with on_commit(cache) as after:
+            after.set("a", "new")
+            assert other.get("a") == "new"
+        with on_commit(cache, using="second") as after:
+            after.set("b", "new")
+        assert other.get("b") is None
+    assert other.get("b") == "new"
+
+
+def test_a_cache_that_is_away_fails_no_commit(cache: MemoryCache, clock: FakeClock) -> None:
+    """And the old value is not served once it is back."""
+    with cache.outage(), transaction.atomic(), on_commit(cache) as after:
+        after.set("a", "new")
+    clock.advance(1)
+    assert cache.get("a") is None
+
+
+def test_hooks_of_others_run_though_ours_fails(cache: MemoryCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit has happened: an error in the cache's own step stops nothing that follows it."""
+    done: list[str] = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    with transaction.atomic():
+        with on_commit(cache) as after:
+            after.set("a", "new")
+        transaction.on_commit(lambda: done.append("other"))
+        monkeypatch.setattr(cache.main, "finish", fail)
+    assert done == ["other"]
+
+
+def test_an_async_cache_is_refused() -> None:
+    """Django's transactions are synchronous."""
+    with pytest.raises(ConfigurationError, match="AsyncCache"):
+        on_commit(AsyncCache())  # type: ignore[arg-type]
