@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from resilient.testing.servers.cluster import MariaDbCluster, MariaDbNode
 from resilient.testing.servers.gunicorn import Gunicorn
+from resilient.testing.servers.haproxy import HAProxy
 from resilient.testing.servers.mariadb import MariaDbServer
 from resilient.testing.servers.moto import MotoServer
 from resilient.testing.servers.postgres import PostgresServer
@@ -33,6 +34,7 @@ from resilient.testing.servers.server import Server, free_port
 __all__ = [
     "EmbeddedRedis",
     "Gunicorn",
+    "HAProxy",
     "MariaDbCluster",
     "MariaDbNode",
     "MariaDbServer",
