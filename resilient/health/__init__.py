@@ -12,8 +12,9 @@ share warns instead of emptying the balancer's pool; nothing but one word leaves
 
 from resilient.health import checks
 from resilient.health._core import Check, Result, Status
-from resilient.health._events import CheckChanged, CheckWorsened, Draining
+from resilient.health._events import CheckChanged, CheckWorsened, Draining, FaultHere, FaultOver
 from resilient.health._health import Health
+from resilient.health._peers import MemoryBoard, PeerBoard, Peers
 from resilient.health._report import CheckReport, Report
 
 __all__ = [
@@ -22,7 +23,12 @@ __all__ = [
     "CheckReport",
     "CheckWorsened",
     "Draining",
+    "FaultHere",
+    "FaultOver",
     "Health",
+    "MemoryBoard",
+    "PeerBoard",
+    "Peers",
     "Report",
     "Result",
     "Status",

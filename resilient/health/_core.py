@@ -14,10 +14,12 @@ from resilient.policy.classify import Classifier, Failure, default
 
 __all__ = [
     "DETAILS",
+    "SHARED",
     "VIEWS",
     "Check",
     "CheckFunction",
     "Details",
+    "Fault",
     "Outcome",
     "Result",
     "Scope",
@@ -33,19 +35,25 @@ __all__ = [
     "worst",
 ]
 
-View: TypeAlias = Literal["live", "ready", "startup"]
-"""Which question is asked: is the process alive, may it get traffic, has it come up."""
+View: TypeAlias = str
+"""Which question is asked: ``live`` (is the process alive), ``ready`` (may it get traffic), ``startup`` (has it come
+up), ``all`` (every check there is), or a group of your own."""
 
 Scope: TypeAlias = Literal["local", "shared"]
 """Whether a fault is this instance's alone, or of something that all instances use."""
 
-Shared: TypeAlias = Literal["warn", "fail"]
-"""What the failure of a shared dependency does to readiness: a warning with 200, or a failure with 503."""
+Fault: TypeAlias = Literal["local", "shared"]
+"""Whose failure it is, as far as the peers know: this instance's alone, or everybody's."""
+
+Shared: TypeAlias = Literal["warn", "fail", "peers"]
+"""What the failure of a shared dependency does to readiness: a warning with 200, a failure with 503, or a failure only
+where a peer still reaches what fails here."""
 
 Details: TypeAlias = Literal["never", "authorized", "always"]
 """Who sees more than one word."""
 
 VIEWS: Final[tuple[View, ...]] = ("live", "ready", "startup")
+SHARED: Final[tuple[Shared, ...]] = ("warn", "fail", "peers")
 DETAILS: Final[tuple[Details, ...]] = ("never", "authorized", "always")
 
 _WORD = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -211,19 +219,33 @@ def settle(returned: Any) -> Result:
     raise InvalidInput(f"a check returns None, a bool or a Result, not a {type(returned).__name__}")
 
 
-def effect(status: Status, *, critical: bool, scope: Scope, shared: Shared) -> Status:
+def effect(status: Status, *, critical: bool, scope: Scope, shared: Shared, fault: Fault | None = None) -> Status:
     """What one check does to the report it is in.
 
     Whatever is worse than a warning becomes one if the check is not critical, or if the fault is of something that all
-    instances share and ``shared`` says ``"warn"``: taking every instance out would make it an outage.
+    instances share: taking every instance out would make it an outage. ``shared="fail"`` takes it as it is, and
+    ``shared="peers"`` does where the peers have shown that the fault is this instance's own.
+
+    Args:
+        status: How well the thing itself is.
+        critical: Whether its failure fails the report.
+        scope: Whether all instances use it.
+        shared: What a failure of something shared does.
+        fault: Whose fault it is, as far as the peers know.
 
     Examples:
         >>> effect(Status.FAIL, critical=True, scope="shared", shared="warn")
         <Status.WARN: 'warn'>
+        >>> effect(Status.FAIL, critical=True, scope="shared", shared="peers", fault="local")
+        <Status.FAIL: 'fail'>
     """
     if status <= Status.WARN:
         return status
-    return Status.WARN if not critical or (scope == "shared" and shared == "warn") else status
+    if not critical:
+        return Status.WARN
+    if scope == "local" or shared == "fail" or (shared == "peers" and fault == "local"):
+        return status
+    return Status.WARN
 
 
 def worst(statuses: Iterable[Status]) -> Status:

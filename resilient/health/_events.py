@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from resilient.events import Event, Metric
 
-__all__ = ["CheckChanged", "CheckWorsened", "Draining"]
+__all__ = ["CheckChanged", "CheckWorsened", "Draining", "FaultHere", "FaultOver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +48,27 @@ class Draining(Event):
     """Readiness was withdrawn for good: the instance is on its way out."""
 
     level: ClassVar[int] = logging.INFO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultHere(Event):
+    """A dependency fails here while a peer reaches it: the fault is this instance's own, and takes it out.
+
+    Args:
+        check: The check's name.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    check: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultOver(Event):
+    """What failed here alone no longer does: it works again, or fails everywhere, or no peer says anything.
+
+    Args:
+        check: The check's name.
+    """
+
+    level: ClassVar[int] = logging.INFO
+    check: str

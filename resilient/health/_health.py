@@ -1,10 +1,9 @@
-"""The face of the room: a registry of checks, and the three questions that are asked of it."""
+"""The face of the room: a registry of checks, and the questions that are asked of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar, Unpack
 
 from resilient import events
 from resilient.arguments import one_of
@@ -12,45 +11,29 @@ from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.health._core import (
     DETAILS,
-    VIEWS,
     Check,
     CheckFunction,
     Details,
-    Outcome,
     Scope,
     Shared,
     Status,
     View,
-    check_name,
-    effect,
     http_status,
     worst,
 )
 from resilient.health._events import Draining
+from resilient.health._inquiry import Course, inquire
 from resilient.health._lane import Lane
+from resilient.health._party import Party
+from resilient.health._peers import Peers
+from resilient.health._registry import Group, Options, Registry
 from resilient.health._report import CheckReport, Report
+from resilient.health._rounds import Rounds
+from resilient.health._term import TermHook
 
 __all__ = ["Health"]
 
 F = TypeVar("F", bound=CheckFunction)
-
-_TIMEOUT: Final = 0.5
-_SHARED: Final[tuple[Shared, ...]] = ("warn", "fail")
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A check as it was added."""
-
-    lane: Lane
-    critical: bool
-    scope: Scope
-    shared: Shared
-    views: frozenset[View]
-
-    def report(self, outcome: Outcome) -> CheckReport:
-        told = effect(outcome.result.status, critical=self.critical, scope=self.scope, shared=self.shared)
-        return CheckReport(self.lane.name, self.lane.check.kind, outcome, told)
 
 
 class Health:
@@ -64,9 +47,14 @@ class Health:
         deadline: Seconds within which a report ends. Kubernetes waits one second by default, Route 53 two.
         shared: What the failure of a critical shared dependency does to readiness: ``"warn"`` answers 200 with a
             warning, so that no balancer empties its pool because of a fault that all instances have; ``"fail"`` answers
-            503.
+            503; ``"peers"`` answers 503 only where a peer has shown that the fault is this instance's own.
+        peers: The other instances, for ``"peers"``.
         details: Who sees more than one word: ``"never"`` anybody, ``"authorized"`` whom the mount's ``authorize``
             accepts, ``"always"`` everybody.
+        startup_grace: Seconds from now on in which a failure of liveness only warns, so that no supervisor kills a
+            process that is still coming up.
+        page: Whether mounts serve ``/health/page`` to those who may see details.
+        metrics: Whether mounts serve ``/health/metrics`` to those who may see details.
         clock: Where the time comes from.
 
     Raises:
@@ -84,25 +72,46 @@ class Health:
     """
 
     def __init__(
-        self, *, deadline: float = 0.8, shared: Shared = "warn", details: Details = "never", clock: Clock = SYSTEM
+        self,
+        *,
+        deadline: float = 0.8,
+        shared: Shared = "warn",
+        peers: Peers | None = None,
+        details: Details = "never",
+        startup_grace: float = 0.0,
+        page: bool = False,
+        metrics: bool = False,
+        clock: Clock = SYSTEM,
     ) -> None:
         if not deadline > 0:
             raise ConfigurationError(f"a report needs some time, got deadline={deadline!r}")
+        if not startup_grace >= 0:
+            raise ConfigurationError(f"startup_grace={startup_grace!r} is no time", advice="use seconds >= 0")
         self.deadline = float(deadline)
-        self.shared: Shared = one_of("shared", shared, _SHARED)
         self.details: Details = one_of("details", details, DETAILS)
-        self._clock = clock
-        self._entries: dict[str, _Entry] = {}
+        self.page, self.metrics = page, metrics
+        self.clock = clock
+        self._registry = Registry(self.deadline, "warn", peers is not None, clock)
+        self.shared = self._registry.shared = self._registry.rule(shared) or "warn"
+        self._peers = peers
+        self._party = None if peers is None else Party(peers, self._registry.judged, clock)
+        self._grace_ends = clock.monotonic() + startup_grace
         self._draining = False
         self._started = False
+        self._rounds: Rounds | None = None
 
     def __repr__(self) -> str:
-        return f"Health({', '.join(self._entries)})"
+        return f"Health({', '.join(self.names)})"
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the checks, in the order they were added."""
-        return tuple(self._entries)
+        return tuple(self._registry.entries)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The questions that can be asked: ``live``, ``ready``, ``startup``, ``all`` and the groups."""
+        return tuple(self._registry.groups)
 
     # ---------------------------------------------------------------------------------------------------- building
 
@@ -115,8 +124,12 @@ class Health:
         scope: Scope | None = None,
         timeout: float | None = None,
         ttl: float = 1.0,
+        failed_ttl: float | None = None,
         shared: Shared | None = None,
         views: Collection[View] = ("ready", "startup"),
+        fall: int = 1,
+        rise: int = 1,
+        grace: float = 0.0,
     ) -> None:
         """Add a check.
 
@@ -129,53 +142,34 @@ class Health:
                 default what the check says of itself; a plain function is local.
             timeout: Seconds after which a run counts as failed; at most the deadline of the report, by default 0.5.
             ttl: Seconds for which an outcome is good, counted from its end. Keep it below the balancer's interval.
+            failed_ttl: The same for a failure; by default the same.
             shared: For this check, instead of what was said for all.
-            views: The questions it has a say in. ``"live"`` takes no dependency: a restart does not mend a database.
+            views: The questions it has a say in, groups too. ``"live"`` takes no dependency: a restart does not mend a
+                database. ``"startup"`` alone holds readiness back until it has passed once.
+            fall: Failed runs in a row before it counts as failed; it warns until then.
+            rise: Good runs in a row before it counts as working again.
+            grace: Seconds that it must have failed besides before it counts as failed.
 
         Raises:
             ConfigurationError: The name is taken or malformed, liveness was given a dependency, or a number is wrong.
         """
-        if not isinstance(check, Check) and not callable(check):
-            raise ConfigurationError(f"the check {name!r} is {check!r}", advice="give a function, or one of checks")
-        made = check if isinstance(check, Check) else Check(check)
-        place = scope or made.scope
-        asked = self._checked_views(name, made, place, views)
-        limit = min(_TIMEOUT, self.deadline) if timeout is None else timeout
-        if not 0 < limit <= self.deadline:
-            raise ConfigurationError(
-                f"the check {name!r} has timeout={limit!r}",
-                advice=f"use more than 0 and at most the deadline of the report, {self.deadline:g} s",
-            )
-        if not ttl >= 0:
-            raise ConfigurationError(f"the check {name!r} has ttl={ttl!r}", advice="use seconds >= 0")
-        if check_name(name) in self._entries:
-            raise ConfigurationError(f"there is a check {name!r} already", advice="give each check its own name")
-        lane = Lane(name, made, timeout=float(limit), ttl=float(ttl), clock=self._clock)
-        rule: Shared = self.shared if shared is None else one_of("shared", shared, _SHARED)
-        entry = _Entry(lane, critical, one_of("scope", place, ("local", "shared")), rule, asked)
-        self._entries = {**self._entries, name: entry}  # replaced, so that a report under way keeps its own
+        options = Options(
+            critical=critical,
+            scope=scope,
+            timeout=timeout,
+            ttl=ttl,
+            failed_ttl=failed_ttl,
+            shared=shared,
+            views=views,
+            fall=fall,
+            rise=rise,
+            grace=grace,
+        )
+        self._registry.add(name, check, options)
+        if self._rounds is not None:
+            self._rounds.added()
 
-    def _checked_views(self, name: str, check: Check, scope: Scope, views: Collection[View]) -> frozenset[View]:
-        if isinstance(views, str) or not views or not set(views) <= set(VIEWS):
-            raise ConfigurationError(f"the check {name!r} has views={views!r}", advice=f"use some of {VIEWS}")
-        if "live" in views and (check.dependency or scope == "shared"):
-            raise ConfigurationError(
-                f"the check {name!r} asks a dependency, so it has no say in liveness",
-                advice="a restart of this process would not mend it: leave it to readiness",
-            )
-        return frozenset(views)
-
-    def check(
-        self,
-        name: str,
-        *,
-        critical: bool = True,
-        scope: Scope | None = None,
-        timeout: float | None = None,
-        ttl: float = 1.0,
-        shared: Shared | None = None,
-        views: Collection[View] = ("ready", "startup"),
-    ) -> Callable[[F], F]:
+    def check(self, name: str, **options: Unpack[Options]) -> Callable[[F], F]:
         """Add the decorated function as a check; the arguments are those of `add`.
 
         Examples:
@@ -188,12 +182,42 @@ class Health:
         """
 
         def add(function: F) -> F:
-            self.add(
-                name, function, critical=critical, scope=scope, timeout=timeout, ttl=ttl, shared=shared, views=views
-            )
+            self.add(name, function, **options)
             return function
 
         return add
+
+    def group(
+        self,
+        name: str,
+        include: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+        shared: Shared | None = None,
+        drains: bool = True,
+    ) -> None:
+        """Add a question of your own, for a balancer that serves only a part of the application.
+
+        Args:
+            name: What it is called; mounts answer it at ``/health/<name>``.
+            include: The checks that have a say in it. Without it and ``exclude``: none but those that name the group
+                in their ``views``.
+            exclude: All checks but these.
+            shared: What a shared fault does here, instead of what was said for all or for the check.
+            drains: Whether it answers 503 while the instance drains, as readiness does.
+
+        Raises:
+            ConfigurationError: The name is taken or malformed, or a check is unknown.
+
+        Examples:
+            >>> health = Health()
+            >>> health.add("db", lambda: True)
+            >>> health.add("mail", lambda: False)
+            >>> health.group("reading", ["db"])
+            >>> health.report("reading").word, health.ready().word
+            ('pass', 'fail')
+        """
+        self._registry.group(name, include, exclude, shared=shared, drains=drains)
 
     # ------------------------------------------------------------------------------------------------------ asking
 
@@ -210,13 +234,18 @@ class Health:
         return self.report("startup")
 
     def report(self, view: View) -> Report:
-        """Answer one of the three questions. Never raises, and returns within the deadline."""
-        known = self._known(view)
+        """Answer a question, one of `views`, within the deadline. Raises ConfigurationError only, for no such view."""
+        group = self._group(view)
+        known = self._known(group)
         if known is not None:
             return known
-        until = self._clock.monotonic() + self.deadline
-        begun = [(entry, entry.lane.begin()) for entry in self._asked(view)]
-        return self._answer(view, [entry.report(entry.lane.wait(run, until)) for entry, run in begun])
+        course, until = self._begin(group)
+        try:
+            lane, run = next(course)
+            while True:
+                lane, run = course.send(lane.wait(run, until))
+        except StopIteration as end:
+            return self._answer(group, end.value)
 
     async def aready(self) -> Report:
         """The async face of `ready`; for the other questions see `areport`."""
@@ -230,32 +259,92 @@ class Health:
             >>> asyncio.run(Health().areport("live")).word
             'pass'
         """
-        known = self._known(view)
+        group = self._group(view)
+        known = self._known(group)
         if known is not None:
             return known
-        until = self._clock.monotonic() + self.deadline
-        begun = [(entry, entry.lane.begin()) for entry in self._asked(view)]
-        return self._answer(view, [entry.report(await entry.lane.await_(run, until)) for entry, run in begun])
+        course, until = self._begin(group)
+        try:
+            lane, run = next(course)
+            while True:
+                lane, run = course.send(await lane.await_(run, until))
+        except StopIteration as end:
+            return self._answer(group, end.value)
 
-    def _asked(self, view: View) -> list[_Entry]:
-        return [entry for entry in self._entries.values() if view in entry.views]
+    def _group(self, view: View) -> Group:
+        return self._registry.groups[one_of("view", view, self._registry.groups)]
 
-    def _known(self, view: View) -> Report | None:
+    def _begin(self, group: Group) -> tuple[Course, float]:
+        if self._rounds is not None:
+            self._rounds.ensure()  # in a forked child it has to be started anew
+        until = self.clock.monotonic() + self.deadline
+        asked = self._registry.asked(group, starting=not self._started)
+        return inquire(group, asked, self._party, until, self.clock), until
+
+    def _known(self, group: Group) -> Report | None:
         """The answer where no check need be asked for it."""
-        one_of("view", view, VIEWS)
-        if view == "ready" and self._draining:
-            return Report(view, Status.FAIL, draining=True)
-        if view == "startup" and self._started:
-            return Report(view, Status.PASS, draining=self._draining)
+        if group.drains and self._draining:
+            return Report(group.name, Status.FAIL, draining=True)
+        if group.name == "startup" and self._started:
+            return Report(group.name, Status.PASS, draining=self._draining)
         return None
 
-    def _answer(self, view: View, told: list[CheckReport]) -> Report:
-        status = worst(each.effect for each in told)
-        if view == "ready" and self._draining:  # it began while the checks ran
-            status = Status.FAIL
-        if view == "startup" and http_status(status) == 200:
-            self._started = True
-        return Report(view, status, {each.name: each for each in told}, draining=self._draining)
+    def _answer(self, group: Group, told: list[CheckReport]) -> Report:
+        status = self._said(group, worst(each.effect for each in told))
+        if not self._started and group.name in {"startup", "ready"}:
+            entries = self._registry.entries
+            of_start = [each.effect for each in told if "startup" in entries[each.name].views]
+            self._started = http_status(worst(of_start)) == 200
+        return Report(group.name, status, {each.name: each for each in told}, draining=self._draining)
+
+    def _said(self, group: Group, found: Status) -> Status:
+        """What is answered, where the checks found that."""
+        if group.drains and self._draining:  # perhaps it began while the checks ran
+            return Status.FAIL
+        if group.name == "live" and found > Status.WARN and self.clock.monotonic() < self._grace_ends:
+            return Status.WARN
+        return found
+
+    def statuses(self, report: Report) -> dict[View, Status]:
+        """The answers to all questions that follow from a report of the view ``all``, with no check run for them.
+
+        Examples:
+            >>> health = Health()
+            >>> health.add("db", lambda: False, views=["ready"])
+            >>> {view: status.value for view, status in health.statuses(health.report("all")).items()}
+            {'live': 'pass', 'ready': 'fail', 'startup': 'pass'}
+        """
+        said: dict[View, Status] = {}
+        for group in self._registry.groups.values():
+            known = self._known(group)
+            asked = self._registry.asked(group, starting=not self._started)
+            found = (each.effect(group, report.checks[each.name]) for each in asked if each.name in report.checks)
+            said[group.name] = known.status if known is not None else self._said(group, worst(found))
+        del said["all"]
+        return said
+
+    def lanes(self) -> Mapping[str, Lane]:
+        """The lanes of the checks, by name: what the page and the metrics look at."""
+        return {name: entry.lane for name, entry in self._registry.entries.items()}
+
+    # -------------------------------------------------------------------------------------------------- background
+
+    def background(self, every: float = 1.0) -> None:
+        """Run the checks, and listen to the peers, every so many seconds on a thread, whether or not anybody asks.
+
+        Reports then tell what is known and wait for nothing. Choose it for checks that are slow or that a page of
+        people should have a history of, and with ``shared="peers"`` where balancers ask seldom. It ends with `close`.
+
+        Args:
+            every: Seconds between the end of one round and the start of the next.
+
+        Raises:
+            ConfigurationError: That is no time.
+        """
+        if self._rounds is not None:
+            self._rounds.close()
+        self._rounds = Rounds(self._registry, self._party, every, self.deadline, self.clock)
+        self._rounds.ensure()
 
     # ------------------------------------------------------------------------------------------------------ ending
 
@@ -273,8 +362,35 @@ class Health:
             self._draining = True
             events.emit(Draining())
 
+    def drain_on_sigterm(self, delay: float = 5.0) -> Callable[[], None]:
+        """Drain when the process is told to end, and let it be told only after a while.
+
+        The first SIGTERM makes readiness 503 and nothing else. After the delay, or at a second SIGTERM, the handler
+        that was there before does what it does. Call it in the main thread of the process that serves, after the server
+        has set its own handlers: for gunicorn in ``post_worker_init``, for uvicorn in the application's start-up.
+
+        Args:
+            delay: Seconds to go on serving: the balancer's interval times its threshold of failures, and a little more.
+
+        Returns:
+            A function that puts the former handler back.
+
+        Raises:
+            ConfigurationError: It is not the main thread, or that is no time.
+        """
+        return TermHook(self.drain, delay, self.clock).install()
+
     def close(self) -> None:
-        """Close the connections that the checks hold. A report after that opens them anew."""
-        for entry in self._entries.values():
-            if entry.lane.check.close is not None:
-                entry.lane.check.close()
+        """End the background's thread, take our words back from the peers, and close what the checks hold.
+
+        A report after that opens the connections anew.
+        """
+        if self._rounds is not None:
+            self._rounds.close()
+            self._rounds = None
+        if self._party is not None and self._peers is not None:
+            self._party.leave()
+            self._peers.close()
+        for lane in self.lanes().values():
+            if lane.check.close is not None:
+                lane.check.close()

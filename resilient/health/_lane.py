@@ -8,19 +8,34 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from resilient import events
 from resilient.clock import Clock
 from resilient.health._core import Check, Outcome, Result, Status, reason_of, settle
 from resilient.health._events import CheckChanged, CheckWorsened
+from resilient.health._streak import Rule, Streak, Strip, missed, step
 from resilient.policy import deadline
 from resilient.runtime import after_fork, fork_safe_lock, start_thread
 
-__all__ = ["Flight", "Lane"]
+__all__ = ["Finding", "Flight", "Lane"]
 
 _TIMEOUT = Result.fail("timeout")
 _MAX_ERROR = 500  # characters of an exception's text in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is known of a check.
+
+    Args:
+        outcome: How its last run ended.
+        streak: What its runs add up to.
+    """
+
+    outcome: Outcome
+    streak: Streak
 
 
 class Flight:
@@ -28,15 +43,16 @@ class Flight:
 
     def __init__(self, started: float) -> None:
         self.started = started
-        self.outcome: Outcome | None = None
+        self.finding: Finding | None = None
         self.overdue = False
+        self.counted = 0  # as how many failed runs it counts so far
         self._lock = threading.Lock()
         self._wakes: set[Callable[[], object]] | None = set()
 
-    def land(self, outcome: Outcome) -> None:
+    def land(self, finding: Finding) -> None:
         """Tell everybody who waits."""
         with self._lock:
-            self.outcome = outcome
+            self.finding = finding
             wakes, self._wakes = self._wakes or set(), None
         for wake in wakes:
             with contextlib.suppress(RuntimeError):  # that waiter's event loop is closed: nobody waits there any more
@@ -86,18 +102,38 @@ class Lane:
         check: What to run.
         timeout: Seconds after which a run counts as failed.
         ttl: Seconds for which an outcome is good, counted from the end of its run.
+        failed_ttl: The same for a failure.
+        rule: How many runs it takes to change its state.
         clock: Where the time comes from.
     """
 
-    def __init__(self, name: str, check: Check, *, timeout: float, ttl: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        check: Check,
+        *,
+        timeout: float,
+        ttl: float,
+        clock: Clock,
+        failed_ttl: float | None = None,
+        rule: Rule = Rule(),  # noqa: B008 - an immutable value
+    ) -> None:
         self.name = name
         self.check = check
         self.timeout = timeout
         self.ttl = ttl
+        self.failed_ttl = ttl if failed_ttl is None else failed_ttl
+        self.rule = rule
+        self.refreshed_every: float | None = None
+        """Seconds between two runs that nobody has to ask for; ``None`` where each run is asked for."""
+        self.strip = Strip()
+        self.last_failure: tuple[str, float] | None = None
+        """The reason of the last failed run, and when that was (wall time)."""
+        self.runs = 0
         self._clock = clock
-        self._last: Outcome | None = None
-        self._fresh_until = 0.0
-        self._reported: Status | None = None
+        self._last: Finding | None = None
+        self._ended = 0.0
+        self._streak = Streak()
         self._lock = fork_safe_lock()
         self._forked()
         after_fork(self._forked)
@@ -105,14 +141,28 @@ class Lane:
     def _forked(self) -> None:
         self._flight: Flight | None = None  # its thread is the parent's
 
-    def begin(self) -> Outcome | Flight:
-        """What is known and fresh, or the run that will tell; one is started where none is under way."""
+    @property
+    def streak(self) -> Streak:
+        """What the runs so far add up to."""
+        return self._streak
+
+    # ------------------------------------------------------------------------------------------------------ running
+
+    def begin(self, *, anew: bool = False) -> Finding | Flight:
+        """What is known and fresh, or the run that will tell; one is started where none is under way.
+
+        Args:
+            anew: Run, however fresh the last outcome is.
+        """
         with self._lock:
-            if self._flight is not None:
-                return self._flight
             now = self._clock.monotonic()
-            if self._last is not None and now < self._fresh_until:
-                return self._last
+            known = None if anew else self._known(now)
+            if self._flight is not None:
+                # A run that nobody asked for need not be waited for while it is in time.
+                early = self.refreshed_every is not None and now < self._flight.started + self.timeout
+                return known if known is not None and early else self._flight
+            if known is not None:
+                return known
             flight = self._flight = Flight(now)
             try:
                 # An empty context: the run is for everybody, so no caller's deadline or scope may bind it.
@@ -121,18 +171,35 @@ class Lane:
                 self._flight = None
                 failure: Exception = error
             else:
+                self.runs += 1
                 return flight
-        outcome = Outcome(Result.fail("overloaded"), None, 0.0)
-        self._note(outcome, failure)
-        return outcome
+            outcome = Outcome(Result.fail("overloaded"), None, 0.0)
+            told = self._count(outcome, now, now)
+        self._tell(told, outcome, failure)
+        return Finding(outcome, self._streak)
 
-    def wait(self, begun: Outcome | Flight, until: float) -> Outcome:
+    def _known(self, now: float) -> Finding | None:
+        """The last outcome, while it is fresh."""
+        if self._last is None:
+            return None
+        good = self._last.outcome.result.status <= Status.WARN
+        fresh = self.ttl if good else self.failed_ttl
+        if self.refreshed_every is not None:  # the next run is on its way, and may take its time
+            fresh = max(fresh, 2 * self.refreshed_every + self.timeout)
+        return self._last if now < self._ended + fresh else None
+
+    def expire(self) -> None:
+        """Let the next who asks run it, however fresh the last outcome is."""
+        with self._lock:
+            self._last = None
+
+    def wait(self, begun: Finding | Flight, until: float) -> Finding:
         """How the run ended; a timeout if it has not when its time is over, or at ``until`` (monotonic)."""
         if isinstance(begun, Flight):
             begun.join(self._left(begun, until))
         return self._read(begun)
 
-    async def await_(self, begun: Outcome | Flight, until: float) -> Outcome:
+    async def await_(self, begun: Finding | Flight, until: float) -> Finding:
         """The async face of `wait`."""
         if isinstance(begun, Flight):
             await begun.ajoin(self._left(begun, until))
@@ -143,32 +210,41 @@ class Lane:
             return 0.0
         return min(flight.started + self.timeout, until) - self._clock.monotonic()
 
-    def _read(self, begun: Outcome | Flight) -> Outcome:
-        if isinstance(begun, Outcome):
+    def _read(self, begun: Finding | Flight) -> Finding:
+        if isinstance(begun, Finding):
             return begun
         with self._lock:
-            if begun.outcome is not None and not begun.overdue:
-                return begun.outcome
+            if begun.finding is not None and not begun.overdue:
+                return begun.finding
             begun.overdue = True
-        late = Outcome(_TIMEOUT, None, max(0.0, self._clock.monotonic() - begun.started))
-        self._note(late, None)
-        return late
+            now = self._clock.monotonic()
+            late = Outcome(_TIMEOUT, None, max(0.0, now - begun.started))
+            told = None if begun.finding is not None else self._count_hung(begun, late, now)
+            finding = Finding(late, self._streak)
+        self._tell(told, late, None)
+        return finding
 
     def _run(self, flight: Flight) -> None:
         result, error = self._call()
-        now = self._clock.monotonic()
-        outcome = Outcome(result, self._clock.wall(), now - flight.started)
         with self._lock:
-            flight.outcome = outcome
+            now = self._clock.monotonic()
+            outcome = Outcome(result, self._clock.wall(), now - flight.started)
             if self._flight is flight:
                 self._flight = None
             late = flight.overdue or outcome.seconds > self.timeout
+            if late:
+                outcome, error = Outcome(_TIMEOUT, outcome.at, outcome.seconds), None
+                told = self._count_hung(flight, outcome, now)
+            else:
+                told = self._count(outcome, flight.started, now)
             flight.overdue = late
-            self._last = _late(outcome) if late else outcome
-            self._fresh_until = now + self.ttl
-        if not late:
-            self._note(outcome, error)
-        flight.land(outcome)
+            finding = flight.finding = Finding(outcome, self._streak)
+            # A good answer that came too late is dropped: a check that is always too slow must not pass every other
+            # time. A bad one is kept as the timeout it was, so that not every probe has to wait for one.
+            self._last = None if late and result.status <= Status.WARN else finding
+            self._ended = now
+        self._tell(told, outcome, error)
+        flight.land(finding)
 
     def _call(self) -> tuple[Result, BaseException | None]:
         try:
@@ -180,13 +256,34 @@ class Lane:
         except BaseException as error:  # noqa: BLE001 - even an exit is only the end of this check
             return Result.fail(reason_of(error, self.check.classify)), error
 
-    def _note(self, outcome: Outcome, error: BaseException | None) -> None:
-        """Tell the log of a change, once."""
+    # ----------------------------------------------------------------------------------------------------- counting
+
+    def _count(self, outcome: Outcome, began: float, now: float, times: int = 1) -> tuple[Status | None, Status] | None:
+        """Add a run to the streak; its state before and after where that has changed. Under the lock."""
         status = outcome.result.status
-        with self._lock:
-            before, self._reported = self._reported, status
-        if before is status or (before is None and status is Status.PASS):
+        before = self._streak
+        self._streak = step(before, status, began=began, ended=now, rule=self.rule, times=times)
+        self.strip.add(now, self._streak.status)
+        if status > Status.WARN:
+            self.last_failure = outcome.result.reason or "failed", self._clock.wall()
+        after = self._streak.told
+        return None if after is None or after is before.told else (before.told, after)
+
+    def _count_hung(self, flight: Flight, late: Outcome, now: float) -> tuple[Status | None, Status] | None:
+        """Count a run that has not ended in time: once, and again for each run that its hanging has kept away."""
+        times = max(1, missed(now - flight.started, timeout=self.timeout, pause=self.failed_ttl)) - flight.counted
+        if times <= 0:
+            self.strip.add(now, self._streak.status)
+            return None
+        began = flight.started + (flight.counted + times - 1) * (self.timeout + self.failed_ttl)
+        flight.counted += times
+        return self._count(late, began, now, times)
+
+    def _tell(self, told: tuple[Status | None, Status] | None, outcome: Outcome, error: BaseException | None) -> None:
+        """Tell the log of a change, once."""
+        if told is None or told == (None, Status.PASS):
             return
+        before, status = told
         kind = CheckWorsened if status > (before or Status.PASS) else CheckChanged
         events.emit(
             kind(
@@ -198,17 +295,6 @@ class Lane:
                 severity=status.severity,
             )
         )
-
-
-def _late(outcome: Outcome) -> Outcome | None:
-    """What is remembered of a run that ended after its time.
-
-    A good answer is dropped: a check that is always too slow must not pass every other time. A bad one is kept as the
-    timeout it was, so that not every probe has to wait for one.
-    """
-    if outcome.result.status <= Status.WARN:
-        return None
-    return Outcome(_TIMEOUT, outcome.at, outcome.seconds)
 
 
 async def _awaited(awaitable: Any) -> Any:

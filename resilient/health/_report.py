@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from resilient.health._core import Outcome, Status, View, http_status
+from resilient.health._core import Fault, Outcome, Status, View, http_status
 
 __all__ = ["CheckReport", "Report"]
 
@@ -23,22 +24,23 @@ class CheckReport:
         kind: What is checked: ``component``, ``datastore`` or ``system``.
         outcome: How its last run ended.
         effect: What it does to the report: a failure that only warns is a ``WARN`` here.
+        status: How well the thing itself is: what its last runs add up to (see ``fall`` and ``rise``).
+        fault: Whose failure it is, as far as the peers know: ``"local"``, ``"shared"``, or ``None`` where nobody said.
+        rising: Whether it works again, but not for long enough.
     """
 
     name: str
     kind: str
     outcome: Outcome
     effect: Status
-
-    @property
-    def status(self) -> Status:
-        """How well the thing itself is."""
-        return self.outcome.result.status
+    status: Status
+    fault: Fault | None = None
+    rising: bool = False
 
     @property
     def reason(self) -> str | None:
         """One word that says why, such as ``timeout``."""
-        return self.outcome.result.reason
+        return "rising" if self.rising else self.outcome.result.reason
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -104,8 +106,18 @@ def _entries(check: CheckReport) -> list[tuple[str, list[dict[str, Any]]]]:
         entry["time"] = datetime.fromtimestamp(outcome.at, UTC).isoformat(timespec="milliseconds")
     if check.reason is not None:
         entry["output"] = check.reason
+    if check.fault is not None:
+        entry["fault"] = check.fault
     measured = [
-        (f"{check.name}:{name}", [{"componentType": check.kind, "observedValue": value, "status": check.status.value}])
+        (
+            f"{check.name}:{name}",
+            [{"componentType": check.kind, "observedValue": _number(value), "status": check.status.value}],
+        )
         for name, value in check.values.items()
     ]
     return [(f"{check.name}:responseTime", [entry]), *measured]
+
+
+def _number(value: float) -> float | None:
+    """A measurement as JSON can tell it: it knows neither the infinite nor what is no number."""
+    return value if math.isfinite(value) else None

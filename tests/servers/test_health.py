@@ -142,7 +142,7 @@ def test_a_check_of_a_frozen_database_lets_go(mariadb: MariaDbCluster, health: H
     health.add("db", checks.sqlalchemy(engine), ttl=0)
     node.freeze()
     assert health.ready().checks["db"].reason == "timeout"
-    lane = health._entries["db"].lane
+    lane = health.lanes()["db"]
     comes_true(lambda: lane._flight is None, seconds=2.0)
     node.thaw()
     comes_true(lambda: health.ready().word == "pass")

@@ -277,7 +277,7 @@ def test_what_comes_after_its_time_is_dropped():
     health.add("slow", slow, ttl=100)
     for count in range(1, 4):
         assert health.ready().checks["slow"].reason == "timeout"
-        until(lambda: health._entries["slow"].lane._flight is None)
+        until(lambda: health.lanes()["slow"]._flight is None)
         assert len(calls) == count
 
 
@@ -294,7 +294,7 @@ def test_a_failure_after_its_time_is_kept_as_the_timeout_it_was():
     health.add("slow", slow, ttl=1.0)
     for _ in range(5):
         assert health.ready().checks["slow"].reason == "timeout"
-        until(lambda: health._entries["slow"].lane._flight is None)
+        until(lambda: health.lanes()["slow"]._flight is None)
     assert len(calls) == 1
     clock.advance(1.1)
     assert health.ready().checks["slow"].reason == "timeout"

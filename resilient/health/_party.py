@@ -1,0 +1,145 @@
+"""One instance among its peers: publishes what it found, listens, and says whose fault a failure is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from resilient import events
+from resilient.clock import Clock
+from resilient.health._core import Check, Fault, Status
+from resilient.health._events import FaultHere, FaultOver
+from resilient.health._lane import Lane
+from resilient.health._peers import Case, Peers, Word, judge, pack, unpack
+from resilient.health._streak import Streak
+from resilient.policy import Verdict
+from resilient.runtime import after_fork, fork_safe_lock
+
+__all__ = ["Party"]
+
+_PAUSE: Final = 2.0  # seconds for which a board that failed is not asked again
+
+
+class Party:
+    """An instance among its peers.
+
+    Args:
+        peers: How they are reached.
+        lanes: Returns the lanes that peers judge, by name.
+        clock: Where the time comes from.
+    """
+
+    def __init__(self, peers: Peers, lanes: Callable[[], Mapping[str, Lane]], clock: Clock) -> None:
+        self._peers = peers
+        self._lanes = lanes
+        self._clock = clock
+        self._lock = fork_safe_lock()
+        self._cases: dict[str, Case] = {}
+        self._reset()
+        after_fork(self._reset)
+        check = Check(self._exchange, "component", "shared", dependency=True, classify=_classify)
+        self.lane = Lane(
+            "peers", check, timeout=peers.timeout, ttl=peers.every, failed_ttl=max(_PAUSE, peers.every), clock=clock
+        )
+
+    def _reset(self) -> None:
+        """Be an instance of its own: a forked child is not its parent."""
+        self.instance = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._said: Mapping[str, bool] = {}
+        self._heard: dict[str, tuple[float, dict[str, Word]]] = {}  # by instance: when it lapses, its words
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The checks that peers judge."""
+        return frozenset(self._lanes())
+
+    # ---------------------------------------------------------------------------------------------------- exchanging
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to say that has not been said."""
+        return self._said != {name: word.good for name, word in self._own().items()}
+
+    def _own(self) -> dict[str, Word]:
+        streaks = ((name, lane.streak) for name, lane in self._lanes().items())
+        return {name: Word(streak.bad == 0, streak.began) for name, streak in streaks if streak.told is not None}
+
+    def _exchange(self) -> None:
+        """Publish and listen; where a peer has just begun to fail, look again, and say what was seen."""
+        doubted = self._once()
+        if doubted:
+            until = self._clock.monotonic() + max(lane.timeout for lane in doubted)
+            for lane, begun in [(lane, lane.begin(anew=True)) for lane in doubted]:
+                lane.wait(begun, until)
+            self._once()
+
+    def _once(self) -> list[Lane]:
+        own, asked = self._own(), self._clock.monotonic()
+        told = self._peers.board.exchange(self._peers.service, self.instance, pack(own, asked), self._peers.ttl)
+        lanes = self._lanes()
+        heard = {
+            instance: (asked - age + self._peers.ttl, unpack(raw, asked - age, lanes))
+            for instance, (raw, age) in told.items()
+        }
+        with self._lock:
+            before, self._heard = self._heard, heard
+            self._said = {name: word.good for name, word in own.items()}
+        return [
+            lanes[name]
+            for name, word in own.items()
+            if word.good
+            and any(
+                _news(before.get(each, _NOTHING)[1].get(name), words.get(name), word)
+                for each, (_, words) in heard.items()
+            )
+        ]
+
+    def leave(self) -> None:
+        """Take back what was said."""
+        with contextlib.suppress(Exception):  # it lapses by itself
+            self._peers.board.leave(self._peers.service, self.instance)
+
+    # ------------------------------------------------------------------------------------------------------- judging
+
+    def fault(self, name: str, streak: Streak) -> tuple[Fault | None, bool]:
+        """Whose fault a failure is, and whether one more run here would tell."""
+        if streak.told is None or streak.told <= Status.WARN:
+            with self._lock:
+                case = self._cases.pop(name, None)
+            self._announce(name, case, None)
+            return None, False
+        now = self._clock.monotonic()
+        with self._lock:
+            words = [words[name] for lapses, words in self._heard.values() if lapses > now and name in words]
+            before = self._cases.get(name)
+            case = judge(before, words, first_bad=streak.first_bad, last_bad=streak.last_bad)
+            self._cases[name] = case
+        self._announce(name, before, case)
+        everywhere = bool(words) and not any(word.good for word in words)
+        fault: Fault | None = "local" if case.local else "shared" if everywhere else None
+        return fault, case.witness is not None and not case.local
+
+    def _announce(self, name: str, before: Case | None, case: Case | None) -> None:
+        was, local = before is not None and before.local, case is not None and case.local
+        if local and not was:
+            events.emit(FaultHere(check=name))
+        elif was and not local:
+            events.emit(FaultOver(check=name))
+
+
+_NOTHING: Final[tuple[float, dict[str, Word]]] = (0.0, {})
+
+
+def _news(before: Word | None, now: Word | None, own: Word) -> bool:
+    """Whether a peer has begun to fail after our own last run began."""
+    return now is not None and not now.good and (before is None or before.good) and now.began > own.began
+
+
+def _classify(error: BaseException) -> Verdict | None:
+    from resilient.wire.redis import classify
+
+    return classify(error)
