@@ -18,7 +18,15 @@ try:
 except ImportError:  # redis-py does without it too, slower
     hiredis = None
 
-__all__ = ["UNFINISHED", "new_reader", "pack", "pack_many"]
+__all__ = ["UNFINISHED", "new_reader", "pack", "pack_many", "refined"]
+
+_OF_CLUSTERS: dict[str, Callable[[str], Exception]] = {
+    "MOVED": redis.exceptions.MovedError,
+    "ASK": redis.exceptions.AskError,
+    "CLUSTERDOWN": redis.exceptions.ClusterDownError,
+    "TRYAGAIN": redis.exceptions.TryAgainError,
+    "MASTERDOWN": redis.exceptions.MasterDownError,
+}
 
 UNFINISHED = False
 """What a reader says when the reply is not all there: no reply of the protocol's second version is ``False``."""
@@ -28,7 +36,22 @@ def new_reader(connection: Any) -> Any | None:
     """A reader of replies that names errors as that connection does; ``None`` without hiredis."""
     if hiredis is None:
         return None
-    return hiredis.Reader(replyError=connection._parser.parse_error)  # noqa: SLF001 - redis-py's table of errors
+    parser = connection._parser  # noqa: SLF001 - it has redis-py's table of errors
+    if "MOVED" in parser.EXCEPTION_CLASSES:
+        return hiredis.Reader(replyError=parser.parse_error)
+    return hiredis.Reader(replyError=lambda text: refined(parser.parse_error(text)))
+
+
+def refined(error: Exception) -> Exception:
+    """An error of a Cluster under its own name, which redis-py before 5.1 gives it only in clients of Clusters.
+
+    Examples:
+        >>> type(refined(redis.exceptions.ResponseError("MOVED 3999 127.0.0.1:6381"))).__name__
+        'MovedError'
+    """
+    word, _, rest = str(error).partition(" ")
+    kind = _OF_CLUSTERS.get(word) if type(error) is redis.exceptions.ResponseError else None
+    return error if kind is None else kind(rest)
 
 
 def _pack(args: Sequence[Argument]) -> bytes:

@@ -14,7 +14,7 @@ from resilient.runtime import after_fork, fork_safe_lock
 from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import SYNC, Dial
 from resilient.wire.redis._limits import LEAST, Closed, Limits, busy, late, within
-from resilient.wire.redis._parsing import UNFINISHED, new_reader
+from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
 
 with needs_extra("redis"):
     import redis.exceptions
@@ -117,7 +117,7 @@ class _Line:
                 raise Closed(str(error)) from error
             raise
         except redis.exceptions.ResponseError as error:
-            return error
+            return refined(error)
 
     def stale(self) -> bool:
         """Whether something came that nobody asked for: most often the news that the server closed it."""

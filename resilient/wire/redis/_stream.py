@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from resilient.errors import needs_extra
 from resilient.wire.redis._limits import Closed, busy, late, within
-from resilient.wire.redis._parsing import UNFINISHED, new_reader
+from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
 
 with needs_extra("redis"):
     import redis.exceptions
@@ -228,7 +228,7 @@ class SlowStream:
         try:
             return await self._connection.read_response(disconnect_on_error=False)
         except redis.exceptions.ResponseError as error:
-            return error
+            return refined(error)
 
     def retire(self) -> None:
         """See `Stream.retire`."""
@@ -239,4 +239,7 @@ class SlowStream:
     def close(self) -> None:
         """See `Stream.close`."""
         self.closed = True
-        self._connection._close()  # noqa: SLF001 - at once; the polite way needs a turn of the loop
+        writer = self._connection._writer  # noqa: SLF001 - at once; the polite way needs a turn of the loop
+        if writer is not None:
+            writer.close()
+        self._connection._writer = self._connection._reader = None  # noqa: SLF001 - as above

@@ -8,7 +8,7 @@ import fakeredis
 import hiredis
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient.errors import ConfigurationError
@@ -28,6 +28,7 @@ ARGUMENTS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ARGUMENTS, min_size=1, max_size=6))
 def test_commands_are_packed_alike_with_and_without_hiredis(args):
     """Our own packing is what redis-py without hiredis falls back on: the bytes are those of hiredis."""
