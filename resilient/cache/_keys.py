@@ -1,4 +1,4 @@
-"""Keys: from a template or a whole signature and the arguments of a call, without two meanings sharing one key.
+"""Keys and their parts as text, without two meanings sharing one key.
 
 Each part of a key tells its type (``17`` is an integer, ``"17"`` is text) and is escaped, so that no value can end its
 part and start another. The pure part of the cache: no clock, no I/O.
@@ -9,26 +9,26 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import hashlib
-import inspect
 import re
 import string
 import uuid
 from collections.abc import Callable
 from enum import Enum
-from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 
 from resilient.errors import ConfigurationError, InvalidInput
 
-__all__ = ["KeyMaker", "check_namespace", "physical", "render"]
+__all__ = ["check_namespace", "has_key", "parse", "physical", "render"]
 
 _LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
 _SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
 
+_is_safe = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
+
 _RENDER: dict[type, Callable[[Any], str]] = {
     int: str,
-    str: lambda value: f'"{quote(value, safe=_SAFE, errors="surrogatepass")}"',
+    str: lambda value: f'"{value if _is_safe(value) else quote(value, safe=_SAFE, errors="surrogatepass")}"',
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "none",
     float: lambda value: f"float({value!r})",
@@ -50,6 +50,8 @@ _RENDER: dict[type, Callable[[Any], str]] = {
 def render(value: Any) -> str:
     """One part of a key.
 
+    An object whose class has a method or an attribute ``__cache_key__`` stands for what that tells.
+
     Raises:
         InvalidInput: A value of this type has no text that means it alone.
 
@@ -62,10 +64,19 @@ def render(value: Any) -> str:
         return known(value)
     if isinstance(value, Enum):
         return f"{type(value).__name__}.{value.name}"
+    if has_key(value):
+        own = value.__cache_key__
+        return render(own() if callable(own) else own)
     raise InvalidInput(
         f"a {type(value).__qualname__} cannot be part of a cache key",
-        advice="name a plain attribute of it in the template, as in 'user:{user.id}'",
+        advice="name a plain attribute of it in the template, as in 'user:{user.id}', or give its class a method "
+        "__cache_key__() that returns plain values",
     )
+
+
+def has_key(value: Any) -> bool:
+    """Whether an object says itself what it is in a key."""
+    return hasattr(type(value), "__cache_key__")
 
 
 def check_namespace(namespace: object) -> None:
@@ -82,17 +93,23 @@ def check_namespace(namespace: object) -> None:
 
 
 def physical(namespace: str, key: str) -> str:
-    """The key under which the store knows it; a long one, and one that is no UTF-8, ends in a hash of the whole.
+    """The key under which the store knows it.
+
+    A long one ends in a hash of the whole; so does one that is no UTF-8, one with braces, by which a Cluster would
+    choose its place, and one that looks as if it ended in such a hash.
 
     Raises:
         InvalidInput: The key is no text, or empty.
     """
     if not isinstance(key, str) or not key:  # type: ignore[redundant-expr]  # callers may not check types
         raise InvalidInput("a cache key is a text that is not empty")
-    if len(key) > _LONGEST or not (key.isascii() or _is_utf8(key)):
+    if len(key) > _LONGEST or "{" in key or "}" in key or key[-33:-32] == "#" or not (key.isascii() or _is_utf8(key)):
         digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-        key = f"{key[:100].encode(errors='replace').decode()}#{digest}"
+        key = f"{key[:100].encode(errors='replace').decode().translate(_NO_BRACES)}#{digest}"
     return f"{namespace}:{key}"
+
+
+_NO_BRACES = str.maketrans("{}", "()")
 
 
 def _is_utf8(text: str) -> bool:
@@ -102,88 +119,6 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class KeyMaker:
-    """Builds keys from the arguments of one function; everything that can be worked out once is.
-
-    Args:
-        function: The function whose calls are cached.
-        template: Text with ``{parameter}`` or ``{parameter.attribute}``; ``None`` takes the function's name and all its
-            parameters except ``self`` and ``cls``.
-        shared: Accept a template that names no parameter of a function that has some: one key for all its calls.
-
-    Raises:
-        ConfigurationError: The template names what is no parameter, or none where there are some, or cannot be read.
-
-    Examples:
-        >>> def get_user(user_id, lang="en"): ...
-        >>> KeyMaker(get_user, "user:{user_id}:{lang}")((17,), {})
-        'user:17:"en"'
-    """
-
-    def __init__(self, function: Callable[..., Any], template: str | None, *, shared: bool = False) -> None:
-        self._signature = inspect.signature(function)
-        names = list(self._signature.parameters)
-        named = [name for name in names if name not in {"self", "cls"}]
-        if template is None:
-            head = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "")
-            fields: list[tuple[str, str | None]] = [
-                (":" if index else head + ":", name) for index, name in enumerate(named)
-            ] or [(head, None)]
-        else:
-            fields = _parse(template)
-            if named and not shared and all(field is None for _, field in fields):
-                raise ConfigurationError(
-                    f"the key template {template!r} names no parameter, so that every call of {function.__qualname__} "
-                    "would be answered with the value of the first",
-                    advice=f"write '{template}:{{{named[0]}}}', or shared=True if one value is right for all",
-                )
-        self._steps: list[tuple[str, str | None, Callable[[Any], Any] | None]] = []
-        for literal, field in fields:
-            name, _, path = (field or "").partition(".")
-            if field is not None and name not in names:
-                raise ConfigurationError(
-                    f"the key template {template!r} names {name!r}, which is no parameter of {function.__qualname__}",
-                    advice=f"it has: {', '.join(names) or 'none'}",
-                )
-            self._steps.append((literal, name or None, attrgetter(path) if path else None))
-        self._plan_positions()
-
-    def _plan_positions(self) -> None:
-        """Most calls name no parameter: for them the places of the values are worked out once."""
-        parameters = list(self._signature.parameters.values())
-        plain = all(each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD} for each in parameters)
-        self._most = len(parameters) if plain else -1
-        self._least = sum(each.default is each.empty for each in parameters)
-        self._defaults = tuple(each.default for each in parameters)
-        places = {each.name: place for place, each in enumerate(parameters)}
-        self._places = [
-            (literal, -1 if name is None else places[name], attribute) for literal, name, attribute in self._steps
-        ]
-
-    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """The key of a call. Raises TypeError where the function itself would."""
-        if not kwargs and self._least <= len(args) <= self._most:
-            given = args if len(args) == self._most else args + self._defaults[len(args) :]
-            key = ""
-            for literal, place, attribute in self._places:
-                if place < 0:
-                    key += literal
-                    continue
-                value = given[place] if attribute is None else attribute(given[place])
-                key += literal + render(value)
-            return key
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = bound.arguments
-        text = []
-        for literal, name, attribute in self._steps:
-            text.append(literal)
-            if name is not None:
-                value = values[name]
-                text.append(render(attribute(value) if attribute is not None else value))
-        return "".join(text)
 
 
 def _runs_together(parts: list[tuple[str, str | None, str | None, str | None]]) -> bool:
@@ -198,7 +133,12 @@ def _runs_together(parts: list[tuple[str, str | None, str | None, str | None]]) 
     return False
 
 
-def _parse(template: str) -> list[tuple[str, str | None]]:
+def parse(template: str) -> list[tuple[str, str | None]]:
+    """A template as pairs of a text and the parameter that follows it.
+
+    Raises:
+        ConfigurationError: It cannot be read, or does not tell where one parameter ends and the next begins.
+    """
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Policy
 from resilient.cache._functions import AsyncMode, is_value, require, result_type
-from resilient.cache._keys import KeyMaker
 from resilient.cache._seen import Plan
+from resilient.cache._templates import KeyMaker
 from resilient.cache._values import AsyncLoader, Lookup
 
 if TYPE_CHECKING:

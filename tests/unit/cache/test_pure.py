@@ -21,7 +21,8 @@ from resilient.cache._codecs._seal import Seal
 from resilient.cache._entry import Unreadable
 from resilient.cache._freshness import Policy
 from resilient.cache._journal import Journal
-from resilient.cache._keys import KeyMaker, physical, render
+from resilient.cache._keys import physical, render
+from resilient.cache._templates import KeyMaker
 from resilient.errors import ConfigurationError, InvalidInput
 
 atoms = (

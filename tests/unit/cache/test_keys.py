@@ -1,0 +1,193 @@
+"""Keys and tags of calls, and the keys of the store."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.cache import Cache
+from resilient.cache._keys import physical, render
+from resilient.cache._templates import KeyMaker, TagMaker
+from resilient.errors import ConfigurationError, InvalidInput
+
+
+def positional(a: Any, /, b: Any, c: Any = 3, *, d: Any = 4) -> None: ...
+def plain(a: Any, b: Any = 2, c: Any = 3) -> None: ...
+def named(*, a: Any, b: Any = 2) -> None: ...
+def starred(a: Any, *args: Any, **kwargs: Any) -> None: ...
+def without() -> None: ...
+
+
+FUNCTIONS = [positional, plain, named, starred, without]
+
+
+@given(
+    st.sampled_from(FUNCTIONS),
+    st.lists(st.integers(0, 3), max_size=5),
+    st.dictionaries(st.sampled_from("abcdx"), st.integers(4, 6), max_size=4),
+)
+def test_arguments_are_bound_as_python_binds_them(function: Any, args: list[int], kwargs: dict[str, int]) -> None:
+    """By position, by name or by default: one key for one call, and the function's own TypeError for a wrong one."""
+    make = KeyMaker(function, None)
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        with pytest.raises(TypeError, match=re.escape(str(error))):
+            make(tuple(args), kwargs)
+        return
+    bound.apply_defaults()
+    expected = ":".join((f"{function.__module__}.{function.__qualname__}", *map(render, bound.arguments.values())))
+    assert make(tuple(args), kwargs) == expected
+
+
+def test_a_template_takes_what_it_names_from_wherever_it_stands() -> None:
+    """Defaults, names and attributes of parameters."""
+    make = KeyMaker(positional, "x:{d}:{a.real}:{c}")
+    assert make((1, 2), {}) == "x:4:1:3"
+    assert make((1,), {"b": 2, "d": "e", "c": None}) == 'x:"e":1:none'
+
+
+class Right(enum.Flag):
+    READ = 1
+
+
+class Tenant:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __cache_key__(self) -> tuple[str, int]:
+        return ("tenant", self.number)
+
+    def rates(self, day: int) -> None: ...
+
+    @property
+    def plain(self) -> int:
+        return self.number
+
+
+class Named:
+    __cache_key__ = "by:name"
+
+
+class Shop:
+    def rates(self, day: int) -> None: ...
+
+
+def test_an_object_may_say_what_it_is_in_a_key() -> None:
+    """As an argument, in a template, and as the self of a method; without that self is left out."""
+    assert render(Tenant(3)) == '("tenant",3)'
+    assert render(Named()) == '"by%3Aname"'
+    assert KeyMaker(plain, "t:{a}")((Tenant(4),), {}) == 't:("tenant",4)'
+    assert KeyMaker(Tenant.rates, None)((Tenant(5), 1), {}) == f'{__name__}.Tenant.rates:("tenant",5):1'
+    assert KeyMaker(Tenant.rates, "{self}:{day}")((Tenant(5),), {"day": 1}) == '("tenant",5):1'
+    assert KeyMaker(Shop.rates, None)((Shop(), 1), {}) == f"{__name__}.Shop.rates:1"
+
+
+def test_methods_of_objects_with_keys_do_not_share_entries() -> None:
+    """The whole way, through the decorator."""
+    cache = Cache(ttl=60)
+
+    class Store:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __cache_key__(self) -> int:
+            return self.number
+
+        @cache.lazy()
+        def total(self, day: int) -> int:
+            return self.number * day
+
+    assert [Store(1).total(5), Store(2).total(5), Store(1).total(5)] == [5, 10, 5]
+
+
+@pytest.mark.parametrize(
+    "value", [object(), Shop(), {"a": object()}, (1, [object()]), range(3), lambda: 1, Shop], ids=repr
+)
+def test_an_argument_without_a_text_of_its_own_is_refused_with_advice(value: Any) -> None:
+    """Its repr could hold an address, or be the same for two meanings."""
+    with pytest.raises(InvalidInput, match=r"__cache_key__"):
+        KeyMaker(plain, None)((value,), {})
+
+
+def test_what_python_cannot_hash_is_a_key_all_the_same() -> None:
+    """Lists, dicts and sets, in an order of their own."""
+    make = KeyMaker(plain, "{a}")
+    assert make(({"b": [1], "a": {2, 1}},), {}) == make(({"a": {1, 2}, "b": [1]},), {})
+
+
+# ------------------------------------------------------------------------------------------------------------ tags
+
+
+def test_tags_are_what_a_person_would_write() -> None:
+    """Texts stand in them as they are; a template without a parameter is a tag of all calls."""
+    make = TagMaker(plain, ["users", "user:{a}", "{b.real}:{c}"])
+    assert make((17,), {"c": "x"}) == ("users", "user:17", "2:x")
+    assert make(("a:b",), {}) == ("users", "user:a:b", "2:3")
+    assert TagMaker(plain, ("one", "two"))((), {}) == ("one", "two")
+    assert TagMaker(without, [])((), {}) == ()
+
+
+@pytest.mark.parametrize("templates", ["users", ["{nowhere}"], ["{a!r}"], [""], ["{a}{b}"]], ids=repr)
+def test_wrong_tags_are_refused_where_they_are_written(templates: Any) -> None:
+    """A text in place of a list too: each of its letters would be a tag."""
+    with pytest.raises(ConfigurationError):
+        TagMaker(plain, templates)
+
+
+def test_an_empty_tag_is_refused() -> None:
+    """It would be that of all calls with an empty argument."""
+    with pytest.raises(InvalidInput, match="empty"):
+        TagMaker(plain, ["{a}"])(("",), {})
+
+
+# ------------------------------------------------------------------------------------------------------ physical keys
+
+
+raw_keys = st.text(alphabet="{}#ab:0\ud800ü", min_size=1, max_size=250)
+
+
+@given(raw_keys, raw_keys)
+def test_no_key_of_the_store_holds_a_brace_or_is_that_of_another(one: str, other: str) -> None:
+    """Braces would choose a Cluster's slot."""
+    made = physical("shop", one)
+    assert "{" not in made
+    assert "}" not in made
+    assert len(made) <= 210
+    assert made.encode()
+    assert (made == physical("shop", other)) is (one == other)
+
+
+def test_a_key_that_looks_hashed_is_not_taken_for_the_one_it_looks_like() -> None:
+    """Somebody may choose a key that is what a long one became."""
+    long = "x" * 300
+    hashed = physical("shop", long).removeprefix("shop:")
+    assert physical("shop", hashed) != physical("shop", long)
+    assert physical("shop", physical("shop", hashed).removeprefix("shop:")) != physical("shop", hashed)
+
+
+def test_ordinary_keys_stay_readable() -> None:
+    """What a person would look for with redis-cli."""
+    assert physical("shop", KeyMaker(plain, "user:{a}:{b}")((17, "de_DE"), {})) == 'shop:user:17:"de_DE"'
+    assert physical("shop", "user:{17}").startswith("shop:user:(17)#")
+
+
+def test_building_a_key_is_quick() -> None:
+    """Several times the usual measure, so that only a blunder fails: a key takes about a microsecond."""
+    make = KeyMaker(plain, "user:{a}")
+    best = min(_time(lambda: make((17,), {})) for _ in range(20))
+    assert best < 15e-6
+
+
+def _time(call: Any) -> float:
+    began = time.perf_counter()
+    for _ in range(100):
+        call()
+    return (time.perf_counter() - began) / 100
