@@ -2,9 +2,15 @@
 
     python benchmarks/policy.py [--rounds 15] [--threads 8]
 
-Every contender makes the same number of calls in each round, one after the other, so that a busy machine slows all
-alike; the least CPU time of a contender counts. Compare ratios, not nanoseconds. A library that is not installed is
-left out (``pip install --group bench``). Exits with 1 where one of our own goals is missed.
+In each round every contender makes calls for two milliseconds, one contender after the other, so that a busy machine
+slows all alike; the least CPU time of a contender counts. Compare ratios, not nanoseconds. A library that is not
+installed is left out (``pip install --group bench``). Where a goal is missed all is measured again, up to twice, and
+the best of each contender counts, theirs as well as ours: noise only ever adds. Exits with 1 where one is missed then
+too.
+
+A peer is set up for the same work as ours: three attempts, ten failures, five seconds, twenty places. Where it can do
+less, it has less to do: no budget and no deadline in pyresilience's stack, no retry in interlock's, no bulkhead in
+redress's.
 """
 
 from __future__ import annotations
@@ -18,10 +24,11 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from resilient import events
-from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Pipeline, Retry
+from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Hedge, Pipeline, RateLimit, Retry
 
 Maker = Callable[[], Callable[[Any], Any]]
 FULL = (Deadline(2.0), Retry(), Budget(), Breaker(), Bulkhead(20))
@@ -305,21 +312,41 @@ def rate(call: Any, threads: int, seconds: float = 0.15) -> float:
     return sum(done) / spent
 
 
-def memory() -> float:
-    """Bytes of a full stack that has been called, for each of its policies."""
+def memory(*policies: Any) -> float:
+    """Bytes of a pipeline that has been called; each has a name, and so a budget, of its own."""
 
-    def make() -> Pipeline:
-        pipeline = Pipeline("bench", *FULL)
+    def make(number: int) -> Pipeline:
+        pipeline = Pipeline(names[number], *policies)
         pipeline.call(work, 1)
         return pipeline
 
-    kept = [make() for _ in range(10)]
+    names = [f"bench-{number}" for number in range(210)]
+    kept = [make(number) for number in range(10)]
+    gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    kept += [make() for _ in range(200)]
+    kept += [make(number) for number in range(10, 210)]
+    gc.collect()
     size = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    return size / 200 / len(FULL)
+    return size / 200
+
+
+def transient() -> int:
+    """Bytes that one successful call of a full stack has in hand at most."""
+    pipeline = Pipeline("bench", *FULL)
+    for _ in range(100):
+        pipeline.call(work, 1)
+    gc.collect()
+    tracemalloc.start()
+    peaks = []
+    for _ in range(20):
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        pipeline.call(work, 1)
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+    return min(peaks)
 
 
 def garbage() -> int:
@@ -355,28 +382,76 @@ def show(title: str, table: dict[str, tuple[str, Any]], costs: dict[str, float])
             print(f"| {name} | {costs[name] - base:,.0f} | {costs[name] / base:.1f} |")
 
 
-class Goals:
-    """Compares ratios with what was promised."""
+@dataclass
+class Measured:
+    """The best seen of each contender."""
 
-    def __init__(self) -> None:
-        self.missed = 0
-        print("\n## goals\n\n| goal | limit | measured | |\n|---|---:|---:|---|")
+    sync: dict[str, float] = field(default_factory=dict)
+    asyncio: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
 
-    def at_most(self, what: str, value: float, limit: float) -> None:
-        self.row(what, value, limit, met=value <= limit, sign="<=")
+    def again(self, rounds: int, threads: int) -> None:
+        """Measure all, and keep the better of each."""
+        for best, seen in ((self.sync, sync_costs(rounds)), (self.asyncio, asyncio.run(async_costs(rounds)))):
+            best.update({name: min(cost, best.get(name, cost)) for name, cost in seen.items()})
+        seen = thread_rates(rounds, threads)
+        self.rates.update({name: max(value, self.rates.get(name, value)) for name, value in seen.items()})
 
-    def at_least(self, what: str, value: float, limit: float) -> None:
-        self.row(what, value, limit, met=value >= limit, sign=">=")
 
-    def row(self, what: str, value: float, limit: float, *, met: bool, sign: str) -> None:
-        self.missed += not met
-        print(f"| {what} | {sign} {limit:.4g} | {value:.4g} | {'met' if met else 'MISSED'} |")
+@dataclass(frozen=True)
+class Goal:
+    """A promise, and what was measured."""
 
-    def ratio(self, what: str, costs: dict[str, float], mine: str, other: str, limit: float) -> None:
-        """Our added time as a part of theirs."""
-        if other in costs:
-            base = costs["bare call"]
-            self.at_most(what, (costs[mine] - base) / (costs[other] - base), limit)
+    what: str
+    value: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        return f"| {self.what} | {sign} {self.limit:.4g} | {self.value:.4g} | {'met' if self.met else 'MISSED'} |"
+
+
+FULL_STACK = "resilient: full stack"
+RATIOS = (
+    ("full stack / pyresilience's smaller stack", FULL_STACK, "pyresilience: retry+breaker+bulkhead+fallback", 0.4),
+    ("full stack / tenacity round pybreaker", FULL_STACK, "tenacity(pybreaker(semaphore))", 0.07),
+    ("breaker / circuitbreaker", "resilient: breaker", "circuitbreaker", 1.0),
+    ("breaker / interlock's", "resilient: breaker", "interlock: breaker", 1 / 8),
+    ("retry / tenacity", "resilient: retry", "tenacity", 1 / 60),
+    ("retry / stamina", "resilient: retry", "stamina", 1 / 60),
+)
+
+
+def speed(seen: Measured, threads: int) -> list[Goal]:
+    """The goals that a busy machine could miss. Ratios are of the time that is added to a bare call."""
+    added = {name: cost - seen.sync["bare call"] for name, cost in seen.sync.items()}
+    goals = [Goal(what, added[mine] / added[other], limit) for what, mine, other, limit in RATIOS if other in added]
+    goals.append(Goal("full stack, ns added (sketch: 1418 over a call of 53)", added[FULL_STACK], 1418))
+    # Of the others, interlock-cb alone has every row about breakers of policy_correctness.py right.
+    for mine, other in ((FULL_STACK, "interlock: breaker+bulkhead"), ("resilient: breaker", "interlock: breaker")):
+        if other in seen.rates:
+            what = f"{threads} threads: {mine.split(': ')[1]} / that of the next correct library"
+            goals.append(Goal(what, seen.rates[mine] / seen.rates[other], 5, at_least=True))
+    bare, timer = seen.asyncio["bare call"], seen.asyncio["asyncio.timeout alone"]
+    goals.append(
+        Goal("async stack without a timer, ns added", seen.asyncio["resilient: stack without timer"] - bare, 3000)
+    )
+    goals.append(Goal("async full stack, ns more than asyncio.timeout", seen.asyncio[FULL_STACK] - timer, 3000))
+    return goals
+
+
+def size() -> list[Goal]:
+    """The goals that are counted, not timed."""
+    return [
+        Goal("bytes for each policy of a full stack", memory(*FULL) / len(FULL), 1024),
+        Goal("bytes in hand during a call of a full stack", transient(), 300),
+        Goal("cycle garbage of 100 failing calls", garbage(), 0),
+    ]
 
 
 def main() -> int:
@@ -384,31 +459,28 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--threads", type=int, default=8)
     chosen = options.parse_args()
-    costs = sync_costs(chosen.rounds)
-    acosts = asyncio.run(async_costs(chosen.rounds))
-    rates = thread_rates(chosen.rounds, chosen.threads)
-    show("sync, a call that succeeds", SYNC, costs)
-    show("async, a call that succeeds", ASYNC, acosts)
+    seen = Measured()
+    for _ in range(3):
+        seen.again(chosen.rounds, chosen.threads)
+        goals = speed(seen, chosen.threads)
+        if all(goal.met for goal in goals):
+            break
+    show("sync, a call that succeeds", SYNC, seen.sync)
+    show("async, a call that succeeds", ASYNC, seen.asyncio)
     print(f"\n## {chosen.threads} threads on one object\n\n| contender | 1000 calls/s |\n|---|---:|")
-    for name, value in rates.items():
+    for name, value in seen.rates.items():
         print(f"| {name} | {value / 1000:,.0f} |")
-    goals = Goals()
-    full, mine = "resilient: full stack", "resilient: retry"
-    smaller = "pyresilience: retry+breaker+bulkhead+fallback"
-    goals.ratio("full stack / pyresilience's smaller stack", costs, full, smaller, 0.4)
-    goals.ratio("full stack / tenacity round pybreaker", costs, full, "tenacity(pybreaker(semaphore))", 0.07)
-    goals.ratio("breaker / circuitbreaker", costs, "resilient: breaker", "circuitbreaker", 1.0)
-    goals.ratio("retry / tenacity", costs, mine, "tenacity", 1 / 60)
-    goals.ratio("retry / stamina", costs, mine, "stamina", 1 / 60)
-    goals.at_most("full stack, ns added (sketch: 1418 over a call of 53)", costs[full] - costs["bare call"], 1418)
-    # Of the others, interlock-cb alone has every row of policy_correctness.py right.
-    for mine, other in ((full, "interlock: breaker+bulkhead"), ("resilient: breaker", "interlock: breaker")):
-        if other in rates:
-            what = f"{chosen.threads} threads: {mine.split(': ')[1]} / that of the next correct library"
-            goals.at_least(what, rates[mine] / rates[other], 5)
-    goals.at_most("bytes for each policy of a full stack", memory(), 1024)
-    goals.at_most("cycle garbage of 100 failing calls", garbage(), 0)
-    return 1 if goals.missed else 0
+    print("\n## memory of a pipeline that has been called\n\n| policies | bytes |\n|---|---:|")
+    for policies in ((), (Retry(),), (Breaker(),), (Bulkhead(20),), (RateLimit(10),), (Hedge(delay=1.0),), FULL):
+        words = ", ".join(type(policy).__name__ for policy in policies) or "none"
+        print(f"| {words} | {memory(*policies):,.0f} |")
+    goals += size()
+    print("\n## goals\n\n| goal | limit | measured | |\n|---|---:|---:|---|")
+    for goal in goals:
+        print(goal)
+    missed = sum(not goal.met for goal in goals)
+    print(f"\n{len(goals) - missed} of {len(goals)} goals met")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

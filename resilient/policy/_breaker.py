@@ -12,6 +12,7 @@ import itertools
 import math
 import random
 import threading
+from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ class Generation:
         until: From this moment on, ask `BreakerCore.enter` before a call. A probe, which was let through, has none.
     """
 
-    __slots__ = ("__weakref__", "ok", "until")
+    __slots__ = ("ok", "until")
     ok: Callable[[], object]
     until: float
 
@@ -65,8 +66,9 @@ class Probe(Generation):
 
     def __del__(self) -> None:
         # Runs at any moment, even while this thread holds the lock: no lock may be taken here.
-        if not self.settled:
-            self._core.abandoned.append(self.epoch)
+        abandoned = self._core.abandoned
+        if not self.settled and abandoned is not None:
+            abandoned.append(self.epoch)
 
 
 class BreakerCore:
@@ -92,7 +94,6 @@ class BreakerCore:
         "_slow",
         "_streak",
         "_trips",
-        "_width",
         "abandoned",
         "draw",
         "epoch",
@@ -115,14 +116,13 @@ class BreakerCore:
         self.state = "closed"
         self.epoch = 0  # grows with each change of state
         self.rejected = 0
-        self.abandoned: list[int] = []  # epochs of probes that were dropped without a result
-        self._width = policy.window / SLICES
+        self.abandoned: list[int] | None = None  # epochs of probes that were dropped without a result
         self._trips = 0  # how often it opened since it was last closed
         self._reopen = 0.0
         self._out = 0  # probes that run
         self._streak = 0  # probes that succeeded
         self._done = 0  # successes of earlier generations
-        self._changes: list[tuple[str, str, str]] = []
+        self._changes: tuple[tuple[str, str, str], ...] = ()
         self.forget_lock()
         self._start_closed()
 
@@ -157,6 +157,7 @@ class BreakerCore:
         if self.state == "open" and now >= self._reopen:
             self._change("half_open", "the wait is over")
             self._streak = self._out = 0
+            self.abandoned = []
         if self.state == "half_open":
             while self.abandoned:
                 if self.abandoned.pop() == self.epoch:
@@ -274,7 +275,7 @@ class BreakerCore:
         self._slow = 0
         self._row = 0  # failures with no success between them
         self._row_began = 0  # successes counted before them
-        self._marks: list[tuple[int, int, int, int]] = []  # slice, and what had been counted before it
+        self._marks = array("d")  # four numbers each: a slice, and what had been counted before it
         self.now: Generation = generation
 
     def _stop(self) -> None:
@@ -294,16 +295,18 @@ class BreakerCore:
         """Begin a new slice where the last has ended, and let go of those outside the window."""
         if now < self.now.until:
             return
-        index = math.floor(now / self._width)
-        self._marks.append((index, self._read(), self._failures, self._slow))
-        while self._marks[0][0] <= index - SLICES:
-            del self._marks[0]
-        self.now.until = (index + 1) * self._width
+        width = self.policy.window / SLICES
+        index = math.floor(now / width)
+        kept = self._marks
+        while kept and kept[0] <= index - SLICES:
+            kept = kept[4:]
+        self._marks = array("d", (*kept, index, self._read(), self._failures, self._slow))  # no larger than it must be
+        self.now.until = (index + 1) * width
 
     def _window(self) -> Counts:
-        _, successes, failures, slow = self._marks[0]
-        failed = self._failures - failures
-        return Counts(self._read() - successes + failed, failed, self._slow - slow)
+        _, successes, failures, slow = self._marks[:4]
+        failed = self._failures - int(failures)
+        return Counts(self._read() - int(successes) + failed, failed, self._slow - int(slow))
 
     def _count_row(self) -> None:
         if self.policy.consecutive is None:
@@ -328,7 +331,7 @@ class BreakerCore:
         if policy.metrics_only:
             if now >= self._reopen:  # said once in each window, not with each failure
                 self._reopen = now + policy.window
-                self._changes.append(("closed", "would_open", reason))
+                self._changes += (("closed", "would_open", reason),)
         else:
             self._open(now, reason)
 
@@ -345,16 +348,16 @@ class BreakerCore:
     def _change(self, state: str, reason: str) -> None:
         if self.state == "closed":
             self._done += self._read()
-        self._changes.append((self.state, state, reason))
+        self._changes += ((self.state, state, reason),)
         self.state = state
         self.epoch += 1
 
     def _tell(self) -> None:
         """Tell of changes, without the lock: a listener may do anything."""
-        while self._changes:
-            try:
-                change = self._changes.pop(0)
-            except IndexError:  # another thread told it
-                return
-            if self.tell is not None:
+        if not self._changes:
+            return
+        with self._lock:
+            changes, self._changes = self._changes, ()
+        if self.tell is not None:
+            for change in changes:
                 self.tell(*change)

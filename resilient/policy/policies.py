@@ -26,6 +26,8 @@ __all__ = [
     "Retry",
 ]
 
+_SHORTEST_WINDOW = 0.001
+
 _RETRIED = frozenset({Failure.TRANSIENT, Failure.THROTTLED, Failure.TIMEOUT, Failure.UNAVAILABLE})
 _COUNTED = frozenset({Failure.TRANSIENT, Failure.TIMEOUT, Failure.UNAVAILABLE})
 
@@ -222,6 +224,10 @@ class Breaker:
             at_least_one("Breaker", name, getattr(self, name))
         for name in ("window", "wait", "max_wait"):
             positive("Breaker", name, getattr(self, name))
+        if self.window < _SHORTEST_WINDOW:
+            raise ConfigurationError(
+                f"Breaker(window={self.window!r}) is too short to hold a call", advice="window is in seconds: window=10"
+            )
         if self.consecutive is not None:
             at_least_one("Breaker", "consecutive", self.consecutive)
         if self.slow is not None:

@@ -46,6 +46,7 @@ def refuse():
         lambda: Retry(on="transient"),
         lambda: Breaker(rate=math.nan),
         lambda: Breaker(window=HUGE),
+        lambda: Breaker(window=1e-9),
         lambda: Breaker(wait=1e300, max_wait=1e300),
         lambda: Breaker(counts=None),
         lambda: Breaker(metrics_only="no"),

@@ -5,20 +5,60 @@ import tracemalloc
 
 import pytest
 
-from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Hedge, Pipeline, RateLimit, Retry
+from resilient.policy import Breaker, Budget, Bulkhead, Deadline, Fallback, Hedge, Pipeline, RateLimit, Retry
+from resilient.policy._breaker import BreakerCore
+from resilient.policy._budget import BudgetCore
+from resilient.policy._bulkhead import BulkheadCore
+from resilient.policy.limiter import Gcra
 
 POLICIES = (Deadline(2.0), Retry(), Budget(), Breaker(), Bulkhead(20))
 
 
+def breaker_in_use():
+    core = BreakerCore(Breaker())
+    for second in range(1000, 1010):
+        core.enter(float(second)).ok()
+    return core  # which holds its policy
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        breaker_in_use,
+        lambda: (Budget(), BudgetCore(0.2, 1.0, 10.0, 0.0)),
+        lambda: (Bulkhead(20), BulkheadCore(20, 20)),
+        lambda: (RateLimit(10), Gcra(0.1, 1)),
+        Retry,
+        lambda: Deadline(1.0),
+        lambda: Fallback(len),
+    ],
+)
+def test_memory_of_a_policy(make):
+    """A policy costs at most 1 kB, with all that it remembers."""
+    kept = [make() for _ in range(20)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept += [make() for _ in range(200)]
+        gc.collect()
+        each = (tracemalloc.get_traced_memory()[0] - before) / 200
+    finally:
+        tracemalloc.stop()
+    assert each <= 1024
+
+
 @pytest.mark.parametrize(
     ("policies", "most"),
-    [(POLICIES, 5 * 1024), ((Retry(),), 2304), ((Breaker(),), 2816), ((Bulkhead(20),), 2560), ((RateLimit(10),), 2560)],
+    [(POLICIES, 5 * 1024), ((Retry(),), 2560), ((Breaker(),), 2816), ((Bulkhead(20),), 2560), ((RateLimit(10),), 2560)],
 )
 def test_memory_of_an_object(policies, most):
     """A full stack, compiled, costs at most 1 kB for each of its policies; one alone bears the pipeline's own share."""
 
+    names = (f"dependency {number}" for number in range(220))
+
     def make():
-        pipeline = Pipeline("x", *policies)
+        pipeline = Pipeline(next(names), *policies)
         pipeline.call(len, "")
         return pipeline
 
