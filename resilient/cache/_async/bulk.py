@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 from resilient import events
 from resilient.cache._async.loads import READ, RENEW, AsyncLoads, Errand, Outcome
 from resilient.cache._async.tier import UNREACHABLE
-from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp
+from resilient.cache._causal import at_or_after
+from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp, told
 from resilient.cache._events import CacheRead
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
-from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds
+from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 from resilient.policy import deadline
@@ -169,7 +170,11 @@ class AsyncBulk(AsyncLoads):
                 errand = Errand(partial(self._one, load, part.place), plan, why)
                 gained: Outcome | NotFound | None
                 try:
-                    gained = await self._obtain(part.flight, part.seen, errand)
+                    seen = self._without_error(part.seen)
+                    if seen.life is Life.FRESH:  # somebody stored it since this one looked
+                        gained = (self._lookup(seen), *written(seen))
+                    else:
+                        gained = await self._obtain(part.flight, seen, errand)
                 except NotFound as error:
                     gained = error
                 if gained is not None:
@@ -227,7 +232,8 @@ class AsyncBulk(AsyncLoads):
         away = next((part.seen for part, _ in granted if part.seen.raw is UNREACHABLE), granted[0][0].seen)
         try:
             try:
-                values = await self._run(errand.load, away)
+                with at_or_after(*(told(part.seen.entry) for part, _ in granted)):
+                    values = await self._run(errand.load, away)
             except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
                 self.counts.add("load_errors")
                 return {part.place: self._instead(part.flight, part.seen, errand, error) for part, _ in granted}

@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from resilient import events
-from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp
+from resilient.cache._causal import at_or_after
+from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp, told
 from resilient.cache._events import CacheRead
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
-from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds
+from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._sync.loads import READ, RENEW, Errand, Loads, Outcome
 from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._values import Loader, Lookup
@@ -168,7 +169,11 @@ class Bulk(Loads):
                 errand = Errand(partial(self._one, load, part.place), plan, why)
                 gained: Outcome | NotFound | None
                 try:
-                    gained = self._obtain(part.flight, part.seen, errand)
+                    seen = self._without_error(part.seen)
+                    if seen.life is Life.FRESH:  # somebody stored it since this one looked
+                        gained = (self._lookup(seen), *written(seen))
+                    else:
+                        gained = self._obtain(part.flight, seen, errand)
                 except NotFound as error:
                     gained = error
                 if gained is not None:
@@ -226,7 +231,8 @@ class Bulk(Loads):
         away = next((part.seen for part, _ in granted if part.seen.raw is UNREACHABLE), granted[0][0].seen)
         try:
             try:
-                values = self._run(errand.load, away)
+                with at_or_after(*(told(part.seen.entry) for part, _ in granted)):
+                    values = self._run(errand.load, away)
             except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
                 self.counts.add("load_errors")
                 return {part.place: self._instead(part.flight, part.seen, errand, error) for part, _ in granted}

@@ -51,6 +51,10 @@ class Blocking:
     def get_or_load(self, key: str, loader: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         return self._loop.run(self._cache.get_or_load(key, _lifted(loader), *args, **kwargs))
 
+    def get_many(self, keys: Any, *, load_many: Any = None, **kwargs: Any) -> Any:
+        lifted = None if load_many is None else _lifted(load_many)
+        return self._loop.run(self._cache.get_many(keys, load_many=lifted, **kwargs))
+
     def lazy(self, *args: Any, **kwargs: Any) -> Any:
         decorate = self._cache.lazy(*args, **kwargs)
         return lambda function: BlockingFunction(decorate(_lifted(function)), self._loop)
@@ -99,6 +103,8 @@ class Kind:
         self.face = face
         self.clock = clock
         self.source = "local" if name == "local" else "shared"
+        self.real_time = name in {"fakeredis", "redis"}
+        """Whether the store ends entries by the machine's clock."""
         self.loop = Loop() if face == "async" else None
         self._made: list[Any] = []
         self._name = name
@@ -136,9 +142,9 @@ class Kind:
             made = AsyncCache(self._first, **options)
         return Blocking(made, self.loop)
 
-    def put_raw(self, cache: Any, key: str, raw: bytes) -> None:
+    def put_raw(self, cache: Any, key: str, raw: bytes, life: int = 60_000) -> None:
         """Put bytes under a key of the store, past the cache."""
-        done = cache.store.put(f"shop:{key}", raw, 60_000)
+        done = cache.store.put(f"shop:{key}", raw, life)
         if self.loop is not None:
             self.loop.run(done)
 
