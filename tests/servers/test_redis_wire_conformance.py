@@ -159,11 +159,12 @@ def test_the_async_face_gives_the_same_replies_everywhere(targets):
             judge(bad)
         if not isinstance(ready, str):
             assert await ready.get("k") == b"w"
-            manager = (
-                getattr(ready.connection_pool, "sentinel_manager", None) if hasattr(ready, "connection_pool") else None
-            )
+            pool = getattr(ready, "connection_pool", None)
+            manager = getattr(pool, "sentinel_manager", None)
             for client in (ready, *(manager.sentinels if manager else ())):
                 await getattr(client, "aclose", client.close)()  # redis-py 5.0.0 has close() only
+            if pool is not None:
+                await pool.disconnect()
             targets[0].close()
 
     asyncio.run(main())

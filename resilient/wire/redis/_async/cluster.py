@@ -49,6 +49,7 @@ class AsyncClusterChannel(AsyncChannel):
         self._doubtful = False
         self._looked = 0.0
         self._failed: set[Place] = set()
+        self._teller: Place | None = None  # whoever a MOVED pointed to knows what others may not have heard yet
 
     # ------------------------------------------------------------------------------------------------- commands
 
@@ -76,9 +77,11 @@ class AsyncClusterChannel(AsyncChannel):
     async def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """See `AsyncChannel.call_many`."""
         replies: list[Any] = [None] * len(commands)
-        left = await self._round(commands, range(len(commands)), replies)
+        left = await self._round(await self._reviewed(), commands, range(len(commands)), replies)
         if left:
-            left = await self._round(commands, left, replies)
+            lost = any(isinstance(replies[at], _LOST) for at in left)
+            slots = await self._reviewed() if lost else self._slots  # a MOVED has corrected it already
+            left = await self._round(slots or [], commands, left, replies)
         for at in left:
             if isinstance(replies[at], _LOST):
                 raise replies[at]
@@ -88,8 +91,8 @@ class AsyncClusterChannel(AsyncChannel):
         """See `AsyncChannel.block`."""
         slot = self._slot(args, None)
         reply = None
+        slots = await self._reviewed()
         for _ in range(2):
-            slots = await self._reviewed()
             place = (slots[slot] or _unserved(slot)).place
             node = self._blocking.get(place) or self._blocking.setdefault(
                 place, AsyncNode(place, self._dial, self._limits)
@@ -117,10 +120,13 @@ class AsyncClusterChannel(AsyncChannel):
         return random.randrange(SLOTS) if key is None else slot_of(key)  # noqa: S311 - any node will do
 
     async def _round(
-        self, commands: Sequence[Sequence[Argument]], wanted: Sequence[int], replies: list[Any]
+        self,
+        slots: list[AsyncNode | None],
+        commands: Sequence[Sequence[Argument]],
+        wanted: Sequence[int],
+        replies: list[Any],
     ) -> list[int]:
         """Send to all nodes, then fetch from all; returns what is worth sending once more, to where it belongs now."""
-        slots = await self._reviewed()
         groups: dict[AsyncNode, list[int]] = {}
         for at in wanted:
             slot = self._slot(commands[at], None)
@@ -204,7 +210,7 @@ class AsyncClusterChannel(AsyncChannel):
         self._looked = SYSTEM.monotonic()
         places = list({*self._nodes, *self._seeds})
         random.shuffle(places)
-        places.sort(key=self._failed.__contains__)
+        places.sort(key=lambda place: (place in self._failed, place != self._teller))
         failure: Exception | None = None
         for place in places:
             try:
@@ -242,6 +248,7 @@ class AsyncClusterChannel(AsyncChannel):
         node = self._at(forwarded(moved, asked))
         if isinstance(moved, redis.exceptions.MovedError):
             self._doubtful = True
+            self._teller = node.place
             if self._slots is not None:
                 self._slots[moved.slot_id] = node
         return node

@@ -50,6 +50,7 @@ class ClusterChannel(Channel):
         self._doubtful = False
         self._looked = 0.0
         self._failed: set[Place] = set()
+        self._teller: Place | None = None  # whoever a MOVED pointed to knows what others may not have heard yet
 
     # ------------------------------------------------------------------------------------------------- commands
 
@@ -77,9 +78,11 @@ class ClusterChannel(Channel):
     def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """See `Channel.call_many`."""
         replies: list[Any] = [None] * len(commands)
-        left = self._round(commands, range(len(commands)), replies)
+        left = self._round(self._reviewed(), commands, range(len(commands)), replies)
         if left:
-            left = self._round(commands, left, replies)
+            lost = any(isinstance(replies[at], _LOST) for at in left)
+            slots = self._reviewed() if lost else self._slots  # a MOVED has corrected it already
+            left = self._round(slots or [], commands, left, replies)
         for at in left:
             if isinstance(replies[at], _LOST):
                 raise replies[at]
@@ -89,8 +92,8 @@ class ClusterChannel(Channel):
         """See `Channel.block`."""
         slot = self._slot(args, None)
         reply = None
+        slots = self._reviewed()
         for _ in range(2):
-            slots = self._reviewed()
             place = (slots[slot] or _unserved(slot)).place
             node = self._blocking.get(place) or self._blocking.setdefault(place, Node(place, self._dial, self._limits))
             try:
@@ -115,9 +118,14 @@ class ClusterChannel(Channel):
             key = key_of(args)
         return random.randrange(SLOTS) if key is None else slot_of(key)  # noqa: S311 - any node will do
 
-    def _round(self, commands: Sequence[Sequence[Argument]], wanted: Sequence[int], replies: list[Any]) -> list[int]:
+    def _round(
+        self,
+        slots: list[Node | None],
+        commands: Sequence[Sequence[Argument]],
+        wanted: Sequence[int],
+        replies: list[Any],
+    ) -> list[int]:
         """Send to all nodes, then fetch from all; returns what is worth sending once more, to where it belongs now."""
-        slots = self._reviewed()
         groups: dict[Node, list[int]] = {}
         for at in wanted:
             slot = self._slot(commands[at], None)
@@ -201,7 +209,7 @@ class ClusterChannel(Channel):
         self._looked = SYSTEM.monotonic()
         places = list({*self._nodes, *self._seeds})
         random.shuffle(places)
-        places.sort(key=self._failed.__contains__)
+        places.sort(key=lambda place: (place in self._failed, place != self._teller))
         failure: Exception | None = None
         for place in places:
             try:
@@ -239,6 +247,7 @@ class ClusterChannel(Channel):
         node = self._at(forwarded(moved, asked))
         if isinstance(moved, redis.exceptions.MovedError):
             self._doubtful = True
+            self._teller = node.place
             if self._slots is not None:
                 self._slots[moved.slot_id] = node
         return node
