@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 
@@ -173,6 +174,90 @@ def test_every_second_call_fails(clock):
     assert calls == 11
 
 
+@pytest.mark.parametrize("how", ["threads", "asyncio"])
+def test_every_second_call_of_many_at_once_fails(clock, how):
+    """The same where callers come at once: it opens, and few calls reach the dependency after that."""
+    pipeline = Pipeline("x", Breaker(rate=0.5), clock=clock)
+    numbers = itertools.count()
+
+    def alternates():
+        if next(numbers) % 2 == 0:
+            raise ConnectionError
+
+    async def aalternates():
+        await asyncio.sleep(0)
+        alternates()
+
+    def caller():
+        for _ in range(50):
+            with contextlib.suppress(ConnectionError, CircuitOpen):
+                pipeline.call(alternates)
+
+    async def acaller():
+        for _ in range(50):
+            with contextlib.suppress(ConnectionError, CircuitOpen):
+                await pipeline.acall(aalternates)
+
+    async def main():
+        await asyncio.gather(*(acaller() for _ in range(8)))
+
+    if how == "asyncio":
+        asyncio.run(main())
+    else:
+        threads = [threading.Thread(target=caller) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert pipeline.breaker.state == "open"
+    assert next(numbers) <= 11 + 8, "those that were on their way when it opened"
+
+
+def test_old_results_of_threads_count_nothing(clock):
+    """A success and a failure of threads that began before the change neither close nor reopen it."""
+    pipeline = Pipeline("x", Breaker(min_calls=2), clock=clock)
+    gates = {"success": threading.Event(), "failure": threading.Event(), "probe": threading.Event()}
+    begun = threading.Barrier(3, timeout=5)
+    probing = threading.Event()
+
+    def old(name):
+        begun.wait()
+        gates[name].wait(5)
+        if name == "failure":
+            raise ConnectionError
+
+    def probe():
+        probing.set()
+        gates["probe"].wait(5)
+
+    def caller(function, *args):
+        with contextlib.suppress(ConnectionError):
+            pipeline.call(function, *args)
+
+    def fails():
+        raise ConnectionError
+
+    threads = {name: threading.Thread(target=caller, args=(old, name)) for name in ("success", "failure")}
+    threads["probe"] = threading.Thread(target=caller, args=(probe,))
+    threads["success"].start()
+    threads["failure"].start()
+    begun.wait()
+    for _ in range(2):
+        caller(fails)
+    gates["success"].set()
+    threads["success"].join()
+    assert pipeline.breaker.state == "open"
+    clock.advance(30)
+    threads["probe"].start()
+    assert probing.wait(5)
+    gates["failure"].set()
+    threads["failure"].join()
+    assert pipeline.breaker.state == "half_open"
+    gates["probe"].set()
+    threads["probe"].join()
+    assert pipeline.breaker.state == "closed"
+
+
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_an_interrupt_is_no_failure(interrupt, clock):
     """An interrupt is the user's, and says nothing about the dependency."""
@@ -278,6 +363,42 @@ def test_total_deadline_over_attempts_and_waits(ambient):
     with pytest.raises((ConnectionRefusedError, DeadlineExceeded)), deadline(0.1 if ambient else 9):
         pipeline.call(works)
     assert time.monotonic() - begun <= 0.12
+
+
+@pytest.mark.parametrize("ambient", [False, True])
+def test_total_deadline_of_a_task(ambient):
+    """Async attempts of 0.04 s with waits of 0.05 s that know of no deadline end within 0.1 s all the same."""
+    retry = Retry(attempts=9, wait=lambda state: 0.05)
+    pipeline = Pipeline("x", Deadline(5), retry) if ambient else Pipeline("x", Deadline(0.1), retry)
+
+    async def works():
+        await asyncio.sleep(0.04)
+        raise ConnectionRefusedError
+
+    async def main():
+        begun = time.monotonic()
+        with pytest.raises((ConnectionRefusedError, DeadlineExceeded)), deadline(0.1 if ambient else 9):
+            await pipeline.acall(works)
+        return time.monotonic() - begun
+
+    assert min(asyncio.run(main()) for _ in range(3)) <= 0.12
+
+
+def test_one_sync_attempt_that_hangs():
+    """A client that asks for the time that is left, as ours do, ends a hung call in time, and it is not retried."""
+    pipeline = Pipeline("x", Deadline(0.05), Retry(), Breaker(), Bulkhead(2))
+    tries = []
+
+    def hangs():
+        tries.append(1)
+        time.sleep(deadline.bound(3))
+        raise TimeoutError
+
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        pipeline.idempotent.call(hangs)
+    assert time.monotonic() - begun <= 0.3
+    assert (len(tries), pipeline.stats().running) == (1, 0)
 
 
 def test_one_async_attempt_that_hangs():
