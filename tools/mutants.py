@@ -92,44 +92,53 @@ ROOMS = {
 EQUIVALENT = {
     ("resilient/causality.py", 'version, *parts = text[: _MAX_TEXT + 2].split("!")'): "longer text is refused anyway",
     ("resilient/causality.py", 'name, _, position = part.rpartition(":")'): "a second colon is refused on either side",
-    ("resilient/policy/_breaker.py", "self.settled = None"): "as false as False",
-    ("resilient/policy/_breaker.py", "self.epoch = 1  # grows with each change of state"): "any number will do",
+    ("resilient/policy/_breaker.py", "self.settled = False => self.settled = None"): "as false as False",
+    ("resilient/policy/_breaker.py", "self.epoch = 0 => self.epoch = 1"): "any number will do",
     ("resilient/policy/_breaker.py", "self.epoch -= 1"): "any change of the number will do",
     ("resilient/policy/_breaker.py", "self.epoch += 2"): "any change of the number will do",
-    ("resilient/policy/_breaker.py", "self._out = None"): "it is set when a half-open time begins",
-    ("resilient/policy/_breaker.py", "self._out = 1"): "it is set when a half-open time begins",
-    ("resilient/policy/_breaker.py", "self._streak = None"): "it is set when a half-open time begins",
-    ("resilient/policy/_breaker.py", "self._streak = 1"): "it is set when a half-open time begins",
-    ("resilient/policy/_breaker.py", "self._failures = 1"): "only differences between two readings are looked at",
-    ("resilient/policy/_breaker.py", "self._slow = 1"): "only differences between two readings are looked at",
-    ("resilient/policy/_breaker.py", "self._row_began = None"): "the first failure starts a row of one either way",
-    ("resilient/policy/_breaker.py", "self._row_began = 1"): "the first failure starts a row of one either way",
+    ("resilient/policy/_breaker.py", "self._out = 0 => self._out = None"): "it is set when a half-open time begins",
+    ("resilient/policy/_breaker.py", "self._out = 0 => self._out = 1"): "it is set when a half-open time begins",
+    (
+        "resilient/policy/_breaker.py",
+        "self._streak = 0 => self._streak = None",
+    ): "it is set when a half-open time begins",
+    ("resilient/policy/_breaker.py", "self._streak = 0 => self._streak = 1"): "it is set when a half-open time begins",
+    ("resilient/policy/_breaker.py", "self._failures = 0 => self._failures = 1"): "only differences are looked at",
+    ("resilient/policy/_breaker.py", "self._slow = 0 => self._slow = 1"): "only differences are looked at",
+    ("resilient/policy/_breaker.py", "self._row_began = 0 => self._row_began = None"): "the first failure begins a row",
+    ("resilient/policy/_breaker.py", "self._row_began = 0 => self._row_began = 1"): "the first failure begins a row",
+    ("resilient/policy/_budget.py", "self._total = 0 => self._total = 1"): "the bucket is full at first",
     ("resilient/policy/_bulkhead.py", "if left < 0 or not waiting:"): "at the edge it waits for no time and is refused",
-    ("resilient/policy/_bulkhead.py", "waiting = None"): "as false as False",
+    ("resilient/policy/_bulkhead.py", "waiting = False => waiting = None"): "as false as False",
     ("resilient/policy/_deadline.py", "return outer if left_of(outer) < left_of(expires) else expires"): (
         "of two moments that come at once, either is the nearest"
     ),
     ("resilient/policy/_deadline.py", "await timer.__aexit__(kind, None, trace)"): "asyncio looks at the class alone",
     ("resilient/policy/_deadline.py", "await timer.__aexit__(kind, error, None)"): "asyncio looks at the class alone",
+    ("resilient/policy/_hedge.py", "done: set[concurrent.futures.Future[Any]] = None"): "it is set before it is read",
+    ("resilient/policy/_hedge.py", 'winner = None => winner = ""'): "as false as None",
     (
         "resilient/policy/_order.py",
-        ("if inner in kinds and outer in kinds and kinds.index(inner) >= kinds.index(outer):"),
+        "if inner in kinds and outer in kinds and kinds.index(inner) >= kinds.index(outer):",
     ): "two kinds never stand in one place",
     (
         "resilient/policy/_order.py",
-        ("outside = [index for index in places if Retry not in kinds or index <= kinds.index(Retry)]"),
+        "outside = [index for index in places if Retry not in kinds or index <= kinds.index(Retry)]",
     ): "two kinds never stand in one place",
-    ("resilient/policy/_retry.py", "self.wait = None"): "it is set before it is read",
-    ("resilient/policy/_retry.py", "self.wait = 1.0"): "it is set before it is read",
+    ("resilient/policy/_retry.py", "self.wait = 0.0 => self.wait = None"): "it is set before it is read",
+    ("resilient/policy/_retry.py", "self.wait = 0.0 => self.wait = 1.0"): "it is set before it is read",
     ("resilient/policy/_retry.py", "state.set_exception((type(None), error, None))"): "tenacity keeps the error alone",
     (
         "resilient/policy/classify.py",
-        ("return verdict if (hint is None) and False else Verdict(verdict.failure, verdict.no_effect, hint)"),
+        "return verdict if (hint is None) and False else Verdict(verdict.failure, verdict.no_effect, hint)",
     ): "an equal verdict",
     ("resilient/policy/limiter.py", 'self._due = float("-INF")'): "the same number",
     ("resilient/policy/limiter.py", "if pause < 1e-9:"): "a tolerance, whose exact edge has no meaning",
 }
-"""Changes that no test can tell from the original, by module and changed line, each with its reason."""
+"""Changes that no test can tell from the original, by module and changed line, each with its reason.
+
+Where the changed line alone might be met elsewhere, the line it was stands before it: ``old => new``.
+"""
 
 
 @dataclass(frozen=True)
@@ -212,9 +221,14 @@ def outcome_of(code: int | None) -> str:
     return {0: "survived", 5: "untested", 33: "untested", None: "unchecked"}.get(code, f"unknown ({code})")
 
 
-def changed(line: str) -> str:
-    """The new code of a line of a diff, without its comment; empty for a line that was taken away."""
-    return line[2:].partition("  #")[0].strip() if line[:2] == "+ " else ""
+def changes(diff: str) -> set[str]:
+    """The changed lines of a diff without their comments, each alone and with every line that was taken away."""
+    old, new = ([_code(line) for line in diff.splitlines() if line[:2] == sign] for sign in ("- ", "+ "))
+    return {*new, *(f"{before} => {after}" for before in old for after in new)}
+
+
+def _code(line: str) -> str:
+    return line[2:].partition("  #")[0].strip()
 
 
 def mutants_of(folder: Path, module: str) -> Iterator[Mutant]:
@@ -239,7 +253,7 @@ def mutants_of(folder: Path, module: str) -> Iterator[Mutant]:
         first = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), 0)
         diff = [line for line in difflib.ndiff(old, new) if line[:2] in {"- ", "+ "}]
         left_out = "prose" if only_prose(ast.parse(before), ast.parse(after)) else ""
-        if any(changed(line) and (module, changed(line)) in EQUIVALENT for line in diff):
+        if any((module, change) in EQUIVALENT for change in changes("\n".join(diff))):
             left_out = "equivalent"
         yield Mutant(mutant, node.lineno + first, "\n".join(diff), left_out, outcome_of(exit_code))
 
@@ -310,7 +324,7 @@ def report(folder: Path, module: str, wanted: float) -> bool:
     parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     parts += "".join(f"; {count} {why} left out" for why, count in sorted(left_out.items()))
     enough = score >= wanted and not counts["unchecked"]
-    met = {changed(line) for each in every for line in each.diff.splitlines()}
+    met = {change for each in every for change in changes(each.diff)}
     for gone in (line for where, line in EQUIVALENT if where == module and line not in met):
         print(f"{module}: listed as equivalent, but no such change is made any more: {gone}")
         enough = False
@@ -318,8 +332,8 @@ def report(folder: Path, module: str, wanted: float) -> bool:
     reasons = {line: why for (where, line), why in EQUIVALENT.items() if where == module}
     for each in every:
         if each.left_out == "equivalent":
-            line = next(changed(one) for one in each.diff.splitlines() if changed(one) in reasons)
-            print(f"  {module}:{each.line}: left out, {reasons[line]}: {line}")
+            change = next(change for change in changes(each.diff) if change in reasons)
+            print(f"  {module}:{each.line}: left out, {reasons[change]}: {change}")
     for each in every:
         if not each.left_out and each.outcome not in {"killed", "timeout"}:
             print(f"  {module}:{each.line}: {each.outcome}")

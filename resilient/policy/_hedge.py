@@ -107,8 +107,7 @@ async def race_async(delay: float, may_hedge: Callable[[], bool], function: Call
     try:
         done, waiting = await asyncio.wait(racers, timeout=late)
         if not done and may_hedge():
-            waiting = {*waiting, asyncio.ensure_future(function())}
-            racers |= waiting
+            racers = waiting = {*waiting, asyncio.ensure_future(function())}
         while True:
             # All are looked at: a task whose error nobody ever asked for is complained of in the log.
             won = [each for each in done if not each.cancelled() and each.exception() is None]

@@ -82,6 +82,9 @@ class BreakerControl:
         self._slow = slow
         self._core = slow.state.breaker
 
+    def __repr__(self) -> str:
+        return f"<breaker of {self.name}: {self.state}>"
+
     @property
     def name(self) -> str:
         """The pipeline's name."""

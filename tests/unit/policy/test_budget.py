@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from resilient.errors import ConfigurationError
 from resilient.policy import Budget, Hedge, Pipeline, Retry, _budget
 from resilient.policy._budget import BudgetCore, budget_of
+from resilient.testing import FakeClock
 
 
 def test_a_quiet_process_may_retry():
@@ -211,6 +212,14 @@ def test_other_numbers_are_another_budget(clock):
     assert retries(named) == 3
     assert retries(usual) == 10
     assert retries(same) == 0
+
+
+def test_clocks_share_nothing(clock):
+    """Pipelines of one name on different clocks have budgets of their own."""
+    orders = Pipeline("orders", Retry(attempts=11, base=0), clock=clock)
+    assert retries(orders) == 10
+    assert retries(Pipeline("orders", Retry(attempts=11, base=0), clock=FakeClock())) == 10
+    assert retries(orders) == 0
 
 
 def test_a_budget_goes_with_its_last_pipeline(clock):
