@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import weakref
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+from resilient.arguments import one_of
 from resilient.errors import ConfigurationError, needs_extra
 from resilient.health._core import Result
 from resilient.policy import deadline
@@ -19,11 +20,15 @@ with needs_extra("sql"):
 
 __all__ = ["SqlProbe"]
 
+Role: TypeAlias = Literal["primary", "replica"]
+
 _LIMIT = 1.0  # seconds for one wait; the check's own deadline is nearer
-_WRITABLE = {
-    "mysql": "SELECT @@global.read_only",
-    "mariadb": "SELECT @@global.read_only",
-    "postgresql": "SELECT pg_is_in_recovery()",
+_PLAIN = "SELECT 1"
+# What tells whether a server takes no writes, and whether it is a replica.
+_STATE = {
+    "mysql": "SELECT @@global.read_only, @@global.read_only",
+    "mariadb": "SELECT @@global.read_only, @@global.read_only",
+    "postgresql": "SELECT current_setting('transaction_read_only'), pg_is_in_recovery()",
     "sqlite": "PRAGMA query_only",
 }
 _probing: ContextVar[bool] = ContextVar("resilient_health_probing", default=False)
@@ -35,9 +40,12 @@ class SqlProbe:
     Args:
         target: A URL, or the application's engine, whose way to connect is used and whose pool is not.
         writable: Whether a server that takes no writes counts as failed.
+        role: What the server has to be.
     """
 
-    def __init__(self, target: Any, *, writable: bool) -> None:
+    def __init__(self, target: Any, *, writable: bool, role: Role | None = None) -> None:
+        if role is not None:
+            one_of("role", role, ("primary", "replica"))
         if hasattr(target, "sync_engine"):
             raise ConfigurationError(
                 "a check runs on a thread, where an async engine is of no use", advice="pass the URL, or a sync engine"
@@ -52,10 +60,13 @@ class SqlProbe:
             _listen(engine)
             self._pool = engine.pool
         name = engine.dialect.name
-        if writable and name not in _WRITABLE:
+        if writable and name not in _STATE:
             raise ConfigurationError(f"whether a {name} server takes writes cannot be asked here")
-        self._statement = _WRITABLE[name] if writable else "SELECT 1"
+        if role is not None and name not in _STATE.keys() - {"sqlite"}:
+            raise ConfigurationError(f"whether a {name} server is a replica cannot be asked here")
+        self._statement = _STATE[name] if writable or role else _PLAIN
         self._writable = writable
+        self._role = role
         self._inherited: list[sa.Pool] = []
         after_fork(self._forked)
 
@@ -72,9 +83,19 @@ class SqlProbe:
                 row, _ = self._ask()
         finally:
             _probing.reset(reset)
-        if self._writable and row is not None and str(row[0]).upper() not in {"0", "OFF", "FALSE"}:
+        return self._judge(row)
+
+    def _judge(self, row: Any) -> Result:
+        if self._statement == _PLAIN:
+            return Result()
+        if row is None:
+            return Result.unknown("unreadable")
+        read_only, replica = _is_on(row[0]), _is_on(row[-1])
+        if self._role is not None and replica is not (self._role == "replica"):
+            return Result.fail("role")
+        if self._writable and read_only:
             return Result.fail("read_only")
-        return Result()
+        return Result.ok(read_only=int(read_only))
 
     def _ask(self) -> tuple[Any, bool]:
         """The answer, and whether the connection was alive; an error where that was not the reason."""
@@ -101,6 +122,10 @@ class SqlProbe:
         """Close the connection."""
         self._pool.dispose()
         self._pool = self._pool.recreate()
+
+
+def _is_on(value: Any) -> bool:
+    return str(value).upper() not in {"0", "OFF", "FALSE"}
 
 
 _listened: weakref.WeakSet[Engine] = weakref.WeakSet()
