@@ -45,6 +45,8 @@ __all__ = [
     "plain_header",
     "released",
     "stamp",
+    "told",
+    "told_in",
     "unpack",
     "unpack_tags",
 ]
@@ -216,6 +218,17 @@ def marker(flags: int, now: float, lease: float, body: bytes = b"") -> bytes:
         body: What the writer has seen, for the load that follows.
     """
     return pack(Entry(body, 0, 0, flags, stamp(), now, 0.0, lease, 0.0))
+
+
+def told(entry: Entry | None) -> bytes:
+    """What stands in a tombstone, a fence or a lease for the load that follows; nothing where it is a value."""
+    return entry.body if entry is not None and entry.flags & _EMPTY else b""
+
+
+def told_in(raw: bytes | None) -> bytes:
+    """The same of an entry's bytes."""
+    marks = raw is not None and len(raw) > HEADER.size and raw[0] == MAGIC and raw[1] == FORMAT and raw[2] & _EMPTY
+    return raw[HEADER.size :] if raw is not None and marks else b""
 
 
 def claimed(entry: Entry, now: float, lease: float) -> bytes:

@@ -1,4 +1,4 @@
-"""The same tests as for the fakes, against a real server: what the fakes claim is what Redis does."""
+"""The same tests as for the fakes, against real servers: what the fakes claim is what Redis, Valkey and Clusters do."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-_fixtures, _suite = _load("conftest"), _load("test_conformance")
-clock, kind, at_once, database = _fixtures.clock, _fixtures.kind, _fixtures.at_once, _suite.database
-globals().update({name: test for name, test in vars(_suite).items() if name.startswith("test_")})
+_fixtures, _suite, _loads = _load("conftest"), _load("test_conformance"), _load("test_conformance_loads")
+clock, kind, at_once = _fixtures.clock, _fixtures.kind, _fixtures.at_once
+database, source = _suite.database, _loads.source
+for _each in (_suite, _loads):
+    globals().update({name: test for name, test in vars(_each).items() if name.startswith("test_")})
 
 
 @pytest.fixture
@@ -34,7 +36,8 @@ def store_name() -> str:
     return "redis"
 
 
-@pytest.fixture
-def store_url(redis_server: Any) -> str:
+@pytest.fixture(params=["redis_server", "valkey_server", "redis_cluster"])
+def store_url(request: pytest.FixtureRequest) -> str:
     """Where that server is."""
-    return str(redis_server.url)
+    server: Any = request.getfixturevalue(request.param)
+    return str(server.url)

@@ -205,7 +205,7 @@ class AsyncBulk(AsyncLoads):
             if part.seen.raw is UNREACHABLE or is_fenced(part.seen):
                 granted.append((part, None))
             else:
-                asked.append((part, *self._claiming(part.flight.key, part.seen)))
+                asked.append((part, *self._claiming(part.flight, part.seen)))
         if not asked:
             return granted, []
         answers = await self.tier.run(self.tier.store.claim_many, [claim for _, claim, _ in asked])

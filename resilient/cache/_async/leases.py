@@ -7,8 +7,9 @@ from typing import Any
 from resilient.cache._async.reads import AsyncReads
 from resilient.cache._async.tier import UNREACHABLE, AsyncTier
 from resilient.cache._background import AsyncBackground, AsyncCap
+from resilient.cache._causal import at_or_after
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, Entry, Life, claimed, marker, pack, released
+from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, pack, released, told
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Seen, milliseconds
 from resilient.cache._values import AsyncLoader, Counts
@@ -54,12 +55,17 @@ class AsyncLeases(AsyncReads):
         await self._background.close()
 
     async def _run(self, load: AsyncLoader[[], Any], seen: Seen) -> Any:
-        """Call the loader, under the cap where it holds."""
-        if not self._capped and seen.raw is not UNREACHABLE:
+        """Call the loader, under the cap where it holds; it reads no database older than what made it necessary."""
+        note = told(seen.entry)
+        capped = self._capped or seen.raw is UNREACHABLE
+        if not note and not capped:
             return await load()
-        place = await self._cap.take()
+        place = await self._cap.take() if capped else None
         try:
-            return await load()
+            if not note:
+                return await load()
+            with at_or_after(note):
+                return await load()
         finally:
             self._cap.give(place)
 
@@ -74,26 +80,31 @@ class AsyncLeases(AsyncReads):
             codec: Reads what is found.
             force: Take it also from somebody who loads.
         """
-        claim, lease = self._claiming(flight.key, seen, force=force)
+        claim, lease = self._claiming(flight, seen, force=force)
         found = await self.tier.run(self.tier.store.claim, *claim)
         return self._claimed(flight, found, lease, codec)
 
-    def _claiming(self, key: str, seen: Seen, *, force: bool = False) -> tuple[tuple[str, Any, bytes, int], Lease]:
-        """What to ask of the store, and the lease it gives."""
+    def _claiming(
+        self, flight: Flight, seen: Seen, *, force: bool = False
+    ) -> tuple[tuple[str, Any, bytes, int], Lease]:
+        """What to ask of the store, and the lease it gives.
+
+        The flight knows the lease from now on: another thread may find it in the store before its answer is here.
+        """
         now, entry = self._clock.wall(), seen.entry
         # A lease that is there lasts, whatever this machine's clock shows: the server ends it.
         held = entry is not None and (bool(entry.flags & LEASE) or entry.held(now) > 0) and not force
         expected = None if held else seen.raw
         if entry is not None and seen.life is not Life.GONE and not held:
             lease = Lease(claimed(entry, now, self._lease), entry)
-            return (key, expected, lease.header, 0), lease
-        told = entry.body if entry is not None and entry.flags & (TOMBSTONE | FENCE | LEASE) else b""
-        lease = Lease(marker(LEASE, now, self._lease, told))
-        return (key, expected, lease.header, milliseconds(self._lease)), lease
+            flight.saw(lease.header)
+            return (flight.key, expected, lease.header, 0), lease
+        lease = Lease(marker(LEASE, now, self._lease, told(entry)))
+        flight.saw(lease.header)
+        return (flight.key, expected, lease.header, milliseconds(self._lease)), lease
 
     def _claimed(self, flight: Flight, found: Any, lease: Lease, codec: Codec) -> Lease | Seen:
         if found is None:
-            flight.saw(lease.header)
             return lease
         if found is UNREACHABLE:
             return Seen(UNREACHABLE)
