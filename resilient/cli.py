@@ -89,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--until-empty", action="store_true", help="end when the queue is empty")
     run.set_defaults(run=_queue_run)
 
+    cache = rooms.add_parser("cache", help="caches").add_subparsers(required=True, metavar="COMMAND")
+    inspect = cache.add_parser("inspect", help="tell what stands under keys, or of a whole cache; never a value")
+    inspect.add_argument("target", help="module:attr of a resilient.cache.Cache or AsyncCache, or a server's URL")
+    inspect.add_argument("keys", nargs="*", metavar="KEY", help="keys as cache.get takes them; none: the whole cache")
+    inspect.add_argument("--namespace", default="cache", help="the cache's namespace, for a URL (default: cache)")
+    inspect.set_defaults(run=_cache_inspect)
+
     shards = rooms.add_parser("shards", help="shards").add_subparsers(required=True, metavar="COMMAND")
     layout = shards.add_parser("layout", help="show where the buckets are")
     layout.add_argument("target", help="module:attr of a resilient.storage.shards.ShardSet")
@@ -196,6 +203,26 @@ def _queue_run(options: argparse.Namespace) -> int:
     done = _load(options.target, kind).run(until_empty=options.until_empty)
     _say(" ".join(f"{each.name}={getattr(done, each.name)}" for each in dataclasses.fields(done)))
     return 0
+
+
+def _cache_inspect(options: argparse.Namespace) -> int:
+    from resilient.cache import AsyncCache, Cache
+    from resilient.cache._inspect import lines_of_cache, lines_of_key
+
+    if "://" in options.target:
+        cache: Any = Cache(options.target, namespace=options.namespace, ttl=1, connect_timeout=2.0, timeout=2.0)
+    else:
+        cache = _load(options.target, lambda: object)
+    if not isinstance(cache, Cache | AsyncCache):
+        raise _Failed(f"{options.target} is a {type(cache).__name__}, not a Cache")
+    try:
+        told = [lines_of_key(cache, key) for key in options.keys] or [(True, lines_of_cache(cache))]
+    except cache.store.failures as error:
+        raise _Failed(f"the cache's server does not answer: {type(error).__name__}") from error
+    for _, lines in told:
+        for line in lines:
+            _say(line)
+    return 0 if all(served for served, _ in told) else 1
 
 
 def _shards_layout(options: argparse.Namespace) -> int:

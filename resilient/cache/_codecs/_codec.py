@@ -174,6 +174,18 @@ class Codec:
             # Broken bytes may raise anything inside a constructor of the user's; whatever it is, they are unreadable.
             raise Unreadable("bad bytes") from error
 
+    def measure(self, number: int, body: bytes) -> int:
+        """How many bytes a body has without its seal and decompressed; nothing of it is decoded.
+
+        Raises:
+            Unreadable: It is damaged, was signed with another secret or not at all, or cannot be decompressed.
+        """
+        data = self._seal.open(number, body)
+        if number != ABSENCE and number & SIGNED != self._keyed:
+            raise Unreadable("signed" if number & SIGNED else "not signed")
+        method = number & (ZLIB | ZSTD)
+        return len(grow(data, method) if method else data)
+
     def _unusual(self, number: int, body: bytes) -> Any:
         """A message, what is compressed or signed, and what was written otherwise than here."""
         data = self._seal.open(number, body)
