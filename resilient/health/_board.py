@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from resilient.errors import needs_extra
-from resilient.wire.redis import Channel, Script
+from resilient.wire.redis import Channel, Script, classify
 
 with needs_extra("redis"):
     import redis
@@ -45,6 +45,8 @@ class RedisBoard:
         target: Its address (also of a Cluster or of Sentinels), or a client of redis-py.
         timeout: Seconds for one exchange.
     """
+
+    classify = staticmethod(classify)
 
     def __init__(self, target: Any, *, timeout: float) -> None:
         self._channel = Channel.open(target, connect_timeout=timeout, timeout=timeout)

@@ -39,7 +39,7 @@ li{border:1px solid var(--line);border-radius:.4rem;padding:.25rem .7rem}
 div{overflow-x:auto}
 table{border-collapse:collapse;width:100%}
 th{font-weight:500;text-align:left;font-size:.85rem}
-th,td{padding:.5rem .8rem .5rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+th,td{padding:.5rem .8rem .5rem 0;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}
 td small{display:block}
 svg{display:block}
 b{font-weight:600}

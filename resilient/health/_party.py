@@ -16,7 +16,6 @@ from resilient.health._events import FaultHere, FaultOver
 from resilient.health._lane import Lane
 from resilient.health._peers import Case, Peers, Word, judge, pack, unpack
 from resilient.health._streak import Streak
-from resilient.policy import Verdict
 from resilient.runtime import after_fork, fork_safe_lock
 
 __all__ = ["Party"]
@@ -41,7 +40,9 @@ class Party:
         self._cases: dict[str, Case] = {}
         self._reset()
         after_fork(self._reset)
-        check = Check(self._exchange, "component", "shared", dependency=True, classify=_classify)
+        check = Check(
+            self._exchange, "component", "shared", dependency=True, classify=getattr(peers.board, "classify", None)
+        )
         self.lane = Lane(
             "peers", check, timeout=peers.timeout, ttl=peers.every, failed_ttl=max(_PAUSE, peers.every), clock=clock
         )
@@ -61,8 +62,8 @@ class Party:
 
     @property
     def changed(self) -> bool:
-        """Whether there is something to say that has not been said."""
-        return self._said != {name: word.good for name, word in self._own().items()}
+        """Whether there is something to say that nobody has tried to say yet."""
+        return self.lane.streak.bad == 0 and self._said != {name: word.good for name, word in self._own().items()}
 
     def _own(self) -> dict[str, Word]:
         streaks = ((name, lane.streak) for name, lane in self._lanes().items())
@@ -79,6 +80,7 @@ class Party:
 
     def _once(self) -> list[Lane]:
         own, asked = self._own(), self._clock.monotonic()
+        self._said = {name: word.good for name, word in own.items()}
         told = self._peers.board.exchange(self._peers.service, self.instance, pack(own, asked), self._peers.ttl)
         lanes = self._lanes()
         heard = {
@@ -87,7 +89,6 @@ class Party:
         }
         with self._lock:
             before, self._heard = self._heard, heard
-            self._said = {name: word.good for name, word in own.items()}
         return [
             lanes[name]
             for name, word in own.items()
@@ -137,9 +138,3 @@ _NOTHING: Final[tuple[float, dict[str, Word]]] = (0.0, {})
 def _news(before: Word | None, now: Word | None, own: Word) -> bool:
     """Whether a peer has begun to fail after our own last run began."""
     return now is not None and not now.good and (before is None or before.good) and now.began > own.began
-
-
-def _classify(error: BaseException) -> Verdict | None:
-    from resilient.wire.redis import classify
-
-    return classify(error)

@@ -33,6 +33,7 @@ class TermHook:
         self._clock = clock
         self._before: Any = None
         self._told = False
+        self._passed = False
 
     def install(self) -> Callable[[], None]:
         """Take the place of the handler; what is returned gives it back."""
@@ -60,9 +61,11 @@ class TermHook:
     def _wait(self, pid: int) -> None:
         self._drain()
         self._clock.sleep(self._delay)
-        os.kill(pid, signal.SIGTERM)  # handlers run in the main thread: the second signal is the one passed on
+        if not self._passed:  # a server that is told twice may end without waiting for its requests
+            os.kill(pid, signal.SIGTERM)  # handlers run in the main thread: the second signal is the one passed on
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._passed = True
         if callable(self._before):
             self._before(number, frame)
         elif self._before != signal.SIG_IGN:

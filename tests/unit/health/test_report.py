@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient.health import Health, Result
-from resilient.health.answer import PATHS, answer, may_see, wants_json
+from resilient.health import Health, MemoryBoard, Peers, Result
+from resilient.health.answer import PATHS, answer, asked, may_see, reply, wants_json
 from resilient.health.lines import exit_code, lines
 from resilient.testing.clock import FakeClock
 
@@ -42,7 +43,7 @@ def raising(error: object):
     return check
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(SECRET, st.booleans(), st.sampled_from(["raise", "cause", "reason", "value", "return", "builtin"]))
 def test_nothing_of_an_exception_ever_leaves(secret, breaks, way):
     """Whatever a check raises or returns, no form of the report holds a piece of it, with details or without."""
@@ -64,13 +65,21 @@ def test_nothing_of_an_exception_ever_leaves(secret, breaks, way):
             return Result.ok(**{secret: 1.0})
         return raising(error)()
 
-    health = Health(clock=FakeClock())
-    health.add("db", check)
+    board = MemoryBoard()
+    health = Health(clock=FakeClock(), peers=Peers(board, service="shop"), page=True, metrics=True)
+    health.add("db", check, shared="peers", scope="shared", views=["ready"])
+    health.add("file", check)
     report = health.ready()
-    shown = [report.to_json(), report.to_json(details=True), report.word, *lines(report)]
+    shown = [report.to_json(), report.to_json(details=True), report.word, *lines(report), repr(report)]
     for as_json in (True, False):
         given_ = answer(report, as_json=as_json, details=True)
         shown += [given_.body.decode(), str(given_.headers)]
+    for path in ("/health/page", "/health/metrics", "/health/all"):
+        given_ = reply(health, asked(health, path), details=True)
+        shown += [given_.body.decode(), str(given_.headers)]
+        assert given_.status in {200, 503}
+    health._party.lane.wait(health._party.lane.begin(anew=True), time.monotonic() + 5)
+    shown += [str(board._words)]
     assert report.http_status == 503
     assert not any(secret in each for each in shown)
     assert report.checks["db"].reason in {"error", "unavailable", "invalid", "transient"}

@@ -1,0 +1,187 @@
+"""Instances that tell each other what they reach, over a real Redis that stops, freezes and comes back."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from resilient.health import Health, Peers
+from resilient.testing.servers import RedisCluster, RedisSentinel, RedisServer
+
+DEADLINE = 0.8
+MARGIN = 0.25  # seconds of grace on a busy machine
+
+
+class Instance:
+    """One instance of a service, and the database that it reaches or not."""
+
+    def __init__(self, target: object, **options: float) -> None:
+        self.good = True
+        self.health = Health(shared="peers", peers=Peers(target, service="shop", **options), deadline=DEADLINE)
+        self.health.add("db", lambda: self.good, scope="shared", ttl=0)
+
+    def ask(self) -> str:
+        time.sleep(0.02)  # balancers do not ask in a burst: what was heard last is no longer fresh
+        word = self.health.ready().word
+        comes_true(lambda: self.health._party.lane._flight is None)  # it may still be telling the others
+        return word
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Instance]]:
+    made: list[Instance] = []
+
+    def instance(target: object, **options: float) -> Instance:
+        made.append(Instance(target, **{"every": 0.01, **options}))
+        return made[-1]
+
+    yield instance
+    for each in made:
+        each.health.close()
+
+
+def comes_true(probe: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+def tell_apart(a: Instance, b: Instance) -> None:
+    """One that fails alone goes out; an outage of all takes nobody out."""
+    assert [a.ask(), b.ask()] == ["pass", "pass"]
+    a.good = False
+    assert [a.ask(), b.ask(), a.ask(), b.ask(), a.ask()] == ["warn", "pass", "fail", "pass", "fail"]
+    b.good = False
+    assert [b.ask(), a.ask(), b.ask(), a.ask()] == ["warn"] * 4
+    a.good = b.good = True
+    assert [a.ask(), b.ask()] == ["pass", "pass"]
+
+
+@pytest.mark.parametrize("given", ["url", "client"])
+def test_a_fault_of_one_and_an_outage_of_all_are_told_apart(redis_server: RedisServer, make, given: str):
+    """Through one Redis, by URL or by the application's client."""
+    client = redis.Redis(port=redis_server.port, socket_timeout=1)
+    tell_apart(*(make(redis_server.url if given == "url" else client) for _ in range(2)))
+    client.close()
+
+
+def test_a_cluster_and_sentinels_carry_words_too(redis_cluster: RedisCluster, redis_sentinel: RedisSentinel, make):
+    """By their URLs."""
+    for url in (redis_cluster.url, redis_sentinel.url):
+        a, b = make(url, timeout=0.5), make(url, timeout=0.5)
+        tell_apart(a, b)
+        a.health.close()
+        b.health.close()
+
+
+def test_words_lapse_on_the_server(redis_server: RedisServer, make):
+    """An instance that died without a word is not heard for long, and leaves nothing behind."""
+    a, b = make(redis_server.url, ttl=0.3), make(redis_server.url, ttl=0.3)
+    a.good = False
+    assert [a.ask(), b.ask(), a.ask()] == ["warn", "pass", "fail"]
+    comes_true(lambda: a.ask() == "warn", seconds=3)
+    with redis.Redis(port=redis_server.port) as client:
+        assert client.hlen("resilient:health:shop") == 1
+        comes_true(lambda: client.exists("resilient:health:shop") == 0, seconds=3)
+
+
+def test_what_is_published_is_a_name_a_bool_and_an_age(redis_server: RedisServer, make):
+    """Nothing of an error, a host of the database, or a value."""
+    a = make(redis_server.url)
+
+    def broken() -> None:
+        raise OSError("10.0.0.7 refused app:secret")
+
+    a.health.add("mail", broken, scope="shared")
+    a.ask()
+    a.ask()
+    with redis.Redis(port=redis_server.port) as client:
+        (field,) = client.hvals("resilient:health:shop")
+    _, _, words = field.split(b" ", 2)
+    told = json.loads(words)
+    assert {name: good for name, (good, _) in told.items()} == {"db": True, "mail": False}
+    assert b"secret" not in field
+    assert b"10.0.0.7" not in field
+
+
+def test_a_redis_that_stops_and_returns(redis_server: RedisServer, make):
+    """Without it a failure only warns, in time; with it back, faults are told apart again, without a restart."""
+    a, b = make(redis_server.url), make(redis_server.url)
+    a.good = False
+    assert [a.ask(), b.ask(), a.ask()] == ["warn", "pass", "fail"]
+    redis_server.stop()
+    for each in (a, b):
+        each.health._party._heard = {}  # as if the words had lapsed
+        began = time.monotonic()
+        each.ask()
+        assert time.monotonic() - began < DEADLINE + MARGIN
+    assert [a.ask(), b.ask()] == ["warn", "pass"]
+    redis_server.start()
+
+    def apart() -> bool:
+        b.ask()
+        return a.ask() == "fail"
+
+    comes_true(apart)
+
+
+def test_a_frozen_redis_holds_no_report_up(redis_server: RedisServer, make):
+    """Each report ends in time, and most are not held up at all: a board that hangs is let be for a while."""
+    a = make(redis_server.url)
+    a.ask()
+    a.good = False
+    redis_server.freeze()
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert a.health.ready().word == "warn"
+        took.append(time.monotonic() - began)
+        time.sleep(0.02)
+    redis_server.thaw()
+    assert max(took) < DEADLINE + MARGIN
+    assert statistics.median(took) < 0.1
+
+
+def test_processes_are_told_apart_by_their_words(redis_server: RedisServer, make):
+    """A forked child is an instance of its own: it does not take its parent's words for its own, nor overwrite them."""
+    program = f"""
+        import os
+        from resilient.health import Health, Peers
+        health = Health(shared="peers", peers=Peers({redis_server.url!r}, service="shop"))
+        health.add("db", lambda: True, scope="shared")
+        def told():
+            lane = health._party.lane
+            lane.wait(lane.begin(anew=True), 1e12)
+        health.ready(); told()
+        child = os.fork()
+        if child == 0:
+            health.ready(); told()
+            os._exit(0)
+        os.waitpid(child, 0)
+        told()
+        print(len(health._party._heard))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_fifty_probes_at_once_are_one_exchange(redis_server: RedisServer, make):
+    """What was heard is shared, and good for a moment."""
+    a = make(redis_server.url, every=5.0)
+    a.ask()
+    with redis.Redis(port=redis_server.port) as client:
+        before = client.info("commandstats").get("cmdstat_hset", {}).get("calls", 0)
+        for _ in range(50):
+            a.health.ready()
+        assert client.info("commandstats").get("cmdstat_hset", {}).get("calls", 0) - before <= 1
