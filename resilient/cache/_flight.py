@@ -7,6 +7,7 @@ which flights were overtaken by a change of their key.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ LATE = Landed()
 class Flight:
     """One load of one key, led by one thread or task."""
 
-    __slots__ = ("_known", "key", "leader", "overtaken", "place", "shared", "signal")
+    __slots__ = ("_known", "_until", "key", "leader", "overtaken", "place", "shared", "signal")
 
     def __init__(self, key: str, place: int, leader: object, seen: Any) -> None:
         self.key = key
@@ -46,17 +47,25 @@ class Flight:
         self.overtaken = False
         """The key was changed since: what this flight loads is for those who wait, not for the store."""
         self._known = [_head(seen)]
+        self._until = math.inf
 
-    def saw(self, raw: Any) -> None:
-        """The leader found these bytes, or put them there: who finds the same may share what it loads."""
+    def saw(self, raw: Any, until: float = math.inf) -> None:
+        """The leader found these bytes, or puts them there: who finds the same may share what it loads.
+
+        Args:
+            raw: The bytes.
+            until: The moment at which a lease that it puts there ends; on the clock that `suits` is asked by.
+        """
         self._known.append(_head(raw))
+        self._until = min(self._until, until)
 
-    def suits(self, raw: Any) -> bool:
+    def suits(self, raw: Any, now: float) -> bool:
         """Whether who found these bytes in the store may share what this flight loads.
 
         Other bytes than the leader knows of stem from a change by another process, which may be newer than the load.
+        So may nothing at all, once a tombstone that was put over the lease could be over too.
         """
-        return _head(raw) in self._known
+        return _head(raw) in self._known and (raw is not None or now < self._until)
 
 
 def _head(raw: Any) -> Any:
@@ -74,11 +83,13 @@ class _Table:
         """Forget all: for a forked child, where the leaders do not exist."""
         self._flights: dict[str, dict[int, Flight]] = {}
 
-    def _join(self, key: str, seen: object, place: int, caller: object, leader: object) -> tuple[Flight, bool]:
+    def _join(  # noqa: PLR0917 - called once by each face
+        self, key: str, seen: object, now: float, place: int, caller: object, leader: object
+    ) -> tuple[Flight, bool]:
         with self._lock:
             places = self._flights.setdefault(key, {})
             flight = places.get(place)
-            if flight is not None and (flight.leader == caller or flight.suits(seen)):
+            if flight is not None and (flight.leader == caller or flight.suits(seen, now)):
                 if flight.signal is None:
                     flight.signal = self._make_signal()
                 flight.shared = True
@@ -133,16 +144,17 @@ class _Signal:
 class Flights(_Table):
     """Flights led by threads."""
 
-    def join(self, key: str, seen: object, *, away: bool = False) -> tuple[Flight, bool]:
+    def join(self, key: str, seen: object, now: float, *, away: bool = False) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new: then who called sees to it that it is led, and lands.
 
         Args:
             key: The key.
             seen: The bytes that the caller found in the store.
+            now: The clock's monotonic reading.
             away: A new flight will be led by another thread, which says so with `lead`.
         """
         me = threading.get_ident()
-        return self._join(key, seen, 0, me, None if away else me)
+        return self._join(key, seen, now, 0, me, None if away else me)
 
     def _make_signal(self) -> _Signal:
         return _Signal()
@@ -182,11 +194,11 @@ class Flights(_Table):
 class AsyncFlights(_Table):
     """Flights led by tasks; those of different event loops do not share."""
 
-    def join(self, key: str, seen: object, *, away: bool = False) -> tuple[Flight, bool]:
+    def join(self, key: str, seen: object, now: float, *, away: bool = False) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new; the arguments are those of `Flights.join`."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
-        return self._join(key, seen, id(loop), me, None if away else me)
+        return self._join(key, seen, now, id(loop), me, None if away else me)
 
     def _make_signal(self) -> asyncio.Future[Landed | None]:
         return asyncio.get_running_loop().create_future()

@@ -74,7 +74,7 @@ class AsyncBulk(AsyncLoads):
         for place, seen in stale:
             key = keys[place]
             if seen.entry is not None and not seen.entry.held(now) and not self._throttle.holds(key, moment):
-                flight, new = self.flights.join(key, seen.raw, away=True)
+                flight, new = self.flights.join(key, seen.raw, moment, away=True)
                 if new:
                     batch.append(_Part(place, flight, seen))
         if batch and self._background.start(self._lead_many_away, batch, load, plan, RENEW):
@@ -99,7 +99,7 @@ class AsyncBulk(AsyncLoads):
             if self._throttle.holds(keys[place], began) and self._stands_in(seen, policy):
                 found[place] = self._lookup(seen, stale=True)  # its source failed a moment ago
                 continue
-            flight, new = self.flights.join(keys[place], seen.raw, away=patience is not None)
+            flight, new = self.flights.join(keys[place], seen.raw, began, away=patience is not None)
             (batch if new else waits).append(_Part(place, flight, seen))
         if batch and patience is None:
             found |= await self._lead_many(batch, load, plan, READ)

@@ -93,15 +93,16 @@ class Leases(Reads):
         The flight knows the lease from now on: another thread may find it in the store before its answer is here.
         """
         now, entry = self._clock.wall(), seen.entry
+        ends = self._clock.monotonic() + self._lease
         # A lease that is there lasts, whatever this machine's clock shows: the server ends it.
         held = entry is not None and (bool(entry.flags & LEASE) or entry.held(now) > 0) and not force
         expected = None if held else seen.raw
         if entry is not None and seen.life is not Life.GONE and not held:
             lease = Lease(claimed(entry, now, self._lease), entry)
-            flight.saw(lease.header)
+            flight.saw(lease.header, ends)
             return (flight.key, expected, lease.header, 0), lease
         lease = Lease(marker(LEASE, now, self._lease, told(entry)))
-        flight.saw(lease.header)
+        flight.saw(lease.header, ends)
         return (flight.key, expected, lease.header, milliseconds(self._lease)), lease
 
     def _claimed(self, flight: Flight, found: Any, lease: Lease, codec: Codec) -> Lease | Seen:

@@ -101,10 +101,10 @@ class Loads(Leases):
 
     def _renew(self, key: str, seen: Seen, errand: Errand) -> None:
         """Have a value loaded anew that is served meanwhile, unless somebody does so already."""
-        now = self._clock.wall()
-        if seen.entry is None or seen.entry.held(now) or self._throttle.holds(key, self._clock.monotonic()):
+        now = self._clock.monotonic()
+        if seen.entry is None or seen.entry.held(self._clock.wall()) or self._throttle.holds(key, now):
             return
-        flight, new = self.flights.join(key, seen.raw, away=True)
+        flight, new = self.flights.join(key, seen.raw, now, away=True)
         if not new:
             return
         if not self._background.start(self._lead_away, flight, seen, errand):
@@ -137,7 +137,7 @@ class Loads(Leases):
         patience = None if errand.why is REFRESH else policy.patience(stale=stale)
         waits = False
         while True:
-            flight, new = self.flights.join(key, seen.raw, away=patience is not None)
+            flight, new = self.flights.join(key, seen.raw, self._clock.monotonic(), away=patience is not None)
             if not new and self.flights.mine(flight):
                 return Lookup(errand.load(), "loader", 0.0)  # the loader reads its own key: no end to waiting
             if new and patience is None:
