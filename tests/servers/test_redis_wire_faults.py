@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -319,6 +320,48 @@ def test_each_event_loop_has_connections_of_its_own(redis_server, parser):
         thread.start()
     for thread in threads:
         thread.join()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_ends_without_closing_leaves_no_connection(redis_server, parser):
+    """One loop per request, none of which closes the channel: the server sees one connection, not one for each."""
+    channel = AsyncChannel.open(redis_server.url, timeout=2.0)
+
+    async def use():
+        assert await channel.call("PING") == b"PONG"
+
+    for _ in range(10):
+        asyncio.run(use())
+    clients = int(redis_server.ask("INFO", "clients").split("connected_clients:")[1].split()[0])
+    assert clients <= 3
+
+    async def end():
+        await channel.call("PING")
+        await channel.aclose()
+
+    asyncio.run(end())
+    gc.collect()
+
+
+def test_async_a_forked_child_does_not_disturb_the_parent(redis_server, parser):
+    """A child that collects its copies of the parent's connections takes none from the loop that waits on them."""
+
+    async def main():
+        async with AsyncChannel.open(redis_server.url, timeout=2.0) as channel:
+            assert await channel.call("PING") == b"PONG"
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    gc.collect()
+                    status = 0
+                finally:
+                    os._exit(status)
+            _, status = await asyncio.to_thread(os.waitpid, child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            assert await channel.call("PING") == b"PONG"
+
+    asyncio.run(main())
 
 
 def test_async_cancelled_callers_never_shift_replies(redis_server, parser):

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from resilient.errors import needs_extra
-from resilient.runtime import PerLoop, after_fork
+from resilient.runtime import after_fork
 from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import ASYNC, Dial
 from resilient.wire.redis._limits import Closed, Limits, busy, within
@@ -29,6 +29,10 @@ class _Lane:
         self.opening: asyncio.Task[Stream | SlowStream] | None = None
         self.spare: list[Stream | SlowStream] = []
         self.lent: set[Stream | SlowStream] = set()
+
+    def streams(self) -> list[Stream | SlowStream]:
+        """All that are open, but for those that are being opened."""
+        return [*([] if self.stream is None else [self.stream]), *self.spare, *self.lent]
 
 
 class AsyncExchange:
@@ -81,12 +85,30 @@ class AsyncNode:
         self._answer = limits.answer
         self._locate = locate
         self._admit = admit
-        self._forget()
+        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
+        self._kept: list[dict[asyncio.AbstractEventLoop, _Lane]] = []
         after_fork(self._forget)
 
     def _forget(self) -> None:
-        """A forked child drops the sockets, which are its parent's, without a word to the server."""
-        self._lanes: PerLoop[_Lane] = PerLoop(_Lane)
+        """A forked child uses none of its parent's sockets, and does not let go of them either.
+
+        Collecting them would take them from the selector that the two share, and the parent would wait for ever.
+        """
+        self._kept.append(self._lanes)
+        self._lanes = {}
+
+    def _lane(self) -> _Lane:
+        loop = asyncio.get_running_loop()
+        try:
+            return self._lanes[loop]
+        except KeyError:
+            pass
+        for other in list(self._lanes):
+            if other.is_closed():  # without having closed its connections, which nobody else would do
+                lane = self._lanes.pop(other, None)
+                for stream in () if lane is None else lane.streams():
+                    stream.forsake()
+        return self._lanes.setdefault(loop, _Lane())
 
     # ------------------------------------------------------------------------------------------------- commands
 
@@ -97,7 +119,7 @@ class AsyncNode:
             redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
             redis.TimeoutError: No reply within the limit or the deadline.
         """
-        stream = self._lanes.get().stream
+        stream = self._lane().stream
         if stream is None or stream.closed:
             stream = await self._opened()
         again = reading and stream.served
@@ -110,7 +132,7 @@ class AsyncNode:
 
     async def begin(self, wire: bytes, count: int, reading: bool) -> AsyncExchange:  # noqa: FBT001 - as in `call`
         """Send several commands; the replies are fetched later."""
-        stream = self._lanes.get().stream
+        stream = self._lane().stream
         if stream is None or stream.closed:
             stream = await self._opened()
         future = stream.send(wire, count, self._answer)
@@ -122,7 +144,7 @@ class AsyncNode:
 
     async def block(self, wire: bytes, limit: float) -> Any:
         """Send one command for whose reply the limit is another, on a connection of its own."""
-        lane = self._lanes.get()
+        lane = self._lane()
         while lane.spare and lane.spare[-1].closed:
             lane.spare.pop()
         if len(lane.lent) >= self._limits.connections:
@@ -143,7 +165,7 @@ class AsyncNode:
 
     async def _opened(self) -> Stream | SlowStream:
         """The loop's stream; whoever comes while it is being opened waits for the same one, as long as he can."""
-        lane = self._lanes.get()
+        lane = self._lane()
         if lane.stream is not None and not lane.stream.closed:
             return lane.stream
         task = lane.opening
@@ -188,7 +210,7 @@ class AsyncNode:
 
     def renew(self) -> None:
         """Use none of the running loop's connections again: they are closed when their replies came."""
-        lane = self._lanes.get()
+        lane = self._lane()
         for stream in (lane.stream, *lane.spare):
             if stream is not None:
                 stream.retire()
@@ -197,12 +219,12 @@ class AsyncNode:
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""
-        lane = self._lanes.get()
-        for stream in (lane.stream, *lane.spare, *lane.lent):
-            if stream is not None:
-                stream.close()
+        lane = self._lane()
+        for stream in lane.streams():
+            stream.close()
         lane.stream = None
         lane.spare.clear()
+        self._lanes.pop(asyncio.get_running_loop(), None)
         await asyncio.sleep(0)  # the loop closes the sockets in its next turn
 
 

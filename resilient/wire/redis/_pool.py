@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,131 +12,17 @@ from resilient.errors import needs_extra
 from resilient.runtime import after_fork, fork_safe_lock
 from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import SYNC, Dial
-from resilient.wire.redis._limits import LEAST, Closed, Limits, busy, late, within
-from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
+from resilient.wire.redis._limits import Closed, Limits, busy, within
+from resilient.wire.redis._line import Line
 
 with needs_extra("redis"):
     import redis.exceptions
 
 __all__ = ["Exchange", "Node"]
 
-_CHUNK = 65536
 _TRUSTED = 1.0  # seconds for which a free connection is taken to be alive, by what only reads and may be sent again
 _WATCHED = 0.01  # the same for what may not
 _now = SYSTEM.monotonic
-
-
-class _Line:
-    """One connection, after its handshake."""
-
-    __slots__ = ("_connection", "_limit", "_reader", "_sock", "era", "used")
-
-    def __init__(self, connection: Any, era: object) -> None:
-        self._connection = connection
-        self._sock = connection._sock  # noqa: SLF001 - driven directly: the layers above it cost more than the network
-        self._reader: Any = new_reader(connection)
-        self._limit: float | None = None
-        self.era = era
-        self.used = 0.0  # when a reply last came; 0 means never
-
-    def ask(self, wire: bytes, limit: float) -> Any:
-        """Send one command and return its reply."""
-        reader = self._reader
-        if reader is None:
-            return self.ask_many(wire, 1, limit)[0]
-        sock = self._sock
-        try:
-            if limit != self._limit:
-                sock.settimeout(limit)
-                self._limit = limit
-            sock.sendall(wire)
-            chunk = sock.recv(_CHUNK)
-        except OSError as error:
-            raise _failed(error) from error
-        if not chunk:
-            raise Closed("Connection closed by server.")
-        reader.feed(chunk)
-        reply = reader.gets()
-        return self._rest(limit) if reply is UNFINISHED else reply
-
-    def ask_many(self, wire: bytes, count: int, limit: float) -> list[Any]:
-        """Send several and return their replies."""
-        self.send(wire, limit)
-        return self.receive(count, limit)
-
-    def send(self, wire: bytes, limit: float) -> None:
-        """Send, and leave the replies for later."""
-        try:
-            if limit != self._limit:
-                self._sock.settimeout(limit)
-                self._limit = limit
-            self._sock.sendall(wire)
-        except OSError as error:
-            raise _failed(error) from error
-
-    def receive(self, count: int, limit: float) -> list[Any]:
-        """The next replies; all of them together may take that long."""
-        if self._reader is None:
-            return [self._parsed() for _ in range(count)]
-        first = self._reader.gets()
-        replies = [self._rest(limit, fresh=True) if first is UNFINISHED else first]
-        until = _now() + limit
-        while len(replies) < count:
-            reply = self._reader.gets()
-            replies.append(self._rest(max(LEAST, until - _now())) if reply is UNFINISHED else reply)
-        return replies
-
-    def _rest(self, limit: float, *, fresh: bool = False) -> Any:
-        """What is missing of a reply; a server that dribbles does not get the limit anew for each drop."""
-        until = _now() + limit
-        while True:
-            try:
-                self._sock.settimeout(max(LEAST, until - _now()))
-                self._limit = None
-                chunk = self._sock.recv(_CHUNK)
-            except OSError as error:
-                raise _failed(error) from error
-            if not chunk:
-                kind = Closed if fresh else redis.exceptions.ConnectionError
-                raise kind("Connection closed by server.")
-            fresh = False
-            self._reader.feed(chunk)
-            reply = self._reader.gets()
-            if reply is not UNFINISHED:
-                return reply
-            if _now() >= until:
-                raise late()
-
-    def _parsed(self) -> Any:
-        """A reply read by redis-py's own parser."""
-        try:
-            return self._connection.read_response(disconnect_on_error=False)
-        except redis.exceptions.ConnectionError as error:
-            if type(error) is redis.exceptions.ConnectionError:
-                raise Closed(str(error)) from error
-            raise
-        except redis.exceptions.ResponseError as error:
-            return refined(error)
-
-    def stale(self) -> bool:
-        """Whether something came that nobody asked for: most often the news that the server closed it."""
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(self._sock, select.POLLIN)
-            return bool(poll.poll(0))
-        return bool(select.select([self._sock], [], [], 0)[0])
-
-    def close(self) -> None:
-        """Hang up."""
-        self._connection.disconnect()
-
-
-def _failed(error: OSError) -> redis.exceptions.RedisError:
-    if isinstance(error, TimeoutError):
-        return late()
-    if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return Closed("Connection closed by server.")
-    return redis.exceptions.ConnectionError(f"Error while talking to the server: {type(error).__name__}")
 
 
 class Exchange:
@@ -145,9 +30,9 @@ class Exchange:
 
     __slots__ = ("_count", "_limit", "_line", "_node", "_reading", "_wire")
 
-    def __init__(self, node: Node, line: _Line, wire: bytes, count: int, limit: float, *, reading: bool) -> None:
+    def __init__(self, node: Node, line: Line, wire: bytes, count: int, limit: float, *, reading: bool) -> None:
         self._node = node
-        self._line: _Line | None = line
+        self._line: Line | None = line
         self._wire = wire
         self._count = count
         self._limit = limit
@@ -211,7 +96,7 @@ class Node:
 
     def _forget(self) -> None:
         """A forked child drops the sockets, which are its parent's, without a word to the server."""
-        self._free: deque[_Line] = deque()
+        self._free: deque[Line] = deque()
         self._turn = threading.Condition(fork_safe_lock())
         self._waiting = 0
         self._count = 0
@@ -264,7 +149,7 @@ class Node:
             raise
         return Exchange(self, line, wire, count, limit, reading=reading)
 
-    def _sent(self, line: _Line, wire: bytes, count: int, limit: float, *, reading: bool) -> Exchange:
+    def _sent(self, line: Line, wire: bytes, count: int, limit: float, *, reading: bool) -> Exchange:
         try:
             line.send(wire, limit)
         except BaseException:
@@ -296,7 +181,7 @@ class Node:
 
     # ---------------------------------------------------------------------------------------------- connections
 
-    def _take(self, trusted: float) -> _Line:
+    def _take(self, trusted: float) -> Line:
         while True:
             try:
                 line = self._free.pop()
@@ -306,7 +191,7 @@ class Node:
                 return line
             self.drop(line)
 
-    def _fresh(self) -> _Line:
+    def _fresh(self) -> Line:
         """A new connection, or where there are as many as may be, the next that becomes free."""
         era = self._era
         with self._turn:
@@ -316,12 +201,12 @@ class Node:
                     return line
             self._count += 1
         try:
-            return _Line(self._open(), era)
+            return Line(self._open(), era)
         except BaseException:
             self._gone()
             raise
 
-    def _next(self) -> _Line | None:
+    def _next(self) -> Line | None:
         until = _now() + within(self._limits.wait)
         self._waiting += 1
         try:
@@ -357,7 +242,7 @@ class Node:
             raise
         return connection
 
-    def release(self, line: _Line) -> None:
+    def release(self, line: Line) -> None:
         """Give a connection back after its reply came."""
         line.used = _now()
         if line.era is not self._era:
@@ -367,12 +252,12 @@ class Node:
         if self._waiting:
             self._wake()
 
-    def drop(self, line: _Line) -> None:
+    def drop(self, line: Line) -> None:
         """Close a connection that must not be used again."""
         line.close()
         self._gone()
 
-    def lost(self, line: _Line) -> None:
+    def lost(self, line: Line) -> None:
         """Close a connection that the server had closed, and those that went with it."""
         self.drop(line)
         alive = []

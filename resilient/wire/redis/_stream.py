@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import socket
 from collections import deque
 from typing import Any, cast
 
@@ -168,6 +170,11 @@ class Stream(asyncio.Protocol):
         """Hang up now."""
         self._end(redis.exceptions.ConnectionError("Connection closed by this side."))
 
+    def forsake(self) -> None:
+        """Hang up where the loop is closed already, through which it would have been done."""
+        self.closed = True
+        _shut(self._transport)
+
     def _end(self, error: redis.exceptions.ConnectionError) -> None:
         if self.closed and not self._pending:
             return
@@ -243,3 +250,17 @@ class SlowStream:
         if writer is not None:
             writer.close()
         self._connection._writer = self._connection._reader = None  # noqa: SLF001 - as above
+
+    def forsake(self) -> None:
+        """See `Stream.forsake`."""
+        self.closed = True
+        writer = self._connection._writer  # noqa: SLF001 - as above
+        if writer is not None:
+            _shut(writer.transport)
+
+
+def _shut(transport: asyncio.BaseTransport) -> None:
+    taken = transport.get_extra_info("socket")
+    if taken is not None:
+        with contextlib.suppress(OSError):  # the other side was faster
+            taken.shutdown(socket.SHUT_RDWR)

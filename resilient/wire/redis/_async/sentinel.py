@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from resilient.clock import SYSTEM
 from resilient.errors import needs_extra
 from resilient.wire.redis._addresses import Address, Place
 from resilient.wire.redis._async.server import AsyncServerChannel
@@ -30,6 +31,7 @@ class AsyncSentinelChannel(AsyncServerChannel):
     def __init__(self, address: Address, limits: Limits) -> None:
         ask = dialer(address, limits, AsyncNode.kinds, sentinels=True)
         self._sentinels = [AsyncNode(place, ask, limits) for place in address.places]
+        self._budget = limits.connect + limits.answer
         self._question = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service))
         dial = dialer(address, limits, AsyncNode.kinds)
         self._node = AsyncNode(("", 0), dial, limits, locate=self._locate, admit=_admit)
@@ -37,7 +39,10 @@ class AsyncSentinelChannel(AsyncServerChannel):
 
     async def _locate(self) -> Place:
         failure: Exception | None = None
+        until = SYSTEM.monotonic() + self._budget
         for sentinel in list(self._sentinels):
+            if SYSTEM.monotonic() > until:
+                break
             try:
                 reply = await sentinel.call(self._question, True)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:

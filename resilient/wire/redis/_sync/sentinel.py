@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from resilient.clock import SYSTEM
 from resilient.errors import needs_extra
 from resilient.wire.redis._addresses import Address, Place
 from resilient.wire.redis._commands import Argument
@@ -31,6 +32,7 @@ class SentinelChannel(ServerChannel):
     def __init__(self, address: Address, limits: Limits) -> None:
         ask = dialer(address, limits, Node.kinds, sentinels=True)
         self._sentinels = [Node(place, ask, limits) for place in address.places]
+        self._budget = limits.connect + limits.answer
         self._question = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service))
         dial = dialer(address, limits, Node.kinds)
         self._node = Node(("", 0), dial, limits, locate=self._locate, admit=_admit)
@@ -38,7 +40,10 @@ class SentinelChannel(ServerChannel):
 
     def _locate(self) -> Place:
         failure: Exception | None = None
+        until = SYSTEM.monotonic() + self._budget
         for sentinel in list(self._sentinels):
+            if SYSTEM.monotonic() > until:
+                break
             try:
                 reply = sentinel.call(self._question, True)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:

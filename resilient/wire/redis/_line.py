@@ -1,0 +1,132 @@
+"""One sync connection, after its handshake."""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from resilient.clock import SYSTEM
+from resilient.errors import needs_extra
+from resilient.wire.redis._limits import LEAST, Closed, late
+from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
+
+with needs_extra("redis"):
+    import redis.exceptions
+
+__all__ = ["Line"]
+
+_CHUNK = 65536
+_now = SYSTEM.monotonic
+
+
+class Line:
+    """A connection that is driven directly: whoever has it has it alone."""
+
+    __slots__ = ("_connection", "_limit", "_reader", "_sock", "era", "used")
+
+    def __init__(self, connection: Any, era: object) -> None:
+        self._connection = connection
+        self._sock = connection._sock  # noqa: SLF001 - driven directly: the layers above it cost more than the network
+        self._reader: Any = new_reader(connection)
+        self._limit: float | None = None
+        self.era = era
+        self.used = 0.0  # when a reply last came; 0 means never
+
+    def ask(self, wire: bytes, limit: float) -> Any:
+        """Send one command and return its reply."""
+        reader = self._reader
+        if reader is None:
+            return self.ask_many(wire, 1, limit)[0]
+        sock = self._sock
+        try:
+            if limit != self._limit:
+                sock.settimeout(limit)
+                self._limit = limit
+            sock.sendall(wire)
+            chunk = sock.recv(_CHUNK)
+        except OSError as error:
+            raise _failed(error) from error
+        if not chunk:
+            raise Closed("Connection closed by server.")
+        reader.feed(chunk)
+        reply = reader.gets()
+        return self._rest(limit) if reply is UNFINISHED else reply
+
+    def ask_many(self, wire: bytes, count: int, limit: float) -> list[Any]:
+        """Send several and return their replies."""
+        self.send(wire, limit)
+        return self.receive(count, limit)
+
+    def send(self, wire: bytes, limit: float) -> None:
+        """Send, and leave the replies for later."""
+        try:
+            if limit != self._limit:
+                self._sock.settimeout(limit)
+                self._limit = limit
+            self._sock.sendall(wire)
+        except OSError as error:
+            raise _failed(error) from error
+
+    def receive(self, count: int, limit: float) -> list[Any]:
+        """The next replies; all of them together may take that long."""
+        if self._reader is None:
+            return [self._parsed() for _ in range(count)]
+        first = self._reader.gets()
+        replies = [self._rest(limit, fresh=True) if first is UNFINISHED else first]
+        until = _now() + limit
+        while len(replies) < count:
+            reply = self._reader.gets()
+            replies.append(self._rest(max(LEAST, until - _now())) if reply is UNFINISHED else reply)
+        return replies
+
+    def _rest(self, limit: float, *, fresh: bool = False) -> Any:
+        """What is missing of a reply; a server that dribbles does not get the limit anew for each drop."""
+        until = _now() + limit
+        while True:
+            try:
+                self._sock.settimeout(max(LEAST, until - _now()))
+                self._limit = None
+                chunk = self._sock.recv(_CHUNK)
+            except OSError as error:
+                raise _failed(error) from error
+            if not chunk:
+                kind = Closed if fresh else redis.exceptions.ConnectionError
+                raise kind("Connection closed by server.")
+            fresh = False
+            self._reader.feed(chunk)
+            reply = self._reader.gets()
+            if reply is not UNFINISHED:
+                return reply
+            if _now() >= until:
+                raise late()
+
+    def _parsed(self) -> Any:
+        """A reply read by redis-py's own parser."""
+        try:
+            return self._connection.read_response(disconnect_on_error=False)
+        except redis.exceptions.ConnectionError as error:
+            if type(error) is redis.exceptions.ConnectionError:
+                raise Closed(str(error)) from error
+            raise
+        except redis.exceptions.ResponseError as error:
+            return refined(error)
+
+    def stale(self) -> bool:
+        """Whether something came that nobody asked for: most often the news that the server closed it."""
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([self._sock], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.disconnect()
+
+
+def _failed(error: OSError) -> redis.exceptions.RedisError:
+    if isinstance(error, TimeoutError):
+        return late()
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return Closed("Connection closed by server.")
+    return redis.exceptions.ConnectionError(f"Error while talking to the server: {type(error).__name__}")
