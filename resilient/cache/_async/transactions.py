@@ -34,7 +34,8 @@ class AsyncTransactions(AsyncWrites):
         """
         fences: list[Fence] = []
         for key in keys:
-            mark = marker(FENCE, self._clock.wall(), self._lease, note())
+            now = self._clock.wall()
+            mark = marker(FENCE, now, self._lease, note(now))
             self.flights.overtake(key)
             try:
                 before = await self.tier.run(self.tier.store.exchange, key, mark, milliseconds(self._lease))

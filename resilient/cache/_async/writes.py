@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from resilient import events
 from resilient.cache._async.reads import AsyncReads
 from resilient.cache._async.tier import UNREACHABLE
+from resilient.cache._causal import note
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, stamp
 from resilient.cache._events import ValueRefused
@@ -70,7 +71,8 @@ class AsyncWrites(AsyncReads):
         process die in between, the fence goes after one lease. The value is cached only if the fence still stands
         afterwards and no other writer's stood before: of two writers at once neither can tell whose value is newer.
         """
-        fence = marker(FENCE, self._clock.wall(), self._lease)
+        now = self._clock.wall()
+        fence = marker(FENCE, now, self._lease, note(now))
         lease = milliseconds(self._lease)
         self.flights.overtake(key)
         try:
@@ -125,10 +127,10 @@ class AsyncWrites(AsyncReads):
         try:
             done: Any = False
             if not is_fenced(seen):
-                args = (raw, life) if raw is not None else (marker(TOMBSTONE, now, self._lease), lease)
+                args = (raw, life) if raw is not None else (marker(TOMBSTONE, now, self._lease, note(now)), lease)
                 done = await self.tier.change([key], store.swap, key, fence, *args)
             if done is False:
-                await self.tier.change([key], store.put, key, marker(FENCE, now, self._lease), lease)
+                await self.tier.change([key], store.put, key, marker(FENCE, now, self._lease, note(now)), lease)
         except DeadlineExceeded:
             return False  # remembered in the journal
         return done is True

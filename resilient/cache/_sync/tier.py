@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from resilient import events
-from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker
+from resilient.cache._causal import merged, note, raised
+from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
 from resilient.cache._events import CacheDown, CacheUp
 from resilient.cache._journal import Journal
 from resilient.cache._values import Counts, Loader, Store
@@ -55,6 +56,8 @@ class Tier:
         self._clock = clock
         self._counts = counts
         self._replayed = 0
+        self._told = b""
+        """What the writers have seen whose changes the journal holds."""
         self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
         self._call = None if pipeline is None else pipeline.call
         self._breaker = None if pipeline is None else pipeline.breaker
@@ -112,19 +115,27 @@ class Tier:
         """Leave tombstones; and where a writer's fence stood, another fence.
 
         That writer now stores nothing itself. But a reader must not either: what it reads could be older than what the
-        writer is about to write, and should the writer die, nobody would tell.
+        writer is about to write, and should the writer die, nobody would tell. What this writer has seen stands in
+        them, and what stood there before.
         """
         now, life = self._clock.wall(), int(self._lease * 1000)
-        before = self.store.bury(keys, [marker(TOMBSTONE, now, self._lease) for _ in keys], life)
-        fenced = [key for key, was in zip(keys, before, strict=True) if is_fence(was)]
-        if fenced:
-            self.store.put_many({key: marker(FENCE, now, self._lease) for key in fenced}, life)
+        mine = merged(raised(self._told, now) if self.journal else b"", note(now))
+        before = self.store.bury(keys, [marker(TOMBSTONE, now, self._lease, mine) for _ in keys], life)
+        again: dict[str, bytes] = {}
+        for key, was in zip(keys, before, strict=True):
+            whole = merged(told_in(was), mine)
+            if is_fence(was) or whole != mine:
+                again[key] = marker(FENCE if is_fence(was) else TOMBSTONE, now, self._lease, whole)
+        if again:
+            self.store.put_many(again, life)
 
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""
         if self._pipeline is not None:
+            now = self._clock.wall()
+            self._told = merged(self._told, note(now)) if self.journal else note(now)
             for key in keys:
-                self.journal.add(key, self._clock.wall())
+                self.journal.add(key, now)
 
     def _guarded(self, operation: Loader[..., Any], *args: Any) -> Any:
         deadline.check()

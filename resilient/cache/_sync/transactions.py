@@ -13,7 +13,7 @@ from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._sync.writes import Writes
 from resilient.errors import DeadlineExceeded
 
-__all__ = ["Transactions", "Fence"]
+__all__ = ["Fence", "Transactions"]
 
 
 class Fence(NamedTuple):
@@ -35,7 +35,8 @@ class Transactions(Writes):
         """
         fences: list[Fence] = []
         for key in keys:
-            mark = marker(FENCE, self._clock.wall(), self._lease, note())
+            now = self._clock.wall()
+            mark = marker(FENCE, now, self._lease, note(now))
             self.flights.overtake(key)
             try:
                 before = self.tier.run(self.tier.store.exchange, key, mark, milliseconds(self._lease))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from resilient import events
+from resilient.cache._causal import note
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, stamp
 from resilient.cache._events import ValueRefused
@@ -71,7 +72,8 @@ class Writes(Reads):
         process die in between, the fence goes after one lease. The value is cached only if the fence still stands
         afterwards and no other writer's stood before: of two writers at once neither can tell whose value is newer.
         """
-        fence = marker(FENCE, self._clock.wall(), self._lease)
+        now = self._clock.wall()
+        fence = marker(FENCE, now, self._lease, note(now))
         lease = milliseconds(self._lease)
         self.flights.overtake(key)
         try:
@@ -126,10 +128,10 @@ class Writes(Reads):
         try:
             done: Any = False
             if not is_fenced(seen):
-                args = (raw, life) if raw is not None else (marker(TOMBSTONE, now, self._lease), lease)
+                args = (raw, life) if raw is not None else (marker(TOMBSTONE, now, self._lease, note(now)), lease)
                 done = self.tier.change([key], store.swap, key, fence, *args)
             if done is False:
-                self.tier.change([key], store.put, key, marker(FENCE, now, self._lease), lease)
+                self.tier.change([key], store.put, key, marker(FENCE, now, self._lease, note(now)), lease)
         except DeadlineExceeded:
             return False  # remembered in the journal
         return done is True
