@@ -11,6 +11,7 @@ from resilient.errors import InvalidInput
 
 __all__ = ["refusal"]
 
+_PLAIN = (str, int, float, bytes, list, dict, set, frozenset)
 _DATACLASS = "return a dataclass, a msgspec.Struct or plain values, and annotate the function with that type"
 
 
@@ -45,6 +46,9 @@ def _advice(kind: type, name: str, *, known: bool) -> str:
         )
     if issubclass(kind, Enum):
         return f"annotate the function with '-> {name}' or pass type={name}, so that its members can be found again"
+    plain = next((each for each in _PLAIN if issubclass(kind, each)), None)
+    if plain is not None and not hasattr(kind, "_fields"):
+        return f"return a plain one: {plain.__name__}(value)"
     if known:
         return f"name {name} in the type the function says it returns if it is a class of data; or {_DATACLASS}"
     return f"annotate the function with the type it returns, or pass type={name}; or {_DATACLASS}"

@@ -10,6 +10,9 @@ import enum
 import fractions
 import ipaddress
 import pathlib
+import subprocess
+import sys
+import textwrap
 import typing
 import uuid
 import zoneinfo
@@ -123,6 +126,10 @@ class Site(pydantic.BaseModel):
 
 class Hidden(pydantic.BaseModel):
     password: pydantic.SecretStr
+
+
+class Markup(str):
+    __slots__ = ()
 
 
 T = typing.TypeVar("T")
@@ -262,12 +269,36 @@ def test_an_unannotated_function_gets_the_advice_it_needs() -> None:
         ((each for each in [1]), "return a list"),
         (object(), "dataclass"),
         ([{"a": object()}], "dataclass"),
+        (collections.Counter("ab"), r"dict\(value\)"),
+        (Markup("x"), r"str\(value\)"),
     ):
         with pytest.raises(InvalidInput, match=words) as caught:
             Codec().encode(value)
         assert "Ada" not in str(caught.value)
     with pytest.raises(InvalidInput, match="name Point in the type"):
         Codec(User).encode(dataclasses.replace(ADA, payload=Point(1)))
+
+
+def test_what_django_returns_is_refused_with_the_way_to_plain_values() -> None:
+    """A model and a query set, in a process of their own."""
+    program = """
+        import django
+        from django.conf import settings
+        settings.configure(INSTALLED_APPS=["django.contrib.contenttypes"])
+        django.setup()
+        from django.contrib.contenttypes.models import ContentType
+        from resilient.cache._codecs import Codec
+        from resilient.errors import InvalidInput
+        for kind, value in ((ContentType, ContentType(model="x")), (list, ContentType.objects.all())):
+            try:
+                Codec(kind).encode(value)
+            except InvalidInput as error:
+                print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert done.stdout.count("cannot be cached") == 2
+    assert "Model.objects.values(...), or a dataclass" in done.stdout
+    assert "list(queryset.values(...))" in done.stdout
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
