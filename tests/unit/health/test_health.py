@@ -13,7 +13,7 @@ import pytest
 
 from resilient import events
 from resilient.errors import ConfigurationError
-from resilient.health import CheckChanged, CheckWorsened, Draining, Health, Result, Status, checks
+from resilient.health import Check, CheckChanged, CheckWorsened, Draining, Health, Result, Status, checks
 from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
 
@@ -488,7 +488,7 @@ def test_close_lets_go_of_what_the_checks_hold():
     """Each check's close is called."""
     closed: list[str] = []
     health = Health()
-    health.add("a", checks.Check(lambda: True, close=lambda: closed.append("a")))
+    health.add("a", Check(lambda: True, close=lambda: closed.append("a")))
     health.add("b", lambda: True)
     health.close()
     assert closed == ["a"]
