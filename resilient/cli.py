@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     health = rooms.add_parser("health", help="ask a health route, or run the checks of a Health here")
     health.add_argument("target", help="an http(s) URL, or module:attr of a resilient.health.Health")
-    health.add_argument("--view", choices=["live", "ready", "startup"], default="ready", help="the question to ask")
+    health.add_argument("--view", default="ready", help="live, ready, startup, all, or a group (default: ready)")
     health.add_argument("--timeout", type=float, default=2.0, help="seconds to wait for a URL (default: 2)")
     health.set_defaults(run=_health)
 

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 
 from resilient.health import Health
-from resilient.health.answer import PATHS, Answer, answer, may_see, wants_json, wrong_method
+from resilient.health.answer import Answer, areply, asked, may_see, reply, wrong_method
 
 __all__ = ["aprobe", "probe", "respond"]
 
 
-def probe(request: HttpRequest, health: Health, path: str, authorize: Callable[[Any], object] | None) -> HttpResponse:
-    """The response to one of the paths of `resilient.health.answer`."""
-    if request.method not in {"GET", "HEAD"}:
-        return respond(wrong_method())
-    details = may_see(health.details, lambda: authorize is not None and authorize(request))
-    return respond(answer(health.report(PATHS[path]), as_json=_json(request, path), details=details))
+Authorize: TypeAlias = Callable[[Any], object]
 
 
-async def aprobe(
-    request: HttpRequest, health: Health, path: str, authorize: Callable[[Any], object] | None
-) -> HttpResponse:
+def probe(request: HttpRequest, health: Health, path: str, authorize: Authorize | None) -> HttpResponse | None:
+    """The response to one of the paths of `resilient.health.answer`; ``None`` to every other one."""
+    question = asked(health, path, request.META.get("HTTP_ACCEPT", ""))
+    if question is None or request.method not in {"GET", "HEAD"}:
+        return None if question is None else respond(wrong_method())
+    details = question.form != "word" and may_see(health.details, _leave(request, authorize))
+    return respond(reply(health, question, details=details))
+
+
+async def aprobe(request: HttpRequest, health: Health, path: str, authorize: Authorize | None) -> HttpResponse | None:
     """The async face of `probe`."""
-    if request.method not in {"GET", "HEAD"}:
-        return respond(wrong_method())
-    report = await health.areport(PATHS[path])
-    details = health.details == "always"
-    if health.details == "authorized":  # it may look at the user, and so at the database
-        details = await sync_to_async(may_see)(health.details, lambda: authorize is not None and authorize(request))
-    return respond(answer(report, as_json=_json(request, path), details=details))
+    question = asked(health, path, request.META.get("HTTP_ACCEPT", ""))
+    if question is None or request.method not in {"GET", "HEAD"}:
+        return None if question is None else respond(wrong_method())
+    details = question.form != "word" and health.details == "always"
+    if question.form != "word" and health.details == "authorized":  # it may look at the user, and so at the database
+        details = await sync_to_async(may_see)(health.details, _leave(request, authorize))
+    return respond(await areply(health, question, details=details))
 
 
-def _json(request: HttpRequest, path: str) -> bool:
-    return wants_json(path, request.META.get("HTTP_ACCEPT", ""))
+def _leave(request: HttpRequest, authorize: Authorize | None) -> Callable[[], object]:
+    return lambda: authorize is not None and authorize(request)
 
 
 def respond(given: Answer) -> HttpResponse:

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path
 
 from resilient.health import Health
-from resilient.health.answer import PATHS
+from resilient.health.answer import PATHS, no_such_path
 
 __all__ = ["health_urls"]
 
@@ -17,7 +17,10 @@ __all__ = ["health_urls"]
 def health_urls(
     health: Health, *, authorize: Callable[[HttpRequest], object] | None = None
 ) -> list[URLPattern | URLResolver]:
-    """``livez``, ``readyz``, ``startupz`` and ``health`` as URL patterns.
+    """``livez``, ``readyz``, ``startupz`` and ``health`` as URL patterns, and ``health/<which>`` for the others.
+
+    ``health/<which>`` answers a view or a group by its name, and ``health/page`` and ``health/metrics`` are there for
+    those who may see details, where the `Health` was made with ``page=True`` and ``metrics=True``.
 
     Behind host validation and the redirect to https a probe that names the machine's address may be refused or sent
     elsewhere; `resilient.django.middleware.HealthMiddleware` answers before both.
@@ -29,17 +32,18 @@ def health_urls(
 
     Examples:
         >>> [each.name for each in health_urls(Health())]
-        ['livez', 'readyz', 'startupz', 'health']
+        ['livez', 'readyz', 'startupz', 'health', 'health-which']
     """
-    return [path(each[1:], _view(health, each, authorize), name=each[1:]) for each in PATHS]
+    return [
+        *(path(each[1:], _view(health, each, authorize), name=each[1:]) for each in PATHS),
+        path("health/<str:which>", _view(health, "/health/", authorize), name="health-which"),
+    ]
 
 
-def _view(
-    health: Health, asked: str, authorize: Callable[[Any], object] | None
-) -> Callable[[HttpRequest], HttpResponse]:
-    from resilient.django._probe import probe
+def _view(health: Health, asked: str, authorize: Callable[[Any], object] | None) -> Callable[..., HttpResponse]:
+    from resilient.django._probe import probe, respond
 
-    def view(request: HttpRequest) -> HttpResponse:
-        return probe(request, health, asked, authorize)
+    def view(request: HttpRequest, which: str = "") -> HttpResponse:
+        return probe(request, health, asked + which, authorize) or respond(no_such_path())
 
     return view

@@ -14,7 +14,6 @@ from resilient import policy
 from resilient.causality import Scope, Token
 from resilient.django._probe import aprobe, probe, respond
 from resilient.django._settings import options
-from resilient.health.answer import PATHS
 from resilient.web import http_error
 from resilient.web._token import news, opener, read
 
@@ -51,6 +50,9 @@ class _Both:
 class HealthMiddleware(_Both):
     """Answers ``/livez``, ``/readyz``, ``/startupz`` and ``/health`` before anything else looks at the request.
 
+    So it does with ``/health/<name>`` for each view and group, and with ``/health/page`` and ``/health/metrics`` where
+    the `Health` has them. Every other path goes on to the application.
+
     Put it first in ``MIDDLEWARE``: balancers name the machine's address as host and speak http, so that
     ``ALLOWED_HOSTS`` would refuse them and ``SECURE_SSL_REDIRECT`` would send them elsewhere. What is reported, and
     who may see details, is ``settings.RESILIENT["HEALTH"]`` and ``["AUTHORIZE"]``.
@@ -69,15 +71,13 @@ class HealthMiddleware(_Both):
 
     def serve(self, request: HttpRequest) -> HttpResponse:
         """Answer a probe, or pass the request on."""
-        if request.path_info not in PATHS:
-            return self.get_response(request)
-        return probe(request, self._health, request.path_info, self._authorize)
+        answered = probe(request, self._health, request.path_info, self._authorize)
+        return self.get_response(request) if answered is None else answered
 
     async def aserve(self, request: HttpRequest) -> HttpResponse:
         """The async face of `serve`."""
-        if request.path_info not in PATHS:
-            return await self.get_response(request)
-        return await aprobe(request, self._health, request.path_info, self._authorize)
+        answered = await aprobe(request, self._health, request.path_info, self._authorize)
+        return await self.get_response(request) if answered is None else answered
 
 
 class ScopeMiddleware(_Both):

@@ -10,7 +10,7 @@ from flask import Blueprint, Request, Response, abort, jsonify, request
 from resilient.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Refused
 from resilient.flask._respond import respond
 from resilient.health import Health
-from resilient.health.answer import PATHS, answer, may_see, wants_json
+from resilient.health.answer import PATHS, asked, may_see, reply
 from resilient.web import HttpError, http_error
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def health_blueprint(
     """The health routes: ``/livez``, ``/readyz``, ``/startupz`` and ``/health``.
 
     The first three answer with one word, or as JSON to who asks for it; ``/health`` answers as
-    ``application/health+json``. 200 means that traffic is welcome, 503 that it is not.
+    ``application/health+json``. 200 means that traffic is welcome, 503 that it is not. ``/health/<name>`` answers a
+    view or a group by its name, and ``/health/page`` and ``/health/metrics`` are there for those who may see details,
+    where the `Health` was made with ``page=True`` and ``metrics=True``.
 
     Args:
         health: What to report.
@@ -51,14 +53,19 @@ def health_blueprint(
     blueprint = Blueprint(name, __name__)
     for path in PATHS:
         blueprint.add_url_rule(path, path[1:], _probe(health, path, authorize), methods=["GET"])
+    blueprint.add_url_rule("/health/<which>", "which", _probe(health, "/health/", authorize), methods=["GET"])
     return blueprint
 
 
-def _probe(health: Health, path: str, authorize: Callable[[Request], object] | None) -> Callable[[], Response]:
-    def probe() -> Response:
-        details = may_see(health.details, lambda: authorize is not None and authorize(request))
-        as_json = wants_json(path, request.headers.get("Accept", ""))
-        return respond(answer(health.report(PATHS[path]), as_json=as_json, details=details))
+def _probe(health: Health, path: str, authorize: Callable[[Request], object] | None) -> Callable[..., Response]:
+    def probe(which: str = "") -> Response:
+        question = asked(health, path + which, request.headers.get("Accept", ""))
+        details = (
+            question is not None
+            and question.form != "word"
+            and may_see(health.details, lambda: authorize is not None and authorize(request))
+        )
+        return respond(reply(health, question, details=details))
 
     return probe
 

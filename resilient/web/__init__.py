@@ -1,4 +1,4 @@
-"""Framework-free mounts for WSGI and ASGI: the scope of a request, its deadline, and the health routes.
+"""Framework-free mounts for WSGI, ASGI and AWS Lambda: the scope of a request, its deadline, and the health routes.
 
     >>> from resilient.health import Health
     >>> from resilient.web import wsgi
@@ -7,8 +7,20 @@
 `resilient.flask` and `resilient.django` are made of these.
 """
 
-from resilient.web import asgi, wsgi
+from resilient.web import asgi, awslambda, wsgi
 from resilient.web._errors import HttpError, http_error
+from resilient.web._log import ProbeFilter, quiet_probes
 from resilient.web._token import COOKIE, HEADER, carry
 
-__all__ = ["COOKIE", "HEADER", "HttpError", "asgi", "carry", "http_error", "wsgi"]
+__all__ = [
+    "COOKIE",
+    "HEADER",
+    "HttpError",
+    "ProbeFilter",
+    "asgi",
+    "awslambda",
+    "carry",
+    "http_error",
+    "quiet_probes",
+    "wsgi",
+]

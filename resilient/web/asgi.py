@@ -10,7 +10,7 @@ from resilient import policy
 from resilient.causality import Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import PATHS, Answer, answer, may_see, no_such_path, wants_json, wrong_method
+from resilient.health.answer import Answer, areply, asked, may_see, no_such_path, wrong_method
 from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
@@ -28,6 +28,9 @@ Authorize: TypeAlias = Callable[[Mapping[str, Any]], object]
 
 def health(health: Health, *, authorize: Authorize | None = None) -> AsgiApp:
     r"""The health routes as an application of their own: ``/livez``, ``/readyz``, ``/startupz`` and ``/health``.
+
+    ``/health/<name>`` answers a view or a group by its name, and ``/health/page`` and ``/health/metrics`` are there for
+    those who may see details, where the `Health` was made with ``page=True`` and ``metrics=True``.
 
     Args:
         health: What to report.
@@ -60,20 +63,19 @@ def health(health: Health, *, authorize: Authorize | None = None) -> AsgiApp:
 async def probe(health: Health, scope: Mapping[str, Any], authorize: Authorize | None) -> Answer | None:
     """The answer to a request that asks for health; ``None`` for every other one."""
     path = str(scope["path"]).removeprefix(scope.get("root_path", "")) or "/health"
-    view = PATHS.get(path)
-    if view is None:
+    question = asked(health, path, _header(scope, b"accept"))
+    if question is None:
         return None
     if scope["method"] not in {"GET", "HEAD"}:
         return wrong_method()
     said: object = None
-    if health.details == "authorized" and authorize is not None:
+    if question.form != "word" and health.details == "authorized" and authorize is not None:
         try:
             said = authorize(scope)
             said = await said if inspect.isawaitable(said) else said
         except Exception:  # noqa: BLE001 - a door that breaks stays shut
             said = None
-    as_json = wants_json(path, _header(scope, b"accept"))
-    return answer(await health.areport(view), as_json=as_json, details=may_see(health.details, lambda: said))
+    return await areply(health, question, details=may_see(health.details, lambda: said))
 
 
 async def _respond(given: Answer, scope: Mapping[str, Any], send: Send) -> None:

@@ -11,7 +11,7 @@ from resilient import policy
 from resilient.causality import Scope, Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import PATHS, Answer, answer, may_see, no_such_path, wants_json, wrong_method
+from resilient.health.answer import Answer, asked, may_see, no_such_path, reply, wrong_method
 from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
@@ -30,6 +30,9 @@ Authorize: TypeAlias = Callable[[Mapping[str, Any]], object]
 
 def health(health: Health, *, authorize: Authorize | None = None) -> WSGIApplication:
     r"""The health routes as an application of their own: ``/livez``, ``/readyz``, ``/startupz`` and ``/health``.
+
+    ``/health/<name>`` answers a view or a group by its name, and ``/health/page`` and ``/health/metrics`` are there for
+    those who may see details, where the `Health` was made with ``page=True`` and ``metrics=True``.
 
     Args:
         health: What to report.
@@ -54,13 +57,13 @@ def health(health: Health, *, authorize: Authorize | None = None) -> WSGIApplica
 def probe(health: Health, environ: Mapping[str, Any], authorize: Authorize | None) -> Answer | None:
     """The answer to a request that asks for health; ``None`` for every other one."""
     path = environ.get("PATH_INFO") or "/health"
-    view = PATHS.get(path)
-    if view is None:
+    question = asked(health, path, environ.get("HTTP_ACCEPT", ""))
+    if question is None:
         return None
     if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
         return wrong_method()
-    details = may_see(health.details, lambda: authorize is not None and authorize(environ))
-    return answer(health.report(view), as_json=wants_json(path, environ.get("HTTP_ACCEPT", "")), details=details)
+    details = question.form != "word" and may_see(health.details, lambda: authorize is not None and authorize(environ))
+    return reply(health, question, details=details)
 
 
 def _respond(given: Answer, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:

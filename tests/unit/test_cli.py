@@ -69,6 +69,13 @@ def test_the_checks_of_a_health_are_run_here(folder, capsys, arguments, code):
     assert ("db" in "".join(lines[1:])) is ("--view" not in arguments)
 
 
+def test_a_question_that_nobody_knows_ends_with_2(folder, capsys):
+    """With the questions that there are; every view and group may be asked."""
+    assert main(["health", "cli_target:good", "--view", "all"]) == 0
+    assert main(["health", "cli_target:good", "--view", "nonsense"]) == 2
+    assert "startup" in capsys.readouterr().err
+
+
 class Answers(http.server.BaseHTTPRequestHandler):
     """Answers with the status that the path names."""
 
@@ -151,9 +158,7 @@ def test_a_wrong_target_is_told_in_one_line(folder, capsys, target, said):
     assert told.out == ""
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["queue"], ["shards"], ["nonsense"], ["health"], ["health", "x:y", "--view", "z"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["queue"], ["shards"], ["nonsense"], ["health"]])
 def test_wrong_arguments_end_with_2(arguments, capsys):
     """With the usage."""
     with pytest.raises(SystemExit) as ended:
