@@ -21,7 +21,7 @@ with needs_extra("sql"):
     from sqlalchemy.orm.util import AliasedInsp
     from sqlalchemy.sql import visitors
 
-__all__ = ["check", "fingerprint", "normalised", "tables_in", "tables_of", "written_in"]
+__all__ = ["check", "fingerprint", "normalised", "tables_in", "tables_of", "tags_of", "written_in"]
 
 _WHOLE = re.compile(
     r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|\$(\w*)\$.*?\$\2\$|(?:--|\#)[^\n]*(?:\n|$)|/\*.*?\*/)|\s+""",
@@ -82,6 +82,17 @@ def tables_in(element: Any) -> set[str]:
 def tables_of(statement: Any) -> set[str]:
     """The tables whose change must forget what a statement brought; none for text, which says nothing certain."""
     return set() if isinstance(statement, TextClause) else tables_in(statement)
+
+
+def tags_of(statement: Any, own: Iterable[str]) -> tuple[str, ...]:
+    """The tags of a statement's rows: the caller's own, then one for each table.
+
+    Examples:
+        >>> import sqlalchemy as sa
+        >>> tags_of(sa.select(sa.table("player", sa.column("id"))), ["best"])
+        ('best', 'table:player')
+    """
+    return tuple(dict.fromkeys((*own, *sorted(f"table:{name}" for name in tables_of(statement)))))
 
 
 def written_in(compiled: Any, text: str) -> tuple[set[str], bool]:

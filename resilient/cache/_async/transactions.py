@@ -12,7 +12,7 @@ from resilient.cache._entry import FENCE, Entry, Life, Unreadable, marker, pack,
 from resilient.cache._seen import Seen, is_fenced, milliseconds
 from resilient.errors import DeadlineExceeded
 
-__all__ = ["AsyncTransactions", "Fence"]
+__all__ = ["AsyncTransactions"]
 
 
 class Fence(NamedTuple):

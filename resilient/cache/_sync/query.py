@@ -11,7 +11,7 @@ from resilient.cache._functions import Mode
 from resilient.cache._rows import Rows, packed
 from resilient.cache._seen import Plan
 from resilient.cache._sessions import plain, wrote
-from resilient.cache._statements import check, fingerprint, tables_of
+from resilient.cache._statements import check, fingerprint
 
 if TYPE_CHECKING:
     from resilient.cache._sync.cache import Cache
@@ -42,7 +42,6 @@ def query(
         return Rows(*load())
     dialect, database = database_of(inner, statement)
     key = fingerprint(statement, params, dialect, database)
-    names = tuple(dict.fromkeys((*own, *sorted(f"table:{name}" for name in tables_of(statement)))))
     if snapshot_of(inner) is None:
         plan = Plan(cache._policy(ttl), cache.codec())  # noqa: SLF001 - this is a part of the face
         found = cache.through(key, load, plan, refresh=refresh)

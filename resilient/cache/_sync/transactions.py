@@ -13,7 +13,7 @@ from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._sync.writes import Writes
 from resilient.errors import DeadlineExceeded
 
-__all__ = ["Fence", "Transactions"]
+__all__ = ["Transactions"]
 
 
 class Fence(NamedTuple):

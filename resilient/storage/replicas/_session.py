@@ -49,6 +49,14 @@ class RoutingSession(Session):
         self._observed = False
         self._given_up: tuple[Node, ...] = ()
 
+    @property
+    def database(self) -> tuple[Any, str]:
+        """The dialect and the name of the database, which are those of the set, whichever server serves the next read.
+
+        By it a cache of queries knows that all servers of a set hold the same rows; nothing is chosen by asking.
+        """
+        return self._router.primary.engine.dialect, self._router.set_name
+
     # ---------------------------------------------------------------------------------------------------- routing
 
     def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **_options: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature

@@ -178,6 +178,17 @@ def test_behind_a_replica_set_a_stranger_loads_what_was_committed(way: str) -> N
             assert cache.get("score") == 150
 
 
+def test_all_servers_of_a_set_share_the_rows_of_a_query() -> None:
+    """Whichever served the first read; and asking for them chooses no server."""
+    with a_replica_set() as (database, cache, table):
+        statement = sa.select(table.c.score)
+        for level in ("eventual", "strong", "eventual"):
+            with database.scope(), database.consistency(level), database.sessionmaker()() as session:
+                assert cache.query(session, statement, 60) == [(5,)]
+                assert session.in_transaction() is (cache.stats().loads == 1 and cache.stats().hits == 0)
+        assert cache.stats().loads == 1
+
+
 def test_the_cache_away_meanwhile() -> None:
     """What was changed in an outage is told with its position when the cache is back."""
     with a_replica_set() as (database, cache, table):
