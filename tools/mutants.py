@@ -52,6 +52,8 @@ class Room:
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     at_least: float = 0.9
+    without: tuple[str, ...] = ()
+    """Tests of the sources as they are written, which the rewritten ones cannot pass."""
 
 
 def _in(folder: str, *names: str) -> tuple[str, ...]:
@@ -68,6 +70,7 @@ ROOMS = {
         ),
         ("tests/unit/policy",),
         at_least=0.95,
+        without=("tests/unit/policy/test_types.py",),
     ),
     "ledger": Room(_in("ledger", "_record"), ("tests/unit/ledger/test_record.py",)),
     "replicas": Room(
@@ -276,7 +279,8 @@ def prepare(name: str, room: Room, modules: list[str]) -> Path:
         "source_paths": ["resilient"],
         "only_mutate": modules,
         "also_copy": ["tests"],
-        "pytest_add_cli_args": ["-p", "no:xdist", "-p", "no:cacheprovider", "--timeout", "30"],
+        "pytest_add_cli_args": ["-p", "no:xdist", "-p", "no:cacheprovider", "--timeout", "30"]
+        + [f"--ignore={test}" for test in room.without],
         "pytest_add_cli_args_test_selection": list(room.tests),
         "process_isolation": "forkserver",
         "timeout_multiplier": 5.0,
