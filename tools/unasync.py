@@ -83,7 +83,7 @@ def formatted(text: str, path: Path) -> str:
     ruff = [sys.executable, "-m", "ruff"]
     name = ["--stdin-filename", str(path), "-"]
     ours = 'lint.isort.known-first-party=["resilient"]'  # also before the twin is there for ruff to find
-    sort = ["check", "--select", "I,F401", "--fix-only", "--quiet", "--config", ours]
+    sort = ["check", "--select", "I,F401,RUF022", "--fix-only", "--quiet", "--config", ours]
     for command in (sort, ["format", "--quiet"]):
         done = subprocess.run(
             [*ruff, *command, *name], input=text, capture_output=True, text=True, check=True, cwd=ROOT

@@ -29,6 +29,17 @@ def retry(step, seconds=15.0):
             time.sleep(0.02)
 
 
+async def retry_async(step, seconds=15.0):
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return await step()
+        except redis.RedisError:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.02)
+
+
 def is_replica(server):
     if server.ask("ROLE")[0] == "master":
         raise redis.exceptions.ConnectionError("not yet")
@@ -73,7 +84,7 @@ def test_async_a_lost_primary_is_replaced_under_reads_and_writes(redis_cluster):
 
     async def main():
         async with AsyncChannel.open(redis_cluster.url) as channel:
-            assert await channel.call_many([("SET", key, key) for key in keys]) == [b"OK"] * 30
+            assert await retry_async(lambda: channel.call_many([("SET", key, key) for key in keys])) == [b"OK"] * 30
             victim = redis_cluster.primary_of(slot_of(keys[0]))
             for node in redis_cluster.primaries:
                 node.command("WAIT", "1", "1000")
@@ -92,7 +103,7 @@ def test_async_a_lost_primary_is_replaced_under_reads_and_writes(redis_cluster):
                 await asyncio.sleep(0.02)
             assert slowest < 0.4
             assert failures <= {Failure.UNAVAILABLE, Failure.TIMEOUT}
-            found = await channel.get_many(keys)
+            found = await retry_async(lambda: channel.get_many(keys))
             assert found == [b"new", *(key.encode() for key in keys[1:])]
 
     asyncio.run(main())
@@ -131,7 +142,7 @@ def moved(redis_cluster):
 
 def test_a_moved_slot_is_followed(redis_cluster, moved):
     """MOVED costs one more trip and no error, for single commands, batches, scripts and blocking reads."""
-    with Channel.open(redis_cluster.url, timeout=1.0) as channel:
+    with Channel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
         for key in ("a", "b", "c", "stream"):
             channel.call("PING")
             if key == "stream":
@@ -145,7 +156,7 @@ def test_a_moved_slot_is_followed(redis_cluster, moved):
         assert channel.block(0.1, "XREAD", "BLOCK", 100, "STREAMS", "stream", "0") is not None
 
     async def main():
-        async with AsyncChannel.open(redis_cluster.url, timeout=1.0) as channel:
+        async with AsyncChannel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
             await channel.call("GET", "elsewhere")
             assert await channel.get_many(["b", "c", "a"]) == [b"1", b"2", b"a"]
 
@@ -154,7 +165,7 @@ def test_a_moved_slot_is_followed(redis_cluster, moved):
 
 def test_a_slot_on_the_move_is_asked_where_it_is(redis_cluster, moved):
     """While a slot migrates, ASK points to the key without changing the map, on both faces."""
-    with Channel.open(redis_cluster.url, timeout=1.0) as channel:
+    with Channel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
         channel.call("SET", "wanderer", "here")
         moved("wanderer", finish=False)
         assert channel.call("GET", "wanderer") == b"here"
@@ -162,7 +173,7 @@ def test_a_slot_on_the_move_is_asked_where_it_is(redis_cluster, moved):
         assert channel.call("SET", "wanderer", "there") == b"OK"
 
         async def main():
-            async with AsyncChannel.open(redis_cluster.url, timeout=1.0) as channel:
+            async with AsyncChannel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
                 assert await channel.call("GET", "wanderer") == b"there"
                 assert await channel.get_many(["x", "wanderer"]) == [None, b"there"]
 
@@ -171,7 +182,7 @@ def test_a_slot_on_the_move_is_asked_where_it_is(redis_cluster, moved):
 
 def test_keys_of_several_slots_in_one_command_are_refused_as_such(redis_cluster):
     """The server's word comes through; nothing is split behind the caller's back."""
-    with Channel.open(redis_cluster.url, timeout=1.0) as channel:
+    with Channel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
         with pytest.raises(redis.exceptions.ResponseError):
             channel.call("MGET", "a", "b")
         assert channel.call("MGET", "{x}a", "{x}b") == [None, None]
@@ -194,7 +205,7 @@ def test_a_cluster_of_which_no_node_answers_is_an_error_in_time():
 
 def test_after_a_failover_writes_go_to_the_new_primary(redis_sentinel):
     """The primary dies; the channel asks the sentinels again, and no caller need know."""
-    with Channel.open(redis_sentinel.url) as channel:
+    with Channel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
         assert channel.call("SET", "k", "v") == b"OK"
         old = redis_sentinel.primary
         old.command("WAIT", "1", "1000")
@@ -206,7 +217,7 @@ def test_after_a_failover_writes_go_to_the_new_primary(redis_sentinel):
         assert channel.call("GET", "k") == b"w"
 
         async def main():
-            async with AsyncChannel.open(redis_sentinel.url) as channel:
+            async with AsyncChannel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
                 assert await channel.call("GET", "k") == b"w"
 
         asyncio.run(main())
@@ -216,8 +227,8 @@ def test_a_primary_that_became_a_replica_is_left(redis_sentinel):
     """A planned switch: the old server says READONLY or hangs up; the same call is answered by the new one."""
 
     async def main():
-        async with AsyncChannel.open(redis_sentinel.url) as channel:
-            with Channel.open(redis_sentinel.url) as other:
+        async with AsyncChannel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
+            with Channel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as other:
                 assert await channel.call("SET", "k", "v") == b"OK"
                 assert other.call("SET", "k", "v") == b"OK"
                 old = redis_sentinel.primary
@@ -249,20 +260,22 @@ def test_no_sentinel_is_an_error_in_time():
 def test_a_password_is_said_and_never_shown():
     """The right one opens both faces; a wrong one is an error of authentication that does not repeat it."""
     with RedisServer(options={"requirepass": "right"}) as server:
-        with Channel.open(server.url) as channel:
+        with Channel.open(server.url, connect_timeout=5.0, timeout=5.0) as channel:
             assert channel.call("PING") == b"PONG"
             assert "right" not in repr(channel)
 
         async def main():
-            async with AsyncChannel.open(server.url) as channel:
+            async with AsyncChannel.open(server.url, connect_timeout=5.0, timeout=5.0) as channel:
                 assert await channel.call("PING") == b"PONG"
-            async with AsyncChannel.open(server.url.replace("right", "wrong-one")) as channel:
+            async with AsyncChannel.open(
+                server.url.replace("right", "wrong-one"), connect_timeout=5.0, timeout=5.0
+            ) as channel:
                 with pytest.raises(redis.RedisError) as failure:
                     await channel.call("PING")
                 assert classify(failure.value).failure is Failure.AUTH
 
         asyncio.run(main())
-        with Channel.open(server.url.replace("right", "wrong-one")) as channel:
+        with Channel.open(server.url.replace("right", "wrong-one"), connect_timeout=5.0, timeout=5.0) as channel:
             with pytest.raises(redis.RedisError) as failure:
                 channel.call("PING")
             assert classify(failure.value).failure is Failure.AUTH
@@ -313,7 +326,7 @@ def test_a_socket_file_works(redis_server, tmp_path):
     """A server behind a socket file, with a database, by both channel and plain client."""
     path = tmp_path / "redis.sock"
     with RedisServer(options={"unixsocket": str(path)}):
-        with Channel.open(f"unix://{path}?db=1") as channel:
+        with Channel.open(f"unix://{path}?db=1", connect_timeout=5.0, timeout=5.0) as channel:
             assert channel.call("SET", "k", "v") == b"OK"
         connector = Connector(f"unix://{path}?db=1")
         assert connector.get().get("k") == b"v"

@@ -35,7 +35,7 @@ from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, ResilientError, Unavailable
 
-__all__ = ["READ", "REFRESH", "RENEW", "Loads", "Errand", "Load", "Outcome"]
+__all__ = ["READ", "REFRESH", "RENEW", "Errand", "Load", "Loads", "Outcome"]
 
 Load: TypeAlias = Loader[[], Any]
 Outcome: TypeAlias = tuple[Lookup[Any], int, bytes]

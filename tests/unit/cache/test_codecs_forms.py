@@ -84,7 +84,6 @@ def test_json_brings_back_what_json_can_say(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [(1,), {1: 2}, {"a": {1}}, [b"x"], float("nan"), [math.inf, {}], {"a": (1,)}, [[object()]], {True: 1}],
-    ids=repr,
 )
 def test_json_refuses_what_it_would_change(name: str, value: Any) -> None:
     """Rather than bringing back a list for a tuple, text for a number, null for NaN."""
@@ -228,7 +227,6 @@ def test_a_codec_of_ones_own() -> None:
         {"compress_over": -1},
         {"secret": "short"},
     ],
-    ids=repr,
 )
 @pytest.mark.parametrize("face", [Cache, AsyncCache])
 def test_a_wrong_choice_is_refused_when_the_cache_is_made(face: Any, options: dict[str, Any]) -> None:
