@@ -68,7 +68,7 @@ def test_redis_heals(redis, fault):
 
 
 def test_embedded_redis_serves_the_real_client():
-    """The stand-in for machines without Redis speaks to redis-py, with several connections open."""
+    """The stand-in for machines without Redis speaks to redis-py over several connections, and errors end none."""
     if EmbeddedRedis.missing():
         pytest.skip(f"missing server: {EmbeddedRedis.missing()}")
     redis = pytest.importorskip("redis")
@@ -76,6 +76,10 @@ def test_embedded_redis_serves_the_real_client():
         one.set("a", "1", ex=60)
         assert two.get("a") == b"1"
         assert 0 < two.ttl("a") <= 60
+        name = one.client_id()
+        with pytest.raises(redis.ResponseError):
+            one.incr("a", "x")
+        assert one.client_id() == name, "an error reply cost the connection"
 
 
 def test_moto_has_s3_and_sqs(moto_server):
