@@ -1,7 +1,5 @@
 """The Django app: ``"resilient.django"`` in ``INSTALLED_APPS`` (label ``resilient``), one dict ``settings.RESILIENT``.
 
-::
-
     INSTALLED_APPS = [..., "resilient.django"]
     MIDDLEWARE = [
         "resilient.django.middleware.HealthMiddleware",  # first: probes name the machine's address as host

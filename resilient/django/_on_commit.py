@@ -41,7 +41,7 @@ def on_commit(cache: Cache, using: str | None = None) -> OnCommit:
         ConfigurationError: It is no `resilient.cache.Cache`.
 
     Examples:
-        ::
+        The cache is told with the commit:
 
             with transaction.atomic(), on_commit(cache) as after:
                 player.save()

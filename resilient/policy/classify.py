@@ -2,7 +2,7 @@
 
 A classifier is any callable that takes an error and returns a `Verdict`, or ``None`` where it does not know the error.
 The wire modules bring tables for Redis, SQL and AWS; `default` knows Python's own exceptions and this library's; yours
-are asked first::
+are asked first:
 
     Pipeline("billing", Retry(), classify=classify.table({BillingBusy: Failure.THROTTLED}))
 """

@@ -1,11 +1,11 @@
 """Faults on demand: an error, a delay or another result at a place of your choosing, inert unless armed.
 
-Production code that names a point pays one look at a dictionary that is empty::
+Production code that names a point pays one look at a dictionary that is empty:
 
     @faults.point("billing.charge")
     def charge(order): ...
 
-and a test arms it::
+and a test arms it:
 
     with faults.error("billing.charge", ConnectionResetError(), times=2):
         place_order()

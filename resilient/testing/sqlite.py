@@ -4,7 +4,7 @@ Every ``interval`` the primary is copied to each replica in one step, through SQ
 sees either the old copy or the new one. With it comes the table ``resilient_copied`` with one row ``at``: the wall
 time before the copy was begun, which is the proof `resilient.storage.replicas.ReplicaSet` looks for.
 
-The state of a replica (stopped, killed) is kept in the file system, so that the copier may run in another process::
+The state of a replica (stopped, killed) is kept in the file system, so that the copier may run in another process:
 
     python -m resilient.testing.sqlite primary.db replica-1.db replica-2.db
 """

@@ -60,7 +60,7 @@ class AsyncSqlFace:
             ConfigurationError: It is no session, or one of the other face.
 
         Examples:
-            ::
+            The cache is told with the commit:
 
                 with cache.on_commit(session) as after:
                     player = session.get(Player, 17)
@@ -103,7 +103,7 @@ class AsyncSqlFace:
             ConfigurationError: There is no ttl, or the session is none or one of the other face.
 
         Examples:
-            ::
+            The ten best, out of the cache for a minute:
 
                 best = select(Player.id, Player.nickname).order_by(Player.score.desc()).limit(10)
                 for row in cache.query(session, best, ttl=60):

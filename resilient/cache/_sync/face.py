@@ -61,7 +61,7 @@ class SqlFace:
             ConfigurationError: It is no session, or one of the other face.
 
         Examples:
-            ::
+            The cache is told with the commit:
 
                 with cache.on_commit(session) as after:
                     player = session.get(Player, 17)
@@ -104,7 +104,7 @@ class SqlFace:
             ConfigurationError: There is no ttl, or the session is none or one of the other face.
 
         Examples:
-            ::
+            The ten best, out of the cache for a minute:
 
                 best = select(Player.id, Player.nickname).order_by(Player.score.desc()).limit(10)
                 for row in cache.query(session, best, ttl=60):

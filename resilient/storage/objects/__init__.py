@@ -1,6 +1,6 @@
 """Uploads and private downloads: signed forms and links, and the check of what came in.
 
-A browser talks to S3 itself. The application signs what it may do, and confirms what it did::
+A browser talks to S3 itself. The application signs what it may do, and confirms what it did:
 
     photos = Bucket("imagery", secrets=[secret])
     ticket = photos.presign_post(policy, owner=user.id, filename=name)   # for the browser
