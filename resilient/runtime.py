@@ -7,6 +7,7 @@ starter's context variables (a deadline crosses into it) and is forgotten in a f
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import os
@@ -20,7 +21,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
 
-__all__ = ["PerLoop", "Periodic", "WorkerPool", "after_fork", "fork_safe_lock", "start_thread"]
+__all__ = ["PerLoop", "Periodic", "WorkerPool", "after_fork", "at_exit", "fork_safe_lock", "start_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,6 +91,44 @@ def _run_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # a system without it does not fork
     os.register_at_fork(after_in_child=_run_in_child)
+
+
+# ----------------------------------------------------------------------------------------------------------- exit
+
+_exit_hooks: list[weakref.WeakMethod[Callable[[], object]]] = []
+
+
+def at_exit(method: Callable[[], object]) -> None:
+    """Call a bound method when the process ends in order, for as long as its object lives.
+
+    A process that is killed, or that ends by a signal it does not handle, calls nothing.
+
+    Args:
+        method: A bound method that brings to its end what would be lost otherwise, in a short time. It starts no
+            threads, which cannot be started any more, and its exceptions are dropped.
+
+    Examples:
+        >>> class Buffer:
+        ...     def __init__(self) -> None:
+        ...         at_exit(self.drain)
+        ...     def drain(self) -> None:
+        ...         print("drained")
+        >>> buffer = Buffer()
+    """
+    with _fork_lock:
+        if not _exit_hooks:
+            atexit.register(_run_at_exit)
+        # The first hook stays, so that this is registered once.
+        _exit_hooks[1:] = [hook for hook in _exit_hooks[1:] if hook() is not None]
+        _exit_hooks.append(weakref.WeakMethod(method))
+
+
+def _run_at_exit() -> None:
+    for hook in _exit_hooks:
+        method = hook()
+        if method is not None:
+            with contextlib.suppress(Exception):  # documented: the process ends all the same
+                method()
 
 
 # -------------------------------------------------------------------------------------------------------- threads

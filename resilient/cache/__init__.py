@@ -1,6 +1,6 @@
 """Lazy loading and write-through over Redis or Valkey, or in this process.
 
-`Cache` is the sync face and `AsyncCache` the async one; both do the same::
+`Cache` is the sync face and `AsyncCache` the async one; both do the same:
 
     cache = Cache("redis://127.0.0.1:6379/0", namespace="shop", ttl=300)
 
@@ -21,7 +21,15 @@ from resilient.cache._async.refresher import AsyncRefresher
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
 from resilient.cache._board import Ranked
 from resilient.cache._codecs import ValueCodec
-from resilient.cache._events import CacheDown, CacheRead, CacheUp, EntryUnreadable, LoadFailed, ValueRefused
+from resilient.cache._events import (
+    CacheDown,
+    CacheRead,
+    CacheUp,
+    ChangesUntold,
+    EntryUnreadable,
+    LoadFailed,
+    ValueRefused,
+)
 from resilient.cache._sync.cache import Cache
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.leaderboard import Leaderboard
@@ -43,6 +51,7 @@ __all__ = [
     "CacheRead",
     "CacheStats",
     "CacheUp",
+    "ChangesUntold",
     "EntryUnreadable",
     "Lazy",
     "Leaderboard",

@@ -38,6 +38,7 @@ __all__ = [
     "Life",
     "Unreadable",
     "claimed",
+    "fenced",
     "is_fence",
     "marker",
     "pack",
@@ -208,7 +209,14 @@ def is_fence(raw: bytes | None) -> bool:
     return raw is not None and len(raw) >= HEADER.size and raw[0] == MAGIC and bool(raw[2] & FENCE)
 
 
-def marker(flags: int, now: float, lease: float, body: bytes = b"") -> bytes:
+def fenced(raw: bytes) -> bytes:
+    """A tombstone's bytes, as those of a fence."""
+    return raw[:2] + bytes((FENCE,)) + raw[3:]
+
+
+def marker(
+    flags: int, now: float, lease: float, body: bytes = b"", *, generation: int = 0, tags: bytes = b""
+) -> bytes:
     """The bytes of a tombstone, a fence or a lease. Each call gives other bytes.
 
     Args:
@@ -216,8 +224,10 @@ def marker(flags: int, now: float, lease: float, body: bytes = b"") -> bytes:
         now: What the wall clock shows.
         lease: Seconds it lasts.
         body: What the writer has seen, for the load that follows.
+        generation: The namespace's stamp, with which what is loaded under a lease is to be stored.
+        tags: The tags with theirs.
     """
-    return pack(Entry(body, 0, 0, flags, stamp(), now, 0.0, lease, 0.0))
+    return pack(Entry(body, 0, 0, flags, stamp(), now, 0.0, lease, 0.0, generation, tags))
 
 
 def told(entry: Entry | None) -> bytes:
@@ -228,7 +238,7 @@ def told(entry: Entry | None) -> bytes:
 def told_in(raw: bytes | None) -> bytes:
     """The same of an entry's bytes."""
     marks = raw is not None and len(raw) > HEADER.size and raw[0] == MAGIC and raw[1] == FORMAT and raw[2] & _EMPTY
-    return raw[HEADER.size :] if raw is not None and marks else b""
+    return raw[HEADER.size + int.from_bytes(raw[HEAD + 1 : HEAD + 3], "big") :] if raw is not None and marks else b""
 
 
 def claimed(entry: Entry, now: float, lease: float) -> bytes:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from resilient.events import Event, Metric
 
-__all__ = ["CacheDown", "CacheRead", "CacheUp", "EntryUnreadable", "LoadFailed", "ValueRefused"]
+__all__ = ["CacheDown", "CacheRead", "CacheUp", "ChangesUntold", "EntryUnreadable", "LoadFailed", "ValueRefused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +106,20 @@ class CacheUp(Event):
     cache: str
     seconds: float
     replayed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesUntold(Event):
+    """A cache was closed while its server was away: what other processes cached of changed keys lives until its ttl.
+
+    Args:
+        cache: The cache's namespace.
+        keys: How many keys the server was not told of.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.untold", "counter", "{key}", value="keys", labels=(("resilient.cache.name", "cache"),)
+    )
+    cache: str
+    keys: int

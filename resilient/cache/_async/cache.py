@@ -264,8 +264,12 @@ class AsyncCache(AsyncReading):
         return CacheStats(**self._counts.read(), journal=len(self._journal), state="down" if down else "up")
 
     async def aclose(self) -> None:
-        """Close the connections that were made here; an in-process cache forgets its entries."""
+        """Close the connections that were made here; an in-process cache forgets its entries.
+
+        What the server was not told yet of changed keys it is told now, if it answers.
+        """
         await self.main.close()
+        await self.main.tier.close()
         await self.main.tier.store.aclose()
 
     async def __aenter__(self) -> Self:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from resilient import events
 from resilient.cache._causal import merged, note, raised
 from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
-from resilient.cache._events import CacheDown, CacheUp
+from resilient.cache._events import CacheDown, CacheUp, ChangesUntold
 from resilient.cache._journal import Journal
+from resilient.cache._timer import AsyncExit, AsyncTimer
 from resilient.cache._values import AsyncLoader, AsyncStore, Counts
 from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded, Unavailable
@@ -20,6 +22,7 @@ UNREACHABLE: Any = type("Unreachable", (), {"__repr__": lambda _: "UNREACHABLE",
 """The tier did not answer, or was not asked."""
 
 _BATCH = 500
+_EVERY = 0.25  # seconds between two tries to tell what the journal holds; while the breaker is open none is made
 
 
 class AsyncTier:
@@ -55,6 +58,9 @@ class AsyncTier:
         self._clock = clock
         self._counts = counts
         self._replayed = 0
+        self._hooked = False
+        self._over = False
+        self.timer = AsyncTimer(self.replay, _EVERY, f"cache-{name}-journal")
         self._told = b""
         """What the writers have seen whose changes the journal holds."""
         self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
@@ -135,6 +141,33 @@ class AsyncTier:
             self._told = merged(self._told, note(now)) if self.journal else note(now)
             for key in keys:
                 self.journal.add(key, now)
+            self.timer.ensure()
+            if not self._hooked:
+                self._hooked = True
+                AsyncExit.hook(self.tell_the_rest)
+
+    async def replay(self) -> bool:
+        """Tell the store what the journal holds, without anybody asking. Whether something is left to tell."""
+        while self.journal:
+            if self._breaker is not None and self._breaker.retry_after:
+                return True  # open: no call is made
+            if await self._guarded(self._replay) is not True:
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Tell what the journal still holds, if the store answers: nobody will later."""
+        await self.timer.close()
+        await self.tell_the_rest()
+
+    async def tell_the_rest(self) -> None:
+        """Make a last try, whatever the breaker says; what could not be told is an event."""
+        with contextlib.suppress(DeadlineExceeded, *self._caught):
+            while self.journal and await self._replay():
+                continue
+        if self.journal and not self._over:
+            self._over = True
+            events.emit(ChangesUntold(cache=self._name, keys=len(self.journal)))
 
     async def _guarded(self, operation: AsyncLoader[..., Any], *args: Any) -> Any:
         deadline.check()

@@ -263,8 +263,12 @@ class Cache(Reading):
         return CacheStats(**self._counts.read(), journal=len(self._journal), state="down" if down else "up")
 
     def close(self) -> None:
-        """Close the connections that were made here; an in-process cache forgets its entries."""
+        """Close the connections that were made here; an in-process cache forgets its entries.
+
+        What the server was not told yet of changed keys it is told now, if it answers.
+        """
         self.main.close()
+        self.main.tier.close()
         self.main.tier.store.close()
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resilient.cache._entry import HEAD
+from resilient.cache._entry import HEAD, fenced, is_fence
 from resilient.cache._memory import Bell, Table
 from resilient.cache._scripts import CLAIM, SWAP, wake_key
 from resilient.cache._values import Claim, Swap
@@ -160,21 +160,31 @@ class RedisStore:
         self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there."""
-        before: bytes | None = self._call("SET", key, raw, "PX", life, "GET")
+        """Store, and return what was there. On a server that has no room, what was there is deleted all the same."""
+        try:
+            before: bytes | None = self._call("SET", key, raw, "PX", life, "GET")
+        except self._refusals:
+            before = self._call("GETDEL", key)
         return before
 
     def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there; a server that has no room for them can still delete."""
+        """Store tombstones, and return what was there.
+
+        A server that has no room for them can still delete. Whoever began to load before finds the claim gone, and
+        stores nothing. Then there may be room, for a tombstone or for the fence of a writer that is at work.
+        """
+        commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
         try:
             if len(keys) == 1:
-                return [self.exchange(keys[0], raw[0], life)]
-            commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
-            before: list[bytes | None] = self._all(self.channel.call_many(commands))
+                return [self._call(*commands[0])]
+            return self._all(self.channel.call_many(commands))
         except self._refusals:
-            self._all(self.channel.call_many([("DEL", key) for key in keys]))
+            before = self._all(self.channel.call_many([("GETDEL", key) for key in keys]))
+            again = [fenced(mark) if is_fence(was) else mark for mark, was in zip(raw, before, strict=True)]
+            self.channel.call_many(
+                [("SET", key, mark, "PX", life, "NX") for key, mark in zip(keys, again, strict=True)]
+            )  # refused once more, it is no error: nothing is there
             return [None] * len(keys)
-        return before
 
     @staticmethod
     def _all(replies: list[Any]) -> list[Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
+from functools import partial
 from typing import Any
 
 import pytest
 
-from resilient import events
-from resilient.cache import Cache, CacheDown, CacheRead, CacheUp
+from resilient import events, runtime
+from resilient.cache import Cache, CacheDown, CacheRead, CacheUp, ChangesUntold
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 from resilient.testing import FakeClock
@@ -215,3 +218,89 @@ def test_the_wrong_kind_of_function_is_refused() -> None:
         @AsyncMemoryCache().lazy("k")  # type: ignore[arg-type]
         def load_sync() -> int:
             return 1
+
+
+# ------------------------------------------------------------------------------------ what the journal holds is told
+
+
+def _soon(come_true: Any) -> None:
+    until = time.monotonic() + 10
+    while not come_true():
+        assert time.monotonic() < until, "it did not come true in time"
+        time.sleep(0.005)
+
+
+def test_the_journal_is_told_without_anybody_asking(cache: MemoryCache, clock: FakeClock) -> None:
+    """Once the store answers again it is told of changes by a thread, which ends when all is told."""
+    cache.main.tier.timer.interval = 0.005
+    cache.set("k", "old")
+    with cache.outage():
+        cache.invalidate("k")
+        assert cache.stats().journal == 1
+    clock.advance(2)
+    _soon(lambda: cache.stats().journal == 0)
+    assert cache.stats().state == "up"
+    _soon(lambda: not any(thread.name == "resilient-cache-test-journal" for thread in threading.enumerate()))
+
+
+def test_the_journal_of_the_async_face_is_told_by_its_loop() -> None:
+    """The same without a thread, also in another loop than the one that was cut off."""
+
+    async def cut_off(cache: AsyncMemoryCache) -> None:
+        cache.main.tier.timer.interval = 0.005
+        await cache.set("k", "old")
+        with cache.outage():
+            await cache.invalidate("k")
+
+    async def elsewhere(cache: AsyncMemoryCache) -> None:
+        async with asyncio.timeout(10):
+            while cache.stats().journal:  # noqa: ASYNC110 - nothing tells that it is empty
+                await asyncio.sleep(0.005)
+
+    async def main(cache: AsyncMemoryCache) -> None:
+        await cut_off(cache)
+        await elsewhere(cache)
+
+    asyncio.run(main(AsyncMemoryCache()))
+    cache = AsyncMemoryCache()
+    asyncio.run(cut_off(cache))
+    cache.main.tier.remember(["test:k"])  # outside any loop nothing can wait
+    cache.main.tier.timer.ensure()
+
+    async def later() -> None:
+        cache.main.tier.remember(["test:k"])
+        await elsewhere(cache)
+
+    asyncio.run(later())
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_what_is_untold_is_told_when_the_cache_is_closed(face: str, clock: FakeClock) -> None:
+    """close() tells the store also where the breaker is still open; what it cannot tell is one event."""
+    seen = events.MemorySink()
+    unsubscribe = events.subscribe(seen, kinds=[ChangesUntold])
+
+    async def once(cache: Any, *, restored: bool) -> None:
+        steps = [partial(cache.invalidate, "a"), partial(cache.invalidate, "b")]
+        steps += [cache.restore] if restored else []
+        for step in (*steps, cache.aclose if face == "async" else cache.close):
+            done = step()
+            if done is not None:
+                await done
+
+    for restored in (True, False):
+        cache = AsyncMemoryCache(clock=clock) if face == "async" else MemoryCache(clock=clock)
+        cache.fail()
+        asyncio.run(once(cache, restored=restored))
+        assert cache.stats().journal == (0 if restored else 2)
+        assert [event.keys for event in seen.events] == ([] if restored else [2])  # type: ignore[attr-defined]
+    unsubscribe()
+
+
+def test_a_process_that_ends_tells_what_it_has_not_told(cache: MemoryCache) -> None:
+    """A cache that nobody closed is asked at the end of the process."""
+    cache.set("k", "old")
+    with cache.outage():
+        cache.invalidate("k")
+    runtime._run_at_exit()
+    assert cache.stats().journal == 0
