@@ -70,7 +70,7 @@ doc-tests: $(VENV)/.dev ## every code block of README and docs, every example of
 
 docs: $(VENV)/.dev ## the site, into site/; warnings are errors
 	@$(RUN) tools/promises.py
-	@$(VENV)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 wheel: $(VENV)/.dev ## build the wheel, install it in a clean environment and try it there
 	@$(RUN) tools/try_wheel.py

@@ -1,4 +1,4 @@
-"""Write docs/correctness.md: every promise beside the test or benchmark that proves it.
+"""Write docs/correctness.md, where every promise links to what proves it, and docs/proofs/, which shows that.
 
 The promises are kept room by room in docs/promises/*.toml::
 
@@ -6,12 +6,15 @@ The promises are kept room by room in docs/promises/*.toml::
     text = "An entry that cannot be read is a miss, never an error."
     proof = "tests/unit/cache/test_entry.py::test_garbage_is_a_miss"
 
-A proof is a test (``path::name`` or ``path::Class::name``) or a file, such as one under docs/evidence/.
+A proof is a test (``path::name`` or ``path::Class::name``) or a file, such as one under docs/evidence/. The pages of
+docs/proofs/ show the proofs as they stand in this checkout: the links of a site lead to what its code was tested by.
 """
 
 from __future__ import annotations
 
 import ast
+import shutil
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -19,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMISES = ROOT / "docs" / "promises"
+PROOFS = ROOT / "docs" / "proofs"
 HEAD = """# Correctness
 
 Every promise this library makes, beside the test, benchmark or record that proves it. A promise holds as far as it is
@@ -68,15 +72,74 @@ def broken() -> Iterator[str]:
                 yield f"docs/promises/{room}.toml: no test {name} in {file}"
 
 
+def source_of(path: Path, name: str) -> str:
+    """The source of one test, from its decorators on."""
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    nodes: list[ast.stmt] = list(ast.parse(text).body)
+    for part in name.partition("[")[0].removesuffix("::runTest").split("::"):
+        node = next(each for each in nodes if part in named(each))
+        nodes = list(node.body) if isinstance(node, ast.ClassDef) else []
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(each.lineno for each in decorators)])
+    return textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).rstrip()
+
+
+def named(node: ast.stmt) -> set[str]:
+    """The names that a statement gives."""
+    own = {node.name} if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else set()
+    return own | {each.id for each in targets(node)}
+
+
+def link(proof: str) -> str:
+    """A proof as a link of the correctness page."""
+    file, _, name = proof.partition("::")
+    if file.startswith("docs/"):
+        return f"[`{file}`]({file.removeprefix('docs/')})"
+    place = f"proofs/{slug(file)}.md"
+    return f"`{file}` [`{name}`]({place}#{anchor(name)})" if name else f"[`{file}`]({place})"
+
+
+def slug(file: str) -> str:
+    """The name of the page that shows proofs of a file."""
+    return file.removesuffix(".py").replace("/", "-")
+
+
+def anchor(name: str) -> str:
+    """Where a test stands on its page."""
+    return name.partition("[")[0].replace("::", "-")
+
+
+def proof_pages() -> Iterator[tuple[str, str]]:
+    """Name and text of each page under docs/proofs/: the tests that prove something, or a file that does as a whole."""
+    wanted: dict[str, set[str]] = {}
+    for _, promises in rooms():
+        for promise in promises:
+            file, _, name = promise["proof"].partition("::")
+            if not file.startswith("docs/"):
+                wanted.setdefault(file, set()).add(name.partition("[")[0])
+    for file, names in sorted(wanted.items()):
+        parts = ["---", "search: { exclude: true }", "---", f"# {file}"]
+        for name in sorted(names - {""}):
+            parts += ["", f"## `{name}` {{ #{anchor(name)} }}", "", *fenced(source_of(ROOT / file, name))]
+        if "" in names:
+            parts += ["", "## The whole file", "", *fenced((ROOT / file).read_text().rstrip())]
+        yield f"{slug(file)}.md", "\n".join(parts) + "\n"
+
+
+def fenced(code: str) -> list[str]:
+    """Code as a block of Markdown."""
+    return ["````python", code, "````"]
+
+
 def page() -> str:
-    """The whole page as Markdown."""
+    """The correctness page as Markdown."""
     parts = [HEAD]
     for room, promises in rooms():
         parts += ["", f"## {room.capitalize()}", "", "| promise | proof |", "| --- | --- |"]
         for promise in promises:
             text = promise["text"].replace("|", "\\|")
-            file, _, name = promise["proof"].partition("::")
-            parts.append(f"| {text} | `{file}` {f'`{name}`' if name else ''} |")
+            parts.append(f"| {text} | {link(promise['proof'])} |")
     evidence = sorted(path.name for path in (ROOT / "docs" / "evidence").glob("*.md") if "table" not in path.name)
     if evidence:
         parts += ["", "## Evidence", "", "What the full-size runs printed, with commit, machine and seed:", ""]
@@ -84,8 +147,17 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def write() -> None:
+    """Write the page and its proofs anew."""
+    shutil.rmtree(PROOFS, ignore_errors=True)
+    PROOFS.mkdir()
+    for name, text in proof_pages():
+        (PROOFS / name).write_text(text)
+    (ROOT / "docs" / "correctness.md").write_text(page())
+
+
 if __name__ == "__main__":
     missing = list(broken())
     if missing:
         raise SystemExit("\n".join(missing))
-    (ROOT / "docs" / "correctness.md").write_text(page())
+    write()
