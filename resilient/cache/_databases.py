@@ -26,7 +26,7 @@ def database_of(session: Session, statement: Any) -> tuple[Any, str]:
 
     All servers of a replica set are one database; its sessions say which.
     """
-    known: tuple[Any, str] | None = getattr(session, "database", None)
+    known: tuple[Any, str] | None = getattr(session, "__database__", None)
     if known is not None:
         return known
     engine = session.get_bind(clause=statement).engine

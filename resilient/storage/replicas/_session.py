@@ -50,7 +50,7 @@ class RoutingSession(Session):
         self._given_up: tuple[Node, ...] = ()
 
     @property
-    def database(self) -> tuple[Any, str]:
+    def __database__(self) -> tuple[Any, str]:
         """The dialect and the name of the database, which are those of the set, whichever server serves the next read.
 
         By it a cache of queries knows that all servers of a set hold the same rows; nothing is chosen by asking.
