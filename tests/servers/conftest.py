@@ -114,10 +114,47 @@ def _fleet(config: pytest.Config) -> Fleet:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Stop all servers, whatever happened."""
+    """Stop all servers, whatever happened, and write down what was measured where that is asked for."""
+    if os.environ.get("RESILIENT_TABLES"):
+        _write_tables(session.config, Path(os.environ["RESILIENT_TABLES"]))
     fleet = session.config.stash.get(fleet_key, None)
     if fleet is not None:
         fleet.stop()
+
+
+FULL = float(os.environ.get("RESILIENT_SCALE", "0.02")) >= 1
+tables_key = pytest.StashKey[dict[str, list[dict[str, str]]]]()
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """A function that notes what was measured, as a row of a table, and prints it.
+
+    With RESILIENT_TABLES=folder in the environment the tables of the run are written there at its end.
+    """
+    rows = request.config.stash.setdefault(tables_key, {})
+
+    def note(table: str, **cells: object) -> None:
+        told = {name.replace("_", " "): str(value) for name, value in cells.items()}
+        record_property(table, told)
+        rows.setdefault(table, []).append(told)
+        print("|", " | ".join(told.values()), "|", flush=True)  # noqa: T201 - seen with -s and -rA
+
+    return note
+
+
+@pytest.fixture
+def limit() -> Callable[[float], float]:
+    """A promised time: as it stands in a run of full size, four times that (and half a second) on a busy machine."""
+    return lambda seconds: seconds if FULL else 4 * seconds + 0.5
+
+
+def _write_tables(config: pytest.Config, folder: Path) -> None:
+    for table, rows in config.stash.get(tables_key, {}).items():
+        heads = list(rows[0])
+        lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+        lines += ["| " + " | ".join(row.get(head, "") for head in heads) + " |" for row in rows]
+        (folder / f"{table}-table.md").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture

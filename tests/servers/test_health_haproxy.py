@@ -1,7 +1,7 @@
 """Health behind a real balancer: HAProxy, two gunicorn instances, a real database and a real Redis.
 
 HAProxy asks every 0.5 s, takes an instance out after two failed answers and in after two good ones. Users send 15
-requests a second meanwhile. With RESILIENT_TABLE=1 in the environment the figures are printed (run with ``-s``).
+requests a second meanwhile. `make balancer` runs this at full size and writes the table of the page about balancers.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ import pytest
 import sqlalchemy as sa
 
 from resilient.testing.servers import Gunicorn, HAProxy, MariaDbCluster, RedisServer, TcpProxy
+from resilient.testing.servers.cluster import MariaDbNode
 
 INTER, FALL, RISE = 0.5, 2, 2
 OUT = FALL * INTER + 0.5
 IN = RISE * INTER + 0.5
-SLACK = 0.35  # seconds of grace on a busy machine
+SLACK = 0.0 if float(os.environ.get("RESILIENT_SCALE", "0.02")) >= 1 else 1.5  # seconds of grace on a busy machine
+
+Figures = Callable[..., None]
 
 APP = """
-import os
+import os, time
 import sqlalchemy as sa
 from flask import Flask
 from resilient.flask import health_blueprint
@@ -44,6 +47,9 @@ health = Health(shared=mode, peers=peers)
 health.add("db", checks.sqlalchemy(engine), ttl=0.2)
 if mode == "peers":
     health.background(every=0.1)
+if os.environ.get("WARM_UP"):
+    warm = time.monotonic() + float(os.environ["WARM_UP"])
+    health.add("warm", lambda: time.monotonic() > warm, views=["startup"], ttl=0)
 app = Flask(__name__)
 app.register_blueprint(health_blueprint(health))
 
@@ -95,36 +101,53 @@ class Pool:
         time.sleep(2 * INTER)
 
 
-@pytest.fixture
-def pool(mariadb: MariaDbCluster, redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Pool]]:
-    """A function that starts a pool in one of the modes for shared faults."""
-    (tmp_path / "balanced.py").write_text(APP)
-    (tmp_path / "conf.py").write_text(CONFIG)
+class Pools:
+    """Starts pools, and keeps them for the tests that follow: they all come back by themselves, as they should."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self._made: dict[tuple[object, ...], Pool] = {}
+        (folder / "balanced.py").write_text(APP)
+        (folder / "conf.py").write_text(CONFIG)
+
+    def get(self, mode: str, database: MariaDbNode, redis: RedisServer, *, drains: bool) -> Pool:
+        key = (mode, drains, database.port, redis.port)
+        if key not in self._made:
+            self._made[key] = self._start(mode, database, redis, drains)
+        self._made[key].settle()
+        return self._made[key]
+
+    def _start(self, mode: str, database: MariaDbNode, redis: RedisServer, drains: bool) -> Pool:
+        paths = {name: self._stack.enter_context(TcpProxy(database.port)) for name in "ab"}
+        instances = {}
+        for name, path in paths.items():
+            url = sa.make_url(database.url).set(port=path.port).render_as_string(hide_password=False)
+            env = {"DB": url, "REDIS": redis.url, "MODE": mode, "SERVICE": "shop", "NAME": name}
+            env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "WARM_UP": "0.5" if drains else ""}
+            made = Gunicorn(
+                "balanced:app",
+                env=env,
+                cwd=self._folder,
+                threads=8,
+                ready="/livez",
+                arguments=["--config", str(self._folder / "conf.py")] if drains else [],
+            )
+            instances[name] = self._stack.enter_context(made)
+        ports = {name: each.port for name, each in instances.items()}
+        balancer = self._stack.enter_context(HAProxy(ports, inter=INTER, fall=FALL, rise=RISE))
+        return Pool(balancer, instances, paths)
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
     with ExitStack() as stack:
+        yield Pools(tmp_path_factory.mktemp("balanced"), stack)
 
-        def start(mode: str, *, drains: bool = False) -> Pool:
-            paths = {name: stack.enter_context(TcpProxy(mariadb.primary.port)) for name in "ab"}
-            instances = {}
-            for name, path in paths.items():
-                url = sa.make_url(mariadb.primary.url).set(port=path.port).render_as_string(hide_password=False)
-                env = {"DB": url, "REDIS": redis_server.url, "MODE": mode, "SERVICE": "shop", "NAME": name}
-                env["PYTHONPATH"] = str(Path(__file__).parents[2])
-                made = Gunicorn(
-                    "balanced:app",
-                    env=env,
-                    cwd=tmp_path,
-                    threads=8,
-                    ready="/livez",
-                    arguments=["--config", str(tmp_path / "conf.py")] if drains else [],
-                )
-                instances[name] = stack.enter_context(made)
-            ports = {name: each.port for name, each in instances.items()}
-            balancer = stack.enter_context(HAProxy(ports, inter=INTER, fall=FALL, rise=RISE))
-            found = Pool(balancer, instances, paths)
-            found.settle()
-            return found
 
-        yield start
+@pytest.fixture
+def pool(mariadb: MariaDbCluster, redis_server: RedisServer, pools: Pools) -> Callable[..., Pool]:
+    """A function that starts a pool in one of the modes for shared faults."""
+    return lambda mode, *, drains=False: pools.get(mode, mariadb.primary, redis_server, drains=drains)
 
 
 @dataclass
@@ -174,22 +197,21 @@ class Users:
         return [each for each in self.answers if each[0] >= since and each[1] != 200]
 
 
-def told(*figures: object) -> None:
-    """Print figures for the table of the page, where they are asked for."""
-    if os.environ.get("RESILIENT_TABLE"):
-        print("|", " | ".join(str(each) for each in figures), "|", flush=True)  # noqa: T201
+def seconds(values: list[float]) -> str:
+    return " ".join(f"{each:.2f}" for each in values)
 
 
 # ------------------------------------------------------------------------------------------------- a path that is lost
 
 
 @pytest.mark.parametrize("mode", ["fail", "peers"])
-def test_an_instance_that_loses_its_path_to_the_database_is_taken_out_and_back(pool: Callable[..., Pool], mode: str):
+def test_an_instance_that_loses_its_path_to_the_database_is_taken_out_and_back(
+    pool: Callable[..., Pool], mode: str, repeat: Callable[[int], int], figures: Figures
+):
     """Out and in within the balancer's thresholds and half a second; no user sees an error once it is out."""
     found = pool(mode)
-    outs, ins, errors = [], [], []
-    rounds = 3
-    for _ in range(rounds):
+    outs, ins, errors, asked = [], [], [], []
+    for _ in range(repeat(5)):
         with Users(found.balancer.port, "/rows", 15) as users:
             time.sleep(0.3)
             found.paths["a"].cut()
@@ -198,35 +220,57 @@ def test_an_instance_that_loses_its_path_to_the_database_is_taken_out_and_back(p
             time.sleep(1.0)
             assert found.balancer.states()["b"].startswith("UP")
             errors.append(len(users.failed()))
+            asked.append(len(users.answers))
             assert users.failed(since=out_at) == []
             found.paths["a"].restore()
             ins.append(found.balancer.wait_state("a", "UP", IN + 5))
             back_at = time.monotonic()
             time.sleep(0.5)
         assert users.failed(since=back_at) == []
-    told(f"path lost, {mode}", outs, ins, errors)
-    assert statistics.median(outs) <= OUT
+    figures(
+        "balancer",
+        scenario="one instance loses its path to the database",
+        shared=mode,
+        out=f"{seconds(outs)} s (limit {OUT:g})",
+        back=f"{seconds(ins)} s (limit {IN:g})",
+        users_met=f"{sum(errors)} errors in {sum(asked)} requests until it was out, 0 after",
+    )
     assert max(outs) <= OUT + SLACK
-    assert statistics.median(ins) <= IN
     assert max(ins) <= IN + SLACK
 
 
-def test_by_default_an_instance_that_loses_its_path_stays_in_with_a_warning(pool: Callable[..., Pool]):
+def test_by_default_an_instance_that_loses_its_path_stays_in_with_a_warning(
+    pool: Callable[..., Pool], figures: Figures
+):
     """One instance alone cannot tell its own path from an outage: warn never takes out."""
     found = pool("warn")
     found.paths["a"].cut()
-    time.sleep((FALL + 2) * INTER)
-    assert found.instances["a"].get("/readyz") == (200, b"warn\n")
-    assert found.balancer.states() == {"a": "UP", "b": "UP"}
+    try:
+        time.sleep((FALL + 2) * INTER)
+        assert found.instances["a"].get("/readyz") == (200, b"warn\n")
+        assert found.balancer.states() == {"a": "UP", "b": "UP"}
+    finally:
+        found.paths["a"].restore()
+    figures(
+        "balancer",
+        scenario="one instance loses its path to the database",
+        shared="warn",
+        out="never",
+        back="-",
+        users_met="the application's own errors from that instance; pages without the database are served",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ a shared outage
 
 
+OUTAGES = {"stop": "the database stops for all", "freeze": "the database freezes for all"}
+
+
 @pytest.mark.parametrize("mode", ["warn", "peers"])
 @pytest.mark.parametrize("how", ["stop", "freeze"])
 def test_an_outage_of_the_database_empties_no_pool(
-    pool: Callable[..., Pool], mariadb: MariaDbCluster, mode: str, how: str
+    pool: Callable[..., Pool], mariadb: MariaDbCluster, mode: str, how: str, figures: Figures
 ):
     """Both stay in, and the balancer never answers 503 of its own: pages that need no database are served."""
     found = pool(mode)
@@ -241,13 +285,20 @@ def test_an_outage_of_the_database_empties_no_pool(
         after = found.balancer.states()
     assert during == after == {"a": "UP", "b": "UP"}
     assert set(words.values()) == {(200, b"warn\n")}
-    told(f"outage ({how}), {mode}", "never out", "-", f"{len(users.failed())} of {len(users.answers)}")
+    figures(
+        "balancer",
+        scenario=OUTAGES[how],
+        shared=mode,
+        out="never",
+        back="-",
+        users_met=f"{len(users.failed())} errors in {len(users.answers)} requests",
+    )
     assert users.failed() == []
 
 
 @pytest.mark.parametrize("how", ["stop", "freeze"])
 def test_the_strict_rule_takes_all_out_in_an_outage_and_back_after_it(
-    pool: Callable[..., Pool], mariadb: MariaDbCluster, how: str
+    pool: Callable[..., Pool], mariadb: MariaDbCluster, how: str, figures: Figures
 ):
     """The behaviour that ``shared="fail"`` asks for: both out, the balancer's 503 for all, both back by themselves."""
     found = pool("fail")
@@ -260,7 +311,7 @@ def test_the_strict_rule_takes_all_out_in_an_outage_and_back_after_it(
         for each in found.instances.values():
             asked = time.monotonic()
             assert each.get("/readyz")[0] == 503
-            assert time.monotonic() - asked < 1.0
+            assert time.monotonic() - asked < 1.0 + SLACK
             assert each.get("/livez")[0] == 200
         time.sleep(0.5)
         mariadb.primary.start() if how == "stop" else mariadb.primary.thaw()
@@ -268,7 +319,14 @@ def test_the_strict_rule_takes_all_out_in_an_outage_and_back_after_it(
         for name in "ab":
             found.balancer.wait_state(name, "UP", 10)
         back = time.monotonic() - began
-    told(f"outage ({how}), fail", f"both {out:.2f}", f"both {back:.2f}", f"{len(users.failed())} balancer's 503")
+    figures(
+        "balancer",
+        scenario=OUTAGES[how],
+        shared="fail",
+        out=f"both, {out:.2f} s",
+        back=f"both, {back:.2f} s",
+        users_met=f"{len(users.failed())} times the balancer's 503 in {len(users.answers)} requests",
+    )
     assert {status for _, status, _ in users.failed()} == {503}
     assert out <= OUT + 2 * 0.5 + SLACK  # of a frozen server each failing answer takes the check's half a second
     assert back <= IN + 0.5 + SLACK
@@ -279,34 +337,48 @@ def test_with_peers_and_no_redis_nobody_goes_out(pool: Callable[..., Pool], redi
     found = pool("peers")
     redis_server.stop()
     found.paths["a"].cut()
-    time.sleep((FALL + 2) * INTER)
-    assert found.balancer.states() == {"a": "UP", "b": "UP"}
-    assert found.instances["a"].get("/readyz") == (200, b"warn\n")
+    try:
+        time.sleep((FALL + 2) * INTER)
+        assert found.balancer.states() == {"a": "UP", "b": "UP"}
+        assert found.instances["a"].get("/readyz") == (200, b"warn\n")
+    finally:
+        found.paths["a"].restore()
 
 
 # ---------------------------------------------------------------------------------------------------- going and coming
 
 
-def test_a_rolling_restart_fails_no_request(pool: Callable[..., Pool]):
-    """At 50 requests a second, with a balancer that repeats nothing: each instance drains, ends, and comes back."""
+def test_a_rolling_restart_fails_no_request(
+    pool: Callable[..., Pool], repeat: Callable[[int], int], figures: Figures, limit: Callable[[float], float]
+):
+    """At 50 requests a second, with a balancer that repeats nothing: each instance starts, drains, ends, comes back."""
     found = pool("warn", drains=True)
-    drained = []
+    drained, outs = [], []
     with Users(found.balancer.port, "/name", 50) as users:
         time.sleep(0.5)
-        for name, instance in found.instances.items():
+        for name, instance in list(found.instances.items()) * repeat(3):
             os.kill(instance.pid, signal.SIGTERM)  # as a supervisor does: to the master alone
             began = time.monotonic()
             while instance.get("/readyz")[0] != 503:
-                assert time.monotonic() - began < 2.0, "readiness was not withdrawn"
+                assert time.monotonic() - began < 2.0 + SLACK, "readiness was not withdrawn"
             drained.append(time.monotonic() - began)
             assert instance.get("/livez")[0] == 200
-            found.balancer.wait_state(name, "DOWN", 4)
+            outs.append(found.balancer.wait_state(name, "DOWN", 4))
             assert instance.wait(10) == 0
             instance.restart()
+            assert instance.get("/readyz")[0] == 503  # it is still warming up, and says so
+            assert instance.get("/livez")[0] == 200
             found.balancer.wait_state(name, "UP", 6)
             time.sleep(0.5)
-    told("rolling restart, 50/s", f"503 after {max(drained) * 1000:.0f} ms", "-", f"0 of {len(users.answers)}")
+    figures(
+        "balancer",
+        scenario="rolling restart at 50 requests a second",
+        shared="warn",
+        out=f"readiness withdrawn after {statistics.median(drained) * 1000:.0f} ms, out after {seconds(outs)} s",
+        back="each",
+        users_met=f"{len(users.failed())} errors in {len(users.answers)} requests",
+    )
     assert users.failed() == []
     assert {body for _, _, body in users.answers} == {b"a", b"b"}
     assert len(users.answers) > 200
-    assert statistics.median(drained) < 0.1
+    assert statistics.median(drained) < limit(0.1)
