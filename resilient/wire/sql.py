@@ -46,6 +46,7 @@ from resilient.wire._sql_limits import BoundedPool, PyMySqlLimits, SqliteLimits,
 
 __all__ = [
     "classify",
+    "commit_sent",
     "connect_pymysql",
     "create_tables",
     "engine",
@@ -274,22 +275,34 @@ def _commits_itself(connection: Connection) -> bool:
     return chosen == "AUTOCOMMIT"
 
 
+def _info(context: ExceptionContext) -> dict[Any, Any]:
+    connection = context.connection
+    return {} if connection is None or connection.invalidated else dict(connection.info)
+
+
+def commit_sent(context: ExceptionContext) -> bool:
+    """Whether what failed is the COMMIT of something written, or a statement that commits itself.
+
+    Args:
+        context: What SQLAlchemy tells of the error, on an engine of `translate_errors`.
+    """
+    info = _info(context)
+    return bool(info.get("resilient_committing") and info.get("resilient_wrote"))
+
+
 def _translate(context: ExceptionContext) -> BaseException | None:
     verdict = classify(context.original_exception)
     if verdict is None or context.engine is None:
         return None
     where = place(context.engine)
-    info: dict[Any, Any] = {}
-    if context.connection is not None and not context.connection.invalidated:
-        info = dict(context.connection.info)
-    if verdict.failure is Failure.READ_ONLY and info.get("resilient_wrote"):
+    if verdict.failure is Failure.READ_ONLY and _info(context).get("resilient_wrote"):
         context.is_disconnect = True  # the pool would keep the connections of a demoted primary for ever
         return Unavailable(
             f"{where} is read-only; nothing was written", advice="it is a replica, or was demoted: write to the primary"
         )
     if verdict.failure not in {Failure.UNAVAILABLE, Failure.TIMEOUT}:
         return None
-    if info.get("resilient_committing") and info.get("resilient_wrote"):
+    if commit_sent(context):
         return OutcomeUnknown(
             f"{where} did not answer a COMMIT: it may or may not have happened",
             advice="look for what was written before writing it again",

@@ -93,6 +93,7 @@ class Node:
         role: Its declared role; it is never guessed.
         limits: Time and size limits of the engines made here.
         failed: Told of each state in which a caller met it, at once.
+        in_doubt: Called when a COMMIT failed, which may have happened all the same.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Node:
         role: Literal["primary", "replica"],
         limits: Limits,
         failed: Callable[[Node, State], None],
+        in_doubt: Callable[[], None],
     ) -> None:
         self.set_name = set_name
         self.name = name
@@ -113,6 +115,7 @@ class Node:
         self.proven: float | None = None
         self.answered = False
         self._failed = failed
+        self._in_doubt = in_doubt
         self._limits = limits
         self._url = None if isinstance(target, Engine) else address(target)
         self.engine = self._make(target)
@@ -197,6 +200,8 @@ class Node:
         self._listeners.append((target, name, listener))
 
     def _met_error(self, context: ExceptionContext) -> None:
+        if self.role == "primary" and sql.commit_sent(context):
+            self._in_doubt()
         verdict = sql.classify(context.original_exception)
         if verdict is None:
             return

@@ -46,7 +46,6 @@ class RoutingSession(Session):
         self._node: Node | None = None
         self._proven: object = _UNPROVEN
         self._wrote = False
-        self._observed = False
         self._given_up: tuple[Node, ...] = ()
 
     @property
@@ -164,13 +163,6 @@ class RoutingSession(Session):
     def _committed(self) -> None:
         if self._wrote:
             self._router.observe()
-            self._observed = True
-
-    def _ended(self) -> None:
-        if self._wrote and not self._observed:
-            # Rolled back, or a COMMIT without an answer: if it did happen, its writer must see it.
-            self._router.observe()
-        self._forget()
 
 
 @event.listens_for(RoutingSession, "after_commit")
@@ -181,4 +173,4 @@ def _after_commit(session: RoutingSession) -> None:
 @event.listens_for(RoutingSession, "after_transaction_end")
 def _after_transaction_end(session: RoutingSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session._ended()  # noqa: SLF001 - the session's own listener
+        session._forget()  # noqa: SLF001 - the session's own listener

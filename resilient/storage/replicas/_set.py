@@ -89,9 +89,10 @@ class ReplicaSet:
         self.max_lag = max_lag
         one_of("consistency", consistency, LEVELS, InvalidInput)
         limits = Limits(connect_timeout, timeout, min(connect_timeout, 0.5), pool_size, max_overflow)
-        primary_node = Node(self.name, "primary", primary, role="primary", limits=limits, failed=self._failed)
+        told: dict[str, Any] = {"limits": limits, "failed": self._failed, "in_doubt": self._in_doubt}
+        primary_node = Node(self.name, "primary", primary, role="primary", **told)
         replica_nodes = tuple(
-            Node(self.name, f"replica-{number}", target, role="replica", limits=limits, failed=self._failed)
+            Node(self.name, f"replica-{number}", target, role="replica", **told)
             for number, target in enumerate(replicas, start=1)
         )
         self._nodes = (primary_node, *replica_nodes)
@@ -225,6 +226,9 @@ class ReplicaSet:
 
     def _failed(self, node: Node, state: State) -> None:
         self._watch.failed(node, state)
+
+    def _in_doubt(self) -> None:
+        self.router.observe()  # if it did happen, its writer must see it
 
     def _after_fork(self) -> None:
         for node in self._nodes:

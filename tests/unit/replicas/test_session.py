@@ -100,8 +100,11 @@ def test_ready_engines_are_used_and_take_writes_again_afterwards(folder: Path, c
 
 
 def test_a_read_observes_nothing_and_a_commit_does(db: ReplicaSet) -> None:
-    """The token grows by a committed write alone, under the database's name."""
+    """The token grows by a committed write alone, under the database's name: not by reads, nor by a rollback."""
     with db.scope() as scope:
+        with db.sessionmaker()() as session:
+            session.execute(sa.insert(notes).values(id=2))
+            session.rollback()
         with db.sessionmaker()() as session:
             session.scalar(COUNT)
             session.commit()
