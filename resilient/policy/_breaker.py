@@ -3,7 +3,8 @@
 A call asks `BreakerCore.now` for the current `Generation`, and tells that generation how it went. Each change of state
 replaces the generation, so a result that began before the change reaches one nobody listens to any more. A success is
 one step of an `itertools.count`, which is atomic: calls that succeed take no lock. Time is handed in; only the slow
-side (a new time slice, a failure, a state other than closed) takes the lock, and never while user code runs.
+side (a new time slice, a failure, a state other than closed) takes the lock, and never while user code runs. A signal
+handler or a finalizer may run at any moment all the same, so the lock may be taken again by the thread that holds it.
 """
 
 from __future__ import annotations
@@ -123,12 +124,15 @@ class BreakerCore:
         self._streak = 0  # probes that succeeded
         self._done = 0  # successes of earlier generations
         self._changes: tuple[tuple[str, str, str], ...] = ()
-        self.forget_lock()
+        self._lock = threading.RLock()
         self._start_closed()
 
-    def forget_lock(self) -> None:
-        """Make a new lock: in a forked child the old one may be held by a thread that does not exist."""
-        self._lock = threading.Lock()
+    def forked(self) -> None:
+        """Go on in a forked child: the threads that held the lock, or run probes, do not exist here."""
+        self._lock = threading.RLock()
+        if self.state == "half_open":
+            self.epoch += 1  # whatever the parent's probes say here, it is not waited for
+            self._begin_probing()
 
     # ------------------------------------------------------------------------------------------------ before a call
 
@@ -156,8 +160,7 @@ class BreakerCore:
             return self.now
         if self.state == "open" and now >= self._reopen:
             self._change("half_open", "the wait is over")
-            self._streak = self._out = 0
-            self.abandoned = []
+            self._begin_probing()
         if self.state == "half_open":
             while self.abandoned:
                 if self.abandoned.pop() == self.epoch:
@@ -277,6 +280,10 @@ class BreakerCore:
         self._row_began = 0  # successes counted before them
         self._marks = array("d")  # four numbers each: a slice, and what had been counted before it
         self.now: Generation = generation
+
+    def _begin_probing(self) -> None:
+        self._streak = self._out = 0
+        self.abandoned = []
 
     def _stop(self) -> None:
         """A generation that lets nobody pass without asking."""

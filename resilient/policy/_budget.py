@@ -39,11 +39,11 @@ class BudgetCore:
         self.refused = 0
         self._calls = 0
         self._seen = now
-        self.forget_lock()
+        self.forked()
 
-    def forget_lock(self) -> None:
+    def forked(self) -> None:
         """Make a new lock: in a forked child the old one may be held by a thread that does not exist."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def take(self, now: float, calls: int) -> bool:
         """Ask for one extra call.

@@ -42,11 +42,13 @@ class BulkheadCore:
         self._permits = bytearray(limit)
         self.take: Callable[[], int] = self._permits.pop
         self.give: Callable[[int], None] = self._permits.append
-        self.forget_lock()
+        self._lock = threading.RLock()
 
-    def forget_lock(self) -> None:
-        """Make a new lock: in a forked child the old one may be held by a thread that does not exist."""
-        self._lock = threading.Lock()
+    def forked(self) -> None:
+        """Go on in a forked child: the threads that held permits, or the lock, or waited, do not exist here."""
+        self._lock = threading.RLock()
+        self.waiters.clear()
+        self._permits[:] = bytes(self.limit)
 
     @property
     def running(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import lru_cache
 from typing import Any
 
@@ -30,8 +29,7 @@ class Run:
 
 def mark(error: BaseException, owner: int) -> None:
     """Note on an error that retrying it was considered here and is done with."""
-    with contextlib.suppress(AttributeError, TypeError):  # an exception without a __dict__ stays unmarked
-        setattr(error, _MARK, owner)
+    error.__dict__[_MARK] = owner  # past a __setattr__ that may refuse it
 
 
 def retried_below(error: BaseException, owner: int) -> bool:
@@ -43,10 +41,16 @@ def retried_below(error: BaseException, owner: int) -> bool:
     for _ in range(_DEPTH):
         if seen is None:
             return False
-        if getattr(seen, _MARK, owner) != owner:
+        # Past a __getattr__ that may have an answer to everything.
+        if any(each.__dict__.get(_MARK, owner) != owner for each in (seen, *_members(seen))):
             return True
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+        hidden = seen.__suppress_context__ or seen.__cause__ is not None
+        seen = seen.__cause__ if hidden else seen.__context__
     return False
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()
 
 
 @lru_cache(maxsize=64)

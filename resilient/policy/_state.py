@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import weakref
@@ -22,6 +23,13 @@ from resilient.runtime import WorkerPool, after_fork
 __all__ = ["State", "find"]
 
 
+def _changed(name: str, old: str, new: str, reason: str) -> None:
+    """Tell of a breaker. No method, since a breaker that held its state would be a cycle."""
+    probing = {old, new} == {"open", "half_open"}  # a long outage is one line in the log, not one per probe
+    kind = BreakerProbed if probing else BreakerChanged
+    events.emit(kind(pipeline=name, old=old, new=new, reason=reason))
+
+
 def find(policies: tuple[Policy, ...], kind: type[Any]) -> Any:
     """The first policy of a kind; ``None`` where there is none."""
     for policy in policies:
@@ -31,18 +39,18 @@ def find(policies: tuple[Policy, ...], kind: type[Any]) -> Any:
 
 
 class _Forks:
-    """All living states, so that a fork finds their locks at the price of one entry in a set each."""
+    """All living states, so that a fork finds them at the price of one entry in a set each."""
 
     def __init__(self) -> None:
         self._states: weakref.WeakSet[State] = weakref.WeakSet()
-        after_fork(self._forget)
+        after_fork(self._forked)
 
     def add(self, state: State) -> None:
         self._states.add(state)
 
-    def _forget(self) -> None:
+    def _forked(self) -> None:
         for state in tuple(self._states):
-            state.forget_locks()
+            state.forked()
 
 
 class State:
@@ -75,12 +83,12 @@ class State:
         self.name = name
         self.clock = clock
         self.counts: dict[str, int] = {}  # what did not simply succeed
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer may make a call at any moment, also while its thread counts one
         self.paid = 0
         self.ok: Callable[[], int] = itertools.count().__next__
         self._reads = 0
         breaker: Breaker | None = find(policies, Breaker)
-        self.breaker = None if breaker is None else BreakerCore(breaker, self._changed)
+        self.breaker = None if breaker is None else BreakerCore(breaker, functools.partial(_changed, name))
         bulkhead: Bulkhead | None = find(policies, Bulkhead)
         self.bulkhead = None if bulkhead is None else BulkheadCore(bulkhead.limit, bulkhead.queue or bulkhead.limit)
         self.limits = {
@@ -95,20 +103,17 @@ class State:
         hedge: Hedge | None = find(policies, Hedge)
         self.latencies = None if hedge is None or hedge.delay is not None else Latencies(hedge.min_samples)
         self.pool = None if hedge is None else WorkerPool(f"hedge-{name}", hedge.threads, backlog=hedge.threads)
+        if self.pool is not None:
+            weakref.finalize(self, self.pool.close).atexit = False  # else its threads would outlive the pipeline
         _forks.add(self)
 
-    def forget_locks(self) -> None:
-        """Make new locks in a forked child."""
-        self.lock = threading.Lock()
+    def forked(self) -> None:
+        """Go on in a forked child, without what threads that do not exist here had in hand."""
+        self.lock = threading.RLock()
         cores = (self.breaker, self.bulkhead, self.budget, *(self.limits or {}).values())
         for core in cores:
             if core is not None:
-                core.forget_lock()
-
-    def _changed(self, old: str, new: str, reason: str) -> None:
-        probing = {old, new} == {"open", "half_open"}  # a long outage is one line in the log, not one per probe
-        kind = BreakerProbed if probing else BreakerChanged
-        events.emit(kind(pipeline=self.name, old=old, new=new, reason=reason))
+                core.forked()
 
     def add(self, what: str) -> None:
         """Count something that is not a plain success."""

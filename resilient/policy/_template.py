@@ -153,15 +153,17 @@ class Template:
     def deadline(self, number: int) -> Iterator[None]:
         """Bound what is written inside. The nearest deadline wins, and async calls get a timer."""
         moment = f"{'now' if number == 0 and self.timed else 'monotonic()'} + limit_{number}"
+        self.write(f"outer_{number} = get_deadline()")
         self.write(f"expires = {moment if self.shape.system else f'Expiry({moment}, clock)'}")
         if self.timer:
             self.write(f"seconds = limit_{number}")
-        with self.block("if get_deadline() is not None:"):
+        with self.block(f"if outer_{number} is not None:"):
             self.write("expires = within(expires)", *(["seconds = timed(seconds, expires)"] if self.timer else []))
-        self.write(f"token_{number} = set_deadline(expires)")
         if self.timer:
             self.write(f"timer_{number} = Timer(seconds)")
+        self.write(f"token_{number} = None")
         with self.block("try:"):
+            self.write(f"token_{number} = set_deadline(expires)")
             yield
         if self.timer:
             with self.block("except CancelledError as error:"):
@@ -169,7 +171,11 @@ class Template:
         with self.block("finally:"):
             if self.timer:
                 self.write(f"timer_{number}.stop()")
-            self.write(f"reset_deadline(token_{number})")
+            self.write(f"try: reset_deadline(token_{number})")
+            # An interrupt came between the setting and the storing of its token.
+            self.write(f"except TypeError: set_deadline(outer_{number})")
+            # A coroutine may be closed in another context than it ran in, where the deadline was never set.
+            self.write(*(["except ValueError: pass"] if self.shape.is_async else []))
 
     def with_retry(self) -> None:
         """The turns that a whole call takes, and the loop of attempts."""
@@ -211,11 +217,10 @@ class Template:
     def take_all(self) -> None:
         """The layers that may refuse, in order. What was taken before is given back when a later one refuses."""
         undo: list[str] = []
+        waited = ["now = monotonic()"] if self.timed else []
         for step in self.inner:
             if step.startswith("limit"):
-                self.guarded(undo, self.turn(step))
-                if self.timed:
-                    self.write("now = monotonic()")
+                self.guarded(undo, self.turn(step), *waited)
             elif step.startswith("breaker"):
                 self.write("generation = breaker.now")
                 with self.block("if now >= generation.until:"):
@@ -226,17 +231,18 @@ class Template:
                     self.write("take()")
                 with self.block("except IndexError:"):
                     self.guarded(undo, f"{self.wait}crowd()")
-                    if self.timed:
-                        self.write("now = monotonic()")
+                    self.write(*waited)
+                with self.block("except BaseException:"):  # an interrupt right after it was taken
+                    self.write(*self.give(), *undo, "raise")
                 undo = [*self.give(), *undo]
 
-    def guarded(self, undo: list[str], line: str) -> None:
+    def guarded(self, undo: list[str], *lines: str) -> None:
         """A step that may refuse."""
         if not undo:
-            self.write(line)
+            self.write(*lines)
             return
         with self.block("try:"):
-            self.write(line)
+            self.write(*lines)
         with self.block("except BaseException:"):
             self.write(*undo, "raise")
 

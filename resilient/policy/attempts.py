@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextvars import Token
 from types import TracebackType
@@ -9,9 +10,10 @@ from typing import Self
 
 from resilient.errors import ConfigurationError
 from resilient.policy._breaker import Generation
-from resilient.policy._deadline import current, moment, nearest, unbind
+from resilient.policy._deadline import current, left_of, moment, nearest, unbind
 from resilient.policy._retry import Run
 from resilient.policy._slow import Slow
+from resilient.policy._timer import Timer
 from resilient.policy.policies import Breaker, Bulkhead, Deadline, Policy, RateLimit, Retry
 
 __all__ = ["Attempt", "Attempts"]
@@ -20,11 +22,13 @@ __all__ = ["Attempt", "Attempts"]
 class Attempt:
     """One try. A failure worth retrying ends the block quietly, and the loop gives the next attempt.
 
+    Like an async call, an ``async with`` block is cancelled when its pipeline's deadline passes.
+
     Attributes:
         number: Which attempt it is, from 1.
     """
 
-    __slots__ = ("_attempts", "_generation", "_held", "_started", "_token", "number")
+    __slots__ = ("_attempts", "_generation", "_held", "_started", "_timer", "_token", "number")
 
     def __init__(self, attempts: Attempts, number: int) -> None:
         self.number = number
@@ -33,6 +37,7 @@ class Attempt:
         self._held = False
         self._started = 0.0
         self._token: Token[float | None] | None = None
+        self._timer: Timer | None = None
 
     def _bind(self) -> None:
         expires = self._attempts.expires()
@@ -90,6 +95,9 @@ class Attempt:
                     self._held = True
                 elif isinstance(policy, RateLimit):
                     await slow.alimit(policy)
+            expires = None if self._token is None else current.get()
+            if type(expires) is float:  # on a clock that moves the event loop
+                self._timer = Timer(left_of(expires))
         except BaseException:
             self._undo()
             raise
@@ -109,6 +117,12 @@ class Attempt:
             if bulkhead.waiters:
                 bulkhead.wake()
 
+    def _unbind_own(self) -> None:
+        """Go back from the deadline of this attempt to that of all together, by which a next one is judged."""
+        if self._token is not None and self._attempts.each is not None:
+            unbind(self._token)
+            self._token = None if self._attempts.all is None else current.set(self._attempts.all)
+
     def _unbind(self) -> None:
         if self._token is not None:
             unbind(self._token)
@@ -124,6 +138,7 @@ class Attempt:
                 attempts.finished = True
                 self._succeeded(slow)
                 return False
+            self._unbind_own()
             attempts.run = slow.failed(attempts.run, error, self._generation, self._started)
             attempts.finished = attempts.run is None
             return attempts.run is not None
@@ -133,6 +148,15 @@ class Attempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        timer, self._timer = self._timer, None
+        late = timer is not None and isinstance(error, asyncio.CancelledError) and timer.ours()
+        if timer is not None:
+            timer.stop()
+            if late:
+                expired = timer.error(self._attempts.slow.state.name)
+                if self.__exit__(type(expired), expired, trace):
+                    return True
+                raise expired from error
         return self.__exit__(kind, error, trace)
 
     def _succeeded(self, slow: Slow) -> None:
@@ -152,6 +176,10 @@ class Attempts:
     Args:
         slow: The slow side of the pipeline.
         policies: Its layers.
+
+    Attributes:
+        all: The moment that binds all attempts together; ``None`` before the first, and where the pipeline has none.
+        each: Seconds that each attempt may take.
     """
 
     def __init__(self, slow: Slow, policies: tuple[Policy, ...]) -> None:
@@ -159,20 +187,20 @@ class Attempts:
         self.run: Run | None = None
         self.finished = False
         self._begun = 0
-        self._expires: float | None = None
+        self.all: float | None = None
         at = next((index for index, policy in enumerate(policies) if isinstance(policy, Retry)), len(policies))
         self.inner = policies
         self._total = next((policy.seconds for policy in policies[:at] if isinstance(policy, Deadline)), None)
-        self._each = next((policy.seconds for policy in policies[at:] if isinstance(policy, Deadline)), None)
+        self.each = next((policy.seconds for policy in policies[at:] if isinstance(policy, Deadline)), None)
 
     def expires(self) -> float | None:
         """The moment that binds an attempt which starts now; `None` where none of ours does."""
         clock, slow = self.slow.state.clock, self.slow
-        expires = self._expires
+        expires = self.all
         if expires is None and self._total is not None:
-            expires = self._expires = slow.within(moment(self._total, clock))
-        if self._each is not None:
-            each = moment(self._each, clock)
+            expires = self.all = slow.within(moment(self._total, clock))
+        if self.each is not None:
+            each = moment(self.each, clock)
             expires = slow.within(each) if expires is None else nearest(expires, each)
         return expires
 

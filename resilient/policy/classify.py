@@ -75,6 +75,24 @@ class Verdict:
     no_effect: bool = False
     retry_after: float | None = None
 
+    def __post_init__(self) -> None:
+        given: tuple[Any, ...] = (self.failure, self.no_effect, self.retry_after)
+        if not isinstance(given[0], Failure):
+            raise ConfigurationError(f"a verdict is of a Failure, got {given[0]!r}", advice="write Failure.TRANSIENT")
+        if not isinstance(given[1], bool):
+            raise ConfigurationError(
+                f"Verdict(no_effect=...) takes True or False, got {given[1]!r}", advice="write retry_after= for seconds"
+            )
+        if given[2] is not None and not _is_number(given[2]):
+            raise ConfigurationError(
+                f"Verdict(retry_after=...) takes seconds as a number, got {given[2]!r}",
+                advice="write retry_after=float(text) for the text of a header",
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
 
 Classifier: TypeAlias = Callable[[BaseException], Verdict | None]
 """Takes an error; returns what it means, or ``None`` where it is not known here."""
@@ -139,13 +157,22 @@ def default(error: BaseException) -> Verdict | None:
         >>> default(ConnectionResetError()).no_effect
         False
     """
-    if isinstance(error, OSError) and error.errno in _BY_NUMBER:
+    if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in _BY_NUMBER:
         return _BY_NUMBER[error.errno]
     for kinds, verdict in _BY_CLASS:
         if isinstance(error, kinds):
-            hint = getattr(error, "retry_after", None)
+            hint = _hint(error)
             return verdict if hint is None else Verdict(verdict.failure, verdict.no_effect, hint)
     return None
+
+
+def _hint(error: BaseException) -> float | None:
+    """The seconds to wait that an error names; one that names anything else, or fails to, names none."""
+    try:
+        hint = getattr(error, "retry_after", None)
+    except Exception:  # noqa: BLE001 - code of a stranger's class, which must not take the place of its error
+        return None
+    return hint if _is_number(hint) else None
 
 
 def table(entries: Mapping[type[BaseException], Failure | Verdict]) -> Classifier:

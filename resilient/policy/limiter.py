@@ -45,11 +45,11 @@ class Gcra:
         self._interval = interval
         self._slack = interval * (burst - 1)
         self._due = float("-inf")  # when the next turn is due if none is saved up
-        self.forget_lock()
+        self.forked()
 
-    def forget_lock(self) -> None:
+    def forked(self) -> None:
         """Make a new lock: in a forked child the old one may be held by a thread that does not exist."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def take(self, now: float, wait: float) -> float:
         """Take a turn.

@@ -60,6 +60,30 @@ def test_retry_after_is_taken_from_the_error():
     assert classify.default(errors.Unavailable("x", retry_after=7)).retry_after == 7
 
 
+@pytest.mark.parametrize(
+    ("fields", "advice"),
+    [
+        (("transient",), "write Failure.TRANSIENT"),
+        ((Failure.THROTTLED, 2.0), "write retry_after= for seconds"),
+        ((Failure.THROTTLED, None), "write retry_after= for seconds"),
+        ((Failure.THROTTLED, True, "5"), "for the text of a header"),
+        ((Failure.THROTTLED, True, True), "for the text of a header"),
+    ],
+)
+def test_a_verdict_that_means_nothing_is_refused(fields, advice):
+    """With what to write instead: a text for seconds, or seconds in the place of a yes or no."""
+    with pytest.raises(errors.ConfigurationError, match=advice):
+        Verdict(*fields)
+
+
+@pytest.mark.parametrize("hint", ["5", True, None, [1]])
+def test_a_hint_that_is_no_number_is_none(hint):
+    """An error of somebody else's may call anything ``retry_after``."""
+    error = TimeoutError()
+    error.retry_after = hint
+    assert classify.default(error).retry_after is None
+
+
 def test_table_takes_the_nearest_class():
     """A special class wins over its base, whatever the order."""
     judge = classify.table({Exception: Failure.INVALID, OSError: Verdict(Failure.TIMEOUT, no_effect=True)})

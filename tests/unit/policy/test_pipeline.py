@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 from resilient import events
-from resilient.errors import CircuitOpen, ConfigurationError, InvalidInput, Unavailable
+from resilient.errors import CircuitOpen, ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
 from resilient.policy import (
     Breaker,
     Budget,
@@ -249,7 +249,7 @@ def test_a_fork_gets_new_locks(clock):
     for core in cores:
         core._lock.acquire()
     state.lock.acquire()
-    _state._forks._forget()
+    _state._forks._forked()
     with pytest.raises(ConnectionRefusedError):
         pipeline.call(refuse)
     assert pipeline.breaker.state == "open"
@@ -484,6 +484,30 @@ def test_async_blocks(clock):
     with pytest.raises(CircuitOpen):
         asyncio.run(main())
     assert pipeline.stats().running == 0
+
+
+def test_a_block_that_runs_into_its_own_deadline_is_tried_again(clock):
+    """As a call is: what is left of the time for all attempts counts, not what is left for this one."""
+    pipeline = Pipeline("x", Deadline(5), Retry(attempts=3, base=0), Deadline(0.5), clock=clock)
+    numbers = []
+    for attempt in pipeline.idempotent.attempts():
+        with attempt:
+            numbers.append(attempt.number)
+            if attempt.number < 3:
+                clock.advance(0.6)
+                raise TimeoutError
+    assert numbers == [1, 2, 3]
+    assert deadline.remaining() is None
+
+    def late():
+        for attempt in pipeline.idempotent.attempts():
+            with attempt:
+                clock.advance(6)
+                raise TimeoutError
+
+    with pytest.raises(DeadlineExceeded):
+        late()
+    assert pipeline.stats().retried == 2
 
 
 def test_block_left_early(clock):

@@ -256,18 +256,6 @@ def test_one_error_object_raised_again_and_again(clock):
         assert script.calls == expected
 
 
-@pytest.mark.parametrize("refusal", [AttributeError, TypeError])
-def test_errors_without_a_dictionary(clock, refusal):
-    """An error that cannot be marked is raised as it is."""
-
-    class Bare(ConnectionRefusedError):
-        def __setattr__(self, name, value):
-            raise refusal(name)
-
-    with pytest.raises(Bare):
-        Pipeline("x", Retry(attempts=2), clock=clock).call(Script(Bare))
-
-
 def test_tells_what_it_does(clock):
     """Each retry, and each retry that was wanted and not made, is an event."""
     sink = events.MemorySink()
