@@ -4,6 +4,7 @@ import io
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from examples.imagery.tour import __main__ as tour
 from examples.imagery.tour.invariants import Finding
 from examples.imagery.tour.table import header, line, markdown
 from examples.imagery.tour.tally import Tally
+from examples.imagery.tour.users import User
 from resilient.errors import ConfigurationError, InvalidInput
 
 
@@ -120,6 +122,20 @@ def test_table():
         "| cache killed | 6 | 1 | 1 | 0.50 s | cache 75%, primary 25% | replicas 100% |"
     )
     assert text.endswith("cache: redis-server. 9 of 9 held.\n")
+
+
+def test_a_user_who_meets_something_unforeseen_is_told_of(monkeypatch):
+    """No simulated user ends silently: what it met breaks the tour's last invariant."""
+    stop = threading.Event()
+
+    def met(_user, image_id, stop):
+        stop.set()
+        raise TimeoutError("the store")
+
+    monkeypatch.setattr(User, "_one_image", met)
+    user = User("ann", [], Tally(), pause=0.0, number=1)
+    user.live(stop)
+    assert [each.partition(" ")[2] for each in user.unfinished] == ["of ann: TimeoutError('the store')"]
 
 
 def test_findings():
