@@ -51,6 +51,9 @@ class Background:
             return False
         return True
 
+    finish = start
+    """Run what ends a load: as `start` does."""
+
     def _submit(self, pool: WorkerPool, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
         _leave_caller()
         pool.submit(self._run, job, args)
@@ -75,33 +78,57 @@ class AsyncBackground:
         self._limit = limit
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def start(self, job: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> bool:
         """Run a job that handles its own errors. ``False`` where there is no room."""
+        if self._closing:
+            return False
         if len(self._tasks) >= self._size:
-            self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
+            self._tasks -= {task for task in self._tasks if task.get_loop().is_closed()}
             if len(self._tasks) >= self._size:
                 return False
+        self._begin(self._tasks, job, args)
+        return True
+
+    def finish(self, job: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+        """Run what ends a load, such as giving its lease back: there is room for it, and closing waits for it."""
+        self._ends -= {task for task in self._ends if task.get_loop().is_closed()}
+        self._begin(self._ends, job, args)
+
+    def _begin(
+        self, tasks: set[asyncio.Task[None]], job: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]
+    ) -> None:
         context = contextvars.copy_context()
         context.run(_leave_caller)
         task = asyncio.get_running_loop().create_task(
             self._run(job, args), name=f"resilient-cache-{self._name}", context=context
         )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return True
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _run(self, job: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]) -> None:
         async with deadline(self._limit, clock=self._clock):
             await job(*args)
 
     async def close(self) -> None:
-        """Begin no more, and end what runs in this loop."""
+        """Begin no more, and end what runs in this loop; what it leaves to be ended is waited for."""
+        self._closing = True
+        try:
+            loads = self._here(self._tasks)
+            for task in loads:
+                task.cancel()
+            await asyncio.gather(*loads, return_exceptions=True)
+            while ends := self._here(self._ends):
+                await asyncio.gather(*ends, return_exceptions=True)
+        finally:
+            self._closing = False
+
+    @staticmethod
+    def _here(tasks: set[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
         loop = asyncio.get_running_loop()
-        mine = [task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task()]
-        for task in mine:
-            task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
+        return [task for task in tasks if task.get_loop() is loop and task is not asyncio.current_task()]
 
 
 def _leave_caller() -> None:
