@@ -21,6 +21,7 @@ from enum import Enum
 from typing import NamedTuple
 
 __all__ = [
+    "BUSY",
     "FAILED",
     "FENCE",
     "FOREVER",
@@ -33,6 +34,7 @@ __all__ = [
     "PLAIN",
     "SIZE",
     "TOMBSTONE",
+    "VERSION",
     "WAITED",
     "Entry",
     "Life",
@@ -40,6 +42,8 @@ __all__ = [
     "claimed",
     "fenced",
     "is_fence",
+    "keeping",
+    "kept_in",
     "marker",
     "pack",
     "pack_tags",
@@ -50,18 +54,24 @@ __all__ = [
     "told_in",
     "unpack",
     "unpack_tags",
+    "version_in",
 ]
 
-HEADER = struct.Struct(">BBBBIQdfffBHQf")
-"""Magic, format, flags, codec, schema, stamp, created, fresh, keep, cost; waited, length of tags, generation, busy."""
+HEADER = struct.Struct(">BBBBIQdfffBHQfQ")
+"""Magic, format, flags, codec, schema, stamp, created, fresh, keep, cost; waited, length of tags, generation, busy,
+version."""
 HEAD = 36
 """So many bytes, up to and with the cost, tell an entry from every other; the rest of the header may change."""
 WAITED = HEAD
 """Where the byte stands that says that another process waits for the one who loads."""
 MAGIC = 0xCE
-FORMAT = 2
+FORMAT = 3
 
 SIZE = HEADER.size
+BUSY = slice(SIZE - 12, SIZE - 8)
+"""Where it stands until when somebody loads a value anew."""
+VERSION = slice(SIZE - 8, SIZE)
+"""Where the version stands; of two, the bytes of the higher one are the greater."""
 PLAIN = bytes([MAGIC, FORMAT, 0])
 """How an entry begins that holds a value and nothing else."""
 FOREVER = 1e10
@@ -117,6 +127,8 @@ class Entry(NamedTuple):
         tags: The tags with their stamps as they were before the load began, from `pack_tags`.
         busy: Seconds from ``created`` until which somebody loads it anew; 0 where nobody does.
         waited: Whether another process waits for the one who loads.
+        version: One more than the version of the row that it was made of; 0 where that is not known. In a fence that of
+            the newest value which another writer has left in it.
     """
 
     body: bytes
@@ -132,6 +144,7 @@ class Entry(NamedTuple):
     tags: bytes = b""
     busy: float = 0.0
     waited: bool = False
+    version: int = 0
 
     def life(self, now: float) -> Life:
         """What it is worth when the wall clock shows ``now``. All that is no value is worth nothing."""
@@ -178,6 +191,7 @@ def _header(entry: Entry) -> bytes:
         len(entry.tags),
         entry.generation,
         entry.busy,
+        entry.version,
     )
 
 
@@ -190,18 +204,18 @@ def unpack(raw: bytes) -> Entry:
     if len(raw) < HEADER.size:
         raise Unreadable("too short")
     header = HEADER.unpack_from(raw)
-    magic, version, flags, codec, schema, mark, created, fresh, keep, cost, waited, tags, generation, busy = header
+    magic, number, flags, codec, schema, mark, created, fresh, keep, cost = header[:10]
+    waited, tags, generation, busy, version = header[10:]
     if magic != MAGIC:
         raise Unreadable("no entry")
-    if version != FORMAT or flags & ~_KNOWN:
+    if number != FORMAT or flags & ~_KNOWN:
         raise Unreadable("other version")
     end = HEADER.size + tags
     if not all(map(math.isfinite, (created, fresh, keep, cost, busy))) or waited > 1 or len(raw) < end:
         raise Unreadable("bad header")
     block = raw[HEADER.size : end]
-    return Entry(
-        raw[end:], codec, schema, flags, mark, created, fresh, keep, cost, generation, block, busy, bool(waited)
-    )
+    more = (generation, block, busy, bool(waited), version)
+    return Entry(raw[end:], codec, schema, flags, mark, created, fresh, keep, cost, *more)
 
 
 def is_fence(raw: bytes | None) -> bool:
@@ -214,9 +228,7 @@ def fenced(raw: bytes) -> bytes:
     return raw[:2] + bytes((FENCE,)) + raw[3:]
 
 
-def marker(
-    flags: int, now: float, lease: float, body: bytes = b"", *, generation: int = 0, tags: bytes = b""
-) -> bytes:
+def marker(flags: int, now: float, lease: float, body: bytes = b"", *, generation: int = 0, tags: bytes = b"") -> bytes:
     """The bytes of a tombstone, a fence or a lease. Each call gives other bytes.
 
     Args:
@@ -232,13 +244,50 @@ def marker(
 
 def told(entry: Entry | None) -> bytes:
     """What stands in a tombstone, a fence or a lease for the load that follows; nothing where it is a value."""
-    return entry.body if entry is not None and entry.flags & _EMPTY else b""
+    if entry is None or not entry.flags & _EMPTY:
+        return b""
+    return _note(entry.body)[0] if entry.version else entry.body
 
 
 def told_in(raw: bytes | None) -> bytes:
     """The same of an entry's bytes."""
-    marks = raw is not None and len(raw) > HEADER.size and raw[0] == MAGIC and raw[1] == FORMAT and raw[2] & _EMPTY
-    return raw[HEADER.size + int.from_bytes(raw[HEAD + 1 : HEAD + 3], "big") :] if raw is not None and marks else b""
+    if raw is None or len(raw) < HEADER.size or raw[0] != MAGIC or raw[1] != FORMAT or not raw[2] & _EMPTY:
+        return b""
+    body = _body(raw)
+    return _note(body)[0] if version_in(raw) else body
+
+
+# ---------------------------------------------------------------------------------------------------------- versions
+
+
+def version_in(raw: bytes) -> int:
+    """The version that stands in an entry's bytes; 0 where there is none."""
+    return int.from_bytes(raw[VERSION], "big") if len(raw) >= HEADER.size else 0
+
+
+def keeping(fence: bytes, raw: bytes) -> bytes:
+    """A fence's bytes, with what another writer leaves in it: a value that counts unless a newer one comes.
+
+    The fence stays its writer's: its head is the same.
+    """
+    note = _note(_body(fence))[0] if version_in(fence) else _body(fence)
+    head = fence[: HEAD + 1] + bytes(2) + fence[HEAD + 3 : VERSION.start]  # a fence bears no tags
+    return head + raw[VERSION] + len(note).to_bytes(2, "big") + note + raw
+
+
+def kept_in(fence: bytes) -> bytes:
+    """The bytes of the value that another writer has left in a fence."""
+    return _note(_body(fence))[1]
+
+
+def _body(raw: bytes) -> bytes:
+    return raw[HEADER.size + int.from_bytes(raw[HEAD + 1 : HEAD + 3], "big") :]
+
+
+def _note(body: bytes) -> tuple[bytes, bytes]:
+    """What stands in the fence for the load that follows, and the value that was left in it."""
+    end = 2 + int.from_bytes(body[:2], "big")
+    return body[2:end], body[end:]
 
 
 def claimed(entry: Entry, now: float, lease: float) -> bytes:

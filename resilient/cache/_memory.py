@@ -9,7 +9,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
-from resilient.cache._entry import FORMAT, HEAD, HEADER, LEASE, MAGIC, WAITED
+from resilient.cache._entry import (
+    BUSY,
+    FENCE,
+    FORMAT,
+    HEAD,
+    HEADER,
+    LEASE,
+    MAGIC,
+    TOMBSTONE,
+    WAITED,
+    keeping,
+    kept_in,
+    version_in,
+)
+from resilient.cache._values import Settled
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import after_fork, fork_safe_lock
@@ -17,7 +31,6 @@ from resilient.runtime import after_fork, fork_safe_lock
 __all__ = ["AsyncBell", "Bell", "Table"]
 
 _STAMP = slice(8, 16)
-_BUSY = slice(HEADER.size - 4, HEADER.size)
 _SLICE = 0.005  # seconds; a clock that is not the machine's is looked at that often by those who wait
 
 
@@ -76,6 +89,10 @@ class Table:
             return False
         if current is not None and expected is not None and current[:HEAD] != expected[:HEAD]:
             return False
+        if current is not None and raw is not None and 0 < version_in(raw) < version_in(current):
+            if not current[2] & FENCE:
+                self._patch(key, BUSY.start, bytes(4))
+            return False
         if raw is None:
             self._entries.pop(key, None)
             self._ring(key)
@@ -106,6 +123,31 @@ class Table:
         """
         with self._lock:
             return self._swap(key, expected, raw, life)
+
+    def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+        """End a write, by versions: as the script of that name does on a server."""
+        with self._lock:
+            current = self._live(key) or b""
+            ours = len(current) >= HEADER.size and current[0] == MAGIC and current[1] == FORMAT
+            flags, theirs, mine = current[2] if ours else 0, version_in(current) if ours else 0, version_in(raw)
+            if fence is not None and current[:HEAD] == fence[:HEAD]:
+                newer = theirs > mine
+                self._keep(key, kept_in(current) if newer else raw, lease if newer else life)
+                return Settled.OLDER if newer else Settled.STORED
+            if flags & FENCE:
+                if mine <= theirs:
+                    return Settled.OLDER
+                self._entries[key] = (keeping(current, raw), self._entries[key][1])
+                return Settled.LEFT
+            if theirs and not flags & (TOMBSTONE | LEASE):
+                if mine < theirs:
+                    return Settled.OLDER
+                self._keep(key, raw, min(life, lease))
+                return Settled.STORED
+            if fence is None:
+                self._keep(key, raw, life)
+                return Settled.STORED
+            return Settled.UNKNOWN
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load: as the script of that name does on a server. ``None`` where the caller is to load."""
@@ -157,7 +199,7 @@ class Table:
 
 
 def _is_held(raw: bytes) -> bool:
-    return bool(raw[2] & LEASE) or any(raw[_BUSY])
+    return bool(raw[2] & LEASE) or any(raw[BUSY])
 
 
 class Bell:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from resilient.errors import ConfigurationError
@@ -18,6 +19,7 @@ __all__ = [
     "Counts",
     "Loader",
     "Lookup",
+    "Settled",
     "Store",
     "Swap",
     "checked_store",
@@ -35,6 +37,15 @@ Claim: TypeAlias = tuple[str, bytes | None, bytes, int]
 """What `Store.claim` takes."""
 Swap: TypeAlias = tuple[str, bytes | None, bytes | None, int]
 """What `Store.swap` takes."""
+
+
+class Settled(IntEnum):
+    """How a write by versions ended."""
+
+    UNKNOWN = 0  # nothing there tells which value is the newer: nothing was stored
+    STORED = 1
+    OLDER = 2  # a newer value is there, or was left there
+    LEFT = 3  # another writer is at work, in whose fence the value was left
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +182,18 @@ class Store(Protocol):
     def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
         """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence.
 
-        A life of 0 writes a header over that of a value. Whoever waits for the lease that is expected is woken.
+        A life of 0 writes a header over that of a value. Whoever waits for the lease that is expected is woken. A value
+        with a version goes over none with a higher one: then what is there stays, and is loaded by nobody any more.
+        """
+        ...
+
+    def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+        """End a write whose value has a version, in one step: of two values the one with the higher version stays.
+
+        Where the writer's own fence stands (``None``: it had none) the value is stored, unless another writer left a
+        newer one in that fence; then that one is, for one lease. In the fence of another writer it is left, if it is
+        newer than what was left there. Over a value with a version it is stored if it is not older, for one lease at
+        most. Over anything else it is stored only without a fence. Returns a `Settled`.
         """
         ...
 
@@ -235,7 +257,18 @@ class AsyncStore(Protocol):
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
         """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence.
 
-        A life of 0 writes a header over that of a value. Whoever waits for the lease that is expected is woken.
+        A life of 0 writes a header over that of a value. Whoever waits for the lease that is expected is woken. A value
+        with a version goes over none with a higher one: then what is there stays, and is loaded by nobody any more.
+        """
+        ...
+
+    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+        """End a write whose value has a version, in one step: of two values the one with the higher version stays.
+
+        Where the writer's own fence stands (``None``: it had none) the value is stored, unless another writer left a
+        newer one in that fence; then that one is, for one lease. In the fence of another writer it is left, if it is
+        newer than what was left there. Over a value with a version it is stored if it is not older, for one lease at
+        most. Over anything else it is stored only without a fence. Returns a `Settled`.
         """
         ...
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient.cache._entry import HEAD, fenced, is_fence
 from resilient.cache._memory import AsyncBell, Table
-from resilient.cache._scripts import CLAIM, SWAP, wake_key
+from resilient.cache._scripts import CLAIM, SETTLE, SWAP, wake_key
 from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
 
@@ -67,6 +67,10 @@ class AsyncMemoryStore:
         """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
         return self.table.swap(key, expected, raw, life)
 
+    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+        """End a write by versions; see `AsyncStore`."""
+        return self.table.settle(key, fence, raw, life, lease)
+
     async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
         """The same for several."""
         return [self.table.swap(*swap) for swap in swaps]
@@ -113,6 +117,7 @@ class AsyncRedisStore:
         self._call = channel.call
         self._claim = Script(CLAIM)
         self._swap = Script(SWAP)
+        self._settle = Script(SETTLE)
         self.get_many = channel.get_many
         """The bytes under each key, in order; one round trip to each server."""
 
@@ -146,6 +151,10 @@ class AsyncRedisStore:
         if expected is None:
             return raw is None or await self._call("SET", key, raw, "PX", life, "NX") is not None
         return bool(await self.channel.script(self._swap, *_swapping(key, expected, raw, life)))
+
+    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+        """End a write by versions; see `AsyncStore`."""
+        return int(await self.channel.script(self._settle, (key,), ((fence or b"")[:HEAD], raw, life, lease)))
 
     async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
         """The same for several that expect something, in one round trip."""

@@ -733,7 +733,7 @@ def test_a_writer_that_dies_costs_one_lease(kind: Any, database: Database, clock
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"x", b"\xce" * 10, b"\xce\x01" + b"\x00" * 40, b"\xce\x02" + b"\x00" * 40, b"{}" * 40, bytes(range(256))],
+    [b"", b"x", b"\xce" * 10, b"\xce\x01" + b"\x00" * 40, b"\xce\x03" + b"\x00" * 40, b"{}" * 40, bytes(range(256))],
     ids=repr,
 )
 def test_bytes_that_cannot_be_read_are_a_miss_and_an_event(kind: Any, raw: bytes) -> None:

@@ -47,6 +47,7 @@ entries = st.builds(
     tags=st.binary(max_size=30),
     busy=seconds,
     waited=st.booleans(),
+    version=st.integers(0, 2**64 - 1),
 )
 
 

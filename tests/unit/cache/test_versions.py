@@ -1,0 +1,159 @@
+"""Versions of rows: of two values of one key the newer stays, in whatever order their writers and loaders end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fakeredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.cache._entry import (
+    FENCE,
+    HEAD,
+    LEASE,
+    TOMBSTONE,
+    Entry,
+    is_fence,
+    keeping,
+    kept_in,
+    marker,
+    pack,
+    stamp,
+    told,
+    told_in,
+    unpack,
+    version_in,
+)
+from resilient.cache._memory import Table
+from resilient.cache._sync.stores import MemoryStore, RedisStore
+from resilient.cache._values import Settled
+from resilient.testing import FakeClock
+from resilient.wire.redis import Channel
+
+
+def value(version: int, body: bytes = b"v") -> bytes:
+    return pack(Entry(body, 1, 0, 0, stamp(), 0.0, 1e6, 1e6, 0.0, version=version))
+
+
+versions = st.one_of(st.integers(0, 3), st.integers(2**53 - 1, 2**53 + 2), st.just(2**63))
+notes = st.binary(max_size=300)
+
+
+@given(notes, st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_a_fence_keeps_what_was_left_in_it_beside_its_note(note: bytes, left: list[int]) -> None:
+    """It stays the fence of its writer, and tells the load that follows what it told before."""
+    fence = first = marker(FENCE, 0.0, 10.0, note)
+    for version in left:
+        fence = keeping(fence, value(version))
+    assert fence[:HEAD] == first[:HEAD]
+    assert told_in(fence) == told(unpack(fence)) == note
+    assert version_in(fence) == version_in(kept_in(fence)) == left[-1]
+
+
+_server = fakeredis.FakeServer()
+
+
+@given(st.data())
+def test_the_server_settles_as_the_table_does(data: st.DataObject) -> None:
+    """The scripts and the fake agree on what is there after any steps, and on what each returns."""
+    client = fakeredis.FakeRedis(server=_server)
+    client.flushall()
+    stores: list[Any] = [MemoryStore(clock=FakeClock()), RedisStore(Channel.open(client))]
+    known: list[bytes | None] = [None]
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw = data.draw(
+            st.one_of(
+                st.builds(value, versions),
+                st.builds(
+                    lambda flag, note: marker(flag, 0.0, 10.0, note), st.sampled_from([FENCE, TOMBSTONE, LEASE]), notes
+                ),
+            )
+        )
+        step = data.draw(st.sampled_from(["put", "swap", "settle", "settle"]))
+        if step == "settle":
+            raw = value(data.draw(versions.filter(bool)))
+        mine = data.draw(
+            st.sampled_from([each for each in known if step != "settle" or each is None or is_fence(each)])
+        )
+        done = []
+        for store in stores:
+            if step == "put":
+                done.append(store.put("k", raw, 60_000))
+            elif step == "swap":
+                done.append(store.swap("k", mine, raw, 60_000))
+            else:
+                done.append(store.settle("k", mine, raw, 60_000, 5_000))
+        assert done[0] == done[1]
+        there = [store.get("k") for store in stores]
+        assert there[0] == there[1]
+        known += [raw, there[0]]
+
+
+@pytest.fixture(params=["memory", "fakeredis"])
+def store(request: pytest.FixtureRequest) -> MemoryStore | RedisStore:
+    """A store that needs no server."""
+    if request.param == "memory":
+        return MemoryStore(clock=FakeClock())
+    return RedisStore(Channel.open(fakeredis.FakeRedis()))
+
+
+def test_the_older_of_two_writers_who_ends_last_gives_way(store: MemoryStore | RedisStore) -> None:
+    """What the newer one left in the fence of the older is what stays."""
+    first, second = marker(FENCE, 0.0, 10.0), marker(FENCE, 0.0, 10.0)
+    older, newer = value(7), value(8)
+    store.exchange("k", first, 10_000)
+    store.exchange("k", second, 10_000)
+    assert store.settle("k", first, newer, 60_000, 10_000) == Settled.LEFT
+    assert store.get("k")[:HEAD] == second[:HEAD]  # type: ignore[index]
+    assert store.settle("k", second, older, 60_000, 10_000) == Settled.OLDER
+    assert store.get("k") == newer
+
+
+def test_the_older_of_two_writers_who_began_first_and_ends_last_changes_nothing(
+    store: MemoryStore | RedisStore,
+) -> None:
+    """The newer value is there already."""
+    first, second = marker(FENCE, 0.0, 10.0), marker(FENCE, 0.0, 10.0)
+    older, newer = value(7), value(8)
+    store.exchange("k", first, 10_000)
+    store.exchange("k", second, 10_000)
+    assert store.settle("k", second, newer, 60_000, 10_000) == Settled.STORED
+    assert store.settle("k", first, older, 60_000, 10_000) == Settled.OLDER
+    assert store.get("k") == newer
+
+
+def test_a_load_of_an_older_row_does_not_replace_a_newer_one(store: MemoryStore | RedisStore) -> None:
+    """A copy of the database that lags behind is asked for a value that is renewed: what was there stays, unclaimed."""
+    newer = value(8)
+    store.put("k", newer, 60_000)
+    claimed = newer[:8] + bytes(8) + newer[16:47] + b"\1\1\1\1" + newer[51:59]
+    assert store.claim("k", newer, claimed, 0) is None
+    assert store.swap("k", claimed, value(7), 60_000) is False
+    kept = unpack(store.get("k") or b"")
+    assert (kept.version, kept.busy) == (8, 0.0)
+    assert store.swap("k", claimed, value(8), 60_000) is True
+
+
+def test_without_a_fence_of_ones_own_nothing_is_known(store: MemoryStore | RedisStore) -> None:
+    """A writer whose fence is gone stores only over a value whose version tells which is newer."""
+    fence = marker(FENCE, 0.0, 10.0)
+    assert store.settle("k", fence, value(5), 60_000, 10_000) == Settled.UNKNOWN
+    for there in (marker(LEASE, 0.0, 10.0), marker(TOMBSTONE, 0.0, 10.0), value(0), b"strange"):
+        store.put("k", there, 60_000)
+        assert store.settle("k", fence, value(5), 60_000, 10_000) == Settled.UNKNOWN
+        assert store.get("k") == there
+        assert store.settle("k", None, value(5), 60_000, 10_000) == Settled.STORED
+
+
+def test_values_of_writers_who_met_live_one_lease() -> None:
+    """A third writer may have been at work: what it cannot tell goes by itself."""
+    clock = FakeClock()
+    table = Table(10, clock)
+    table.put_many({"k": value(5)}, 60_000)
+    assert table.settle("k", marker(FENCE, 0.0, 10.0), value(6), 60_000, 10_000) == Settled.STORED
+    clock.advance(9)
+    assert table.get_many(["k"]) != [None]
+    clock.advance(2)
+    assert table.get_many(["k"]) == [None]
