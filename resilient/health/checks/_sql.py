@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias
 
 from resilient.arguments import one_of
+from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, needs_extra
 from resilient.health._core import Result
 from resilient.policy import deadline
@@ -15,7 +17,7 @@ from resilient.wire import sql
 
 with needs_extra("sql"):
     import sqlalchemy as sa
-    from sqlalchemy import event
+    from sqlalchemy import event, exc
     from sqlalchemy.engine import Engine
 
 __all__ = ["SqlProbe"]
@@ -23,6 +25,7 @@ __all__ = ["SqlProbe"]
 Role: TypeAlias = Literal["primary", "replica"]
 
 _LIMIT = 1.0  # seconds for one wait; the check's own deadline is nearer
+_LIFE = 300.0  # seconds until a connection is made anew, so that it follows a name that leads elsewhere by then
 _PLAIN = "SELECT 1"
 # What tells whether a server takes no writes, and whether it is a replica.
 _STATE = {
@@ -59,6 +62,7 @@ class SqlProbe:
             )
             _listen(engine)
             self._pool = engine.pool
+        self._dialect = engine.dialect
         name = engine.dialect.name
         if writable and name not in _STATE:
             raise ConfigurationError(f"whether a {name} server takes writes cannot be asked here")
@@ -67,12 +71,13 @@ class SqlProbe:
         self._statement = _STATE[name] if writable or role else _PLAIN
         self._writable = writable
         self._role = role
-        self._inherited: list[sa.Pool] = []
+        self._held: _Held | None = None
+        self._inherited: list[Any] = []
         after_fork(self._forked)
 
     def _forked(self) -> None:
-        self._inherited.append(self._pool)  # kept, since closing would speak on the parent's connection
-        self._pool = self._pool.recreate()
+        self._inherited += [self._pool, self._held]  # kept, since closing would speak on the parent's connection
+        self._pool, self._held = self._pool.recreate(), None
 
     def run(self) -> Result:
         """Ask. A connection that had died since the last time is replaced, once."""
@@ -99,29 +104,81 @@ class SqlProbe:
 
     def _ask(self) -> tuple[Any, bool]:
         """The answer, and whether the connection was alive; an error where that was not the reason."""
-        connection = self._pool.connect()
-        stale = connection.info.setdefault("resilient_asked", 0) > 0
+        held, self._held = self._held, None
+        if held is not None and SYSTEM.monotonic() >= held.until:
+            held.raw.close()
+            held = None
+        stale = held is not None
         try:
-            connection.info["resilient_asked"] += 1
-            _renew_limit(connection.dbapi_connection)
-            cursor = connection.cursor()
-            try:
-                cursor.execute(self._statement)
-                row = cursor.fetchone()
-            finally:
-                cursor.close()
+            if held is None:
+                held = self._connect()
+            _renew_limit(held.raw)
+            row = held.fetch(self._statement)
         except Exception:
-            connection.invalidate()
+            if held is not None:
+                with contextlib.suppress(Exception):  # it is broken already
+                    held.raw.close()
             if stale and deadline.remaining() != 0.0:
                 return None, False
             raise
-        connection.close()
+        if held.stays:
+            self._held = held
+        else:
+            held.raw.close()
         return row, True
+
+    def _connect(self) -> _Held:
+        """A connection of the pool's making that is not the pool's: giving it back would cost a rollback each time."""
+        made = self._pool.connect()
+        raw: Any = made.dbapi_connection
+        made.detach()
+        if self._dialect.name == "sqlite":
+            bound = isinstance(self._pool, sa.pool.SingletonThreadPool | sa.pool.StaticPool)  # to its thread
+            return _Held(raw, commits=True, stays=not bound)
+        try:
+            self._dialect.set_isolation_level(raw, "AUTOCOMMIT")
+        except (NotImplementedError, exc.ArgumentError):
+            return _Held(raw, commits=False)
+        except BaseException:
+            raw.close()
+            raise
+        return _Held(raw, commits=True)
 
     def close(self) -> None:
         """Close the connection."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.raw.close()
         self._pool.dispose()
         self._pool = self._pool.recreate()
+
+
+class _Held:
+    """A connection that is kept from one run to the next.
+
+    Args:
+        raw: The driver's connection.
+        commits: Whether each statement is a transaction of its own; otherwise each is rolled back.
+        stays: Whether it may be used again.
+    """
+
+    def __init__(self, raw: Any, *, commits: bool, stays: bool = True) -> None:
+        self.raw = raw
+        self.stays = stays
+        self.until = SYSTEM.monotonic() + _LIFE
+        self._commits = commits
+
+    def fetch(self, statement: str) -> Any:
+        """The first row of an answer."""
+        cursor = self.raw.cursor()
+        try:
+            cursor.execute(statement)
+            row = cursor.fetchone()
+        finally:
+            cursor.close()
+        if not self._commits:
+            self.raw.rollback()
+        return row
 
 
 def _is_on(value: Any) -> bool:

@@ -390,6 +390,23 @@ def test_what_cannot_be_asked_of_a_database_is_refused():
         checks.sqlalchemy(sa.create_engine("sqlite://"), role="leader")
 
 
+def test_a_connection_is_made_anew_now_and_then(tmp_path, monkeypatch):
+    """So that the check follows a name that leads elsewhere by now."""
+    clock = FakeClock()
+    monkeypatch.setattr("resilient.health.checks._sql.SYSTEM", clock)
+    engine, made = sa.create_engine(f"sqlite:///{tmp_path}/app.db"), []
+    sa.event.listen(engine, "connect", lambda *_: made.append(1))
+    check = checks.sqlalchemy(engine)
+    for _ in range(3):
+        assert check.run().status is Status.PASS
+    assert len(made) == 1
+    clock.advance(300)
+    assert check.run().status is Status.PASS
+    assert len(made) == 2
+    check.close()
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     ("info", "status", "reason"),
     [
