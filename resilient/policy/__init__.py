@@ -29,6 +29,7 @@ from resilient.policy.policies import (
     RateLimit,
     Retry,
 )
+from resilient.policy.weighted import Turn, WeightedChoice
 
 __all__ = [
     "Attempt",
@@ -52,7 +53,9 @@ __all__ = [
     "Retry",
     "SharedRate",
     "Stats",
+    "Turn",
     "Verdict",
+    "WeightedChoice",
     "classify",
     "deadline",
 ]

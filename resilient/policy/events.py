@@ -9,6 +9,7 @@ from typing import ClassVar
 from resilient.events import Event, Metric
 
 __all__ = [
+    "ArmChanged",
     "AttemptFailed",
     "BreakerChanged",
     "BreakerProbed",
@@ -147,3 +148,28 @@ class FellBack(Event):
     )
     pipeline: str
     error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmChanged(Event):
+    """An arm of a weighted choice was withdrawn, or restored.
+
+    Args:
+        choice: The name of the choice.
+        arm: The name of the arm.
+        withdrawn: Whether it was withdrawn.
+        reason: What was seen, for people.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    metric: ClassVar[Metric | None] = Metric(
+        "resilience.choice.changes",
+        "counter",
+        "{change}",
+        None,
+        (("resilience.choice.name", "choice"), ("resilience.choice.arm", "arm")),
+    )
+    choice: str
+    arm: str
+    withdrawn: bool
+    reason: str
