@@ -11,7 +11,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --retries 1 --timeout 30 -qq
 export RESILIENT_SCALE ?= 0.02
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types units docs doc-tests wheel lowest soak suites mutants bench tour generate clean
+.PHONY: help demo test check lint types units docs doc-tests wheel lowest soak balancer suites mutants bench tour generate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -85,6 +85,11 @@ generate: $(VENV)/.dev ## write the generated sync files anew
 
 soak: $(VENV)/.dev ## the fault tests at full size
 	@$(RUN) tools/evidence.py soak RESILIENT_SCALE=1 -- $(PYTEST) tests/servers tests/unit -m scaled -rA -q --durations 10 --timeout 1800
+
+balancer: $(VENV)/.dev ## health behind a real HAProxy, its figures and its costs, with the tables of its pages
+	@$(RUN) tools/evidence.py balancer RESILIENT_SCALE=1 RESILIENT_TABLES=docs/evidence -- $(PYTEST) -rA -q --timeout 1800 \
+		tests/servers/test_health_haproxy.py tests/servers/test_health_numbers.py tests/servers/test_health_checks.py tests/servers/test_health_together.py
+	@$(RUN) tools/readme.py
 
 suites: $(VENV)/.dev ## other projects' test suites against our classes
 	@$(RUN) tools/evidence.py suites -- $(PYTEST) tests/suites -q -rA --timeout 3600

@@ -1,9 +1,10 @@
-"""Put into the README what is produced elsewhere: the tour's table, and the examples of the framework pages.
+"""Put into the README and other pages what is produced elsewhere: measured tables, and examples of other pages.
 
     python tools/readme.py            write it
-    python tools/readme.py --check    fail where the README is not what it would write
+    python tools/readme.py --check    fail where a page is not what it would write
 
-The tour's table is taken from docs/evidence/tour-table.md, which `make tour` writes.
+The tables are taken from docs/evidence/, where `make tour` and `make balancer` write them. A page marks the place of
+each with two comments, ``<!-- name -->`` and ``<!-- /name -->``.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "health.md", ROOT / "docs" / "balancers.md")
+MEASURED = ("balancer", "health", "checks", "deadline")
 
 
 def table() -> str:
     """The tour's table and the line under it."""
     text = (ROOT / "docs" / "evidence" / "tour-table.md").read_text()
     return text[text.index("| phase ") :].strip()
+
+
+def measured(name: str) -> str:
+    """A table as its run left it."""
+    return (ROOT / "docs" / "evidence" / f"{name}-table.md").read_text().strip()
 
 
 def first_example(page: str) -> str:
@@ -34,8 +41,9 @@ def first_example(page: str) -> str:
 
 
 def filled(text: str) -> str:
-    """The README with each marked place filled."""
+    """A page with each marked place filled."""
     parts = {"tour": table(), "flask": first_example("flask.md"), "django": first_example("django.md")}
+    parts |= {f"measured {name}": measured(name) for name in MEASURED if f"<!-- measured {name} -->" in text}
     for name, part in parts.items():
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
@@ -47,7 +55,8 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    written, wanted = README.read_text(), filled(README.read_text())
+    stale = [page for page in PAGES if page.is_file() and page.read_text() != filled(page.read_text())]
     if "--check" in sys.argv:
-        sys.exit("the README is not up to date: python tools/readme.py" if written != wanted else 0)
-    README.write_text(wanted)
+        sys.exit(f"{', '.join(page.name for page in stale)} not up to date: python tools/readme.py" if stale else 0)
+    for page in stale:
+        page.write_text(filled(page.read_text()))
