@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from resilient.cache._entry import HEAD
+from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 from resilient.runtime import fork_safe_lock
@@ -33,9 +35,9 @@ LATE = Landed()
 class Flight:
     """One load of one key, led by one thread or task."""
 
-    __slots__ = ("_known", "_until", "key", "leader", "overtaken", "place", "shared", "signal")
+    __slots__ = ("_known", "_stamps", "_until", "key", "leader", "overtaken", "place", "shared", "signal", "tags")
 
-    def __init__(self, key: str, place: int, leader: object, seen: Any) -> None:
+    def __init__(self, key: str, place: int, leader: object, seen: Any, marks: Marks = UNKNOWN) -> None:
         self.key = key
         self.place = place
         self.leader = leader
@@ -46,6 +48,9 @@ class Flight:
         """Somebody waits for it."""
         self.overtaken = False
         """The key was changed since: what this flight loads is for those who wait, not for the store."""
+        self.tags = marks.names
+        """Those that its value is to bear."""
+        self._stamps = [marks.seen]
         self._known = [_head(seen)]
         self._until = math.inf
 
@@ -59,12 +64,19 @@ class Flight:
         self._known.append(_head(raw))
         self._until = min(self._until, until)
 
-    def suits(self, raw: Any, now: float) -> bool:
-        """Whether who found these bytes in the store may share what this flight loads.
+    def bears(self, marks: Marks) -> None:
+        """What it loads will bear these stamps: who finds them may share it."""
+        if marks.seen not in self._stamps:
+            self._stamps.append(marks.seen)
 
-        Other bytes than the leader knows of stem from a change by another process, which may be newer than the load.
-        So may nothing at all, once a tombstone that was put over the lease could be over too.
+    def suits(self, raw: Any, now: float, marks: Marks = UNKNOWN) -> bool:
+        """Whether who found these bytes and stamps in the store may share what this flight loads.
+
+        Other bytes than the leader knows of stem from a change by another process, which may be newer than the load;
+        and so do other stamps. So may nothing at all, once a tombstone that was put over the lease could be over too.
         """
+        if marks.seen not in self._stamps or marks.names != self.tags:
+            return False
         return _head(raw) in self._known and (raw is not None or now < self._until)
 
 
@@ -84,17 +96,17 @@ class _Table:
         self._flights: dict[str, dict[int, Flight]] = {}
 
     def _join(  # noqa: PLR0917 - called once by each face
-        self, key: str, seen: object, now: float, place: int, caller: object, leader: object
+        self, key: str, seen: object, now: float, marks: Marks, place: int, caller: object, leader: object
     ) -> tuple[Flight, bool]:
         with self._lock:
             places = self._flights.setdefault(key, {})
             flight = places.get(place)
-            if flight is not None and (flight.leader == caller or flight.suits(seen, now)):
+            if flight is not None and (flight.leader == caller or flight.suits(seen, now, marks)):
                 if flight.signal is None:
                     flight.signal = self._make_signal()
                 flight.shared = True
                 return flight, False
-            flight = places[place] = Flight(key, place, leader, seen)
+            flight = places[place] = Flight(key, place, leader, seen, marks)
             if leader is None:
                 flight.signal = self._make_signal()
                 flight.shared = True
@@ -115,6 +127,20 @@ class _Table:
         with self._lock:
             for flight in self._flights.pop(key, {}).values():
                 flight.overtaken = True
+
+    def overtake_tags(self, tags: Collection[str]) -> None:
+        """All keys have changed whose values bear one of these tags."""
+        if not self._flights:
+            return
+        wanted = frozenset(tags)
+        with self._lock:
+            for key, places in list(self._flights.items()):
+                for place, flight in list(places.items()):
+                    if not wanted.isdisjoint(flight.tags):
+                        flight.overtaken = True
+                        del places[place]
+                if not places:
+                    del self._flights[key]
 
     def overtake_all(self) -> None:
         """All keys have changed."""
@@ -144,17 +170,20 @@ class _Signal:
 class Flights(_Table):
     """Flights led by threads."""
 
-    def join(self, key: str, seen: object, now: float, *, away: bool = False) -> tuple[Flight, bool]:
+    def join(
+        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False
+    ) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new: then who called sees to it that it is led, and lands.
 
         Args:
             key: The key.
             seen: The bytes that the caller found in the store.
             now: The clock's monotonic reading.
+            marks: The stamps that it found there.
             away: A new flight will be led by another thread, which says so with `lead`.
         """
         me = threading.get_ident()
-        return self._join(key, seen, now, 0, me, None if away else me)
+        return self._join(key, seen, now, marks, 0, me, None if away else me)
 
     def _make_signal(self) -> _Signal:
         return _Signal()
@@ -194,11 +223,13 @@ class Flights(_Table):
 class AsyncFlights(_Table):
     """Flights led by tasks; those of different event loops do not share."""
 
-    def join(self, key: str, seen: object, now: float, *, away: bool = False) -> tuple[Flight, bool]:
+    def join(
+        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False
+    ) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new; the arguments are those of `Flights.join`."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
-        return self._join(key, seen, now, id(loop), me, None if away else me)
+        return self._join(key, seen, now, marks, id(loop), me, None if away else me)
 
     def _make_signal(self) -> asyncio.Future[Landed | None]:
         return asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""How long an entry lives, and what a reader does with it: one policy, and its decisions. Pure: no clock, no I/O."""
+"""How an entry is kept, and what a reader does with it: one policy, and its decisions. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TypedDict
 
 from resilient.cache._entry import Entry, Life
+from resilient.cache._versions import VersionOf, version_of
 from resilient.errors import ConfigurationError
 
 __all__ = ["LoadOptions", "Policy", "Use"]
@@ -34,6 +35,7 @@ class LoadOptions(TypedDict, total=False):
     early: float | bool
     cache_errors: Iterable[type[Exception]]
     error_ttl: float | None
+    version_of: VersionOf | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Policy:
         error_ttl: Seconds for which such an error is remembered; ``negative_ttl`` or 1 by default.
         jitter: By which part of it a ttl is shortened at random, at most; so that what was stored together does not end
             together. Never lengthens.
+        version_of: The name of an attribute or a key of the values, or a function of one, that tells the version of the
+            row it was made of: a whole number that grows with each change. Of two values the one with the higher
+            version stays.
 
     Raises:
         ConfigurationError: A time is missing, not positive or not finite, or two arguments make no sense together.
@@ -68,6 +73,7 @@ class Policy:
     cache_errors: tuple[type[Exception], ...] = ()
     error_ttl: float | None = None
     jitter: float = 0.1
+    version_of: VersionOf | None = None
     stale: float = field(init=False, default=0.0)
     """Seconds after ``ttl`` for which an entry is kept."""
 
@@ -89,6 +95,8 @@ class Policy:
             raise ConfigurationError(f"jitter is a part between 0 and 1, not {self.jitter!r}")
         if not 0 <= self.early < math.inf:
             raise ConfigurationError(f"early is True or a factor from 0 up, not {self.early!r}")
+        if self.version_of is not None and not isinstance(self.version_of, str) and not callable(self.version_of):
+            raise ConfigurationError(f"version_of is a name or a function, not {self.version_of!r}")
         self._check_waits()
         for kind in self.cache_errors:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):  # type: ignore[redundant-expr]
@@ -125,6 +133,10 @@ class Policy:
             return fresh, fresh
         fresh = self.ttl * shorter
         return fresh, fresh + self.stale
+
+    def version(self, value: object) -> int:
+        """The version of a value, as an entry keeps it; 0 where none is told. Raises InvalidInput where it is none."""
+        return 0 if self.version_of is None else version_of(value, self.version_of)
 
     def use(self, entry: Entry, life: Life, now: float, chance: float) -> Use:
         """What a reader does with a readable entry.

@@ -22,6 +22,7 @@ from resilient.cache._entry import (
     unpack_tags,
 )
 from resilient.cache._keys import physical
+from resilient.cache._stamps import is_ours
 from resilient.cache._sync.cache import Cache
 
 __all__ = ["lines_of_cache", "lines_of_key"]
@@ -202,7 +203,7 @@ def _count(cache: Cache | AsyncCache, channel: Any, place: str | None) -> tuple[
     for _ in range(_ROUNDS):
         command: Sequence[Any] = ("SCAN", cursor, "MATCH", f"{cache.namespace}:*", "COUNT", _PART)
         cursor, keys = _send(cache, channel, command, place)
-        seen.update(keys)
+        seen.update(key for key in keys if not is_ours(key.decode(errors="replace")))
         if int(cursor) == 0:
             return len(seen), True
     return len(seen), False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from resilient.cache._entry import Entry
+from resilient.cache._stamps import tags_of
 
 __all__ = ["Changes", "Pending"]
 
@@ -37,6 +38,14 @@ class Changes:
         self.present.discard(key)
         if present:
             self.present.add(key)
+
+    def entries(self) -> dict[str, Entry]:
+        """The keys that get a new entry."""
+        return {key: entry for key, entry in self.keys.items() if entry is not None}
+
+    def borne(self) -> tuple[str, ...]:
+        """The tags of the new entries."""
+        return tuple(dict.fromkeys(tag for entry in self.entries().values() for tag in tags_of(entry)))
 
     def update(self, other: Changes) -> None:
         """What came later, over this."""

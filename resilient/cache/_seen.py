@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life
 from resilient.cache._freshness import Policy
+from resilient.cache._stamps import UNKNOWN, Marks
 
 __all__ = ["Lease", "Plan", "Seen", "is_absence", "is_fenced", "milliseconds", "written"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How the values of one function, or of one call, are kept."""
 
     policy: Policy
     codec: Codec
+    tags: tuple[str, ...] = ()
 
 
 class Seen(NamedTuple):
@@ -27,6 +27,8 @@ class Seen(NamedTuple):
     entry: Entry | None = None
     value: Any = None
     life: Life = Life.GONE
+    marks: Marks = UNKNOWN
+    """The stamps that stood when it was looked at: of the namespace, and of the tags its reader asks for."""
 
 
 class Lease(NamedTuple):
@@ -35,6 +37,8 @@ class Lease(NamedTuple):
     header: bytes
     over: Entry | None = None
     """The value that is loaded anew; ``None`` where there is none."""
+    marks: Marks = UNKNOWN
+    """The stamps that what is stored is to bear: those that stood before its load began, or its write."""
 
 
 def is_absence(seen: Seen) -> bool:

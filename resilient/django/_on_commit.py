@@ -6,14 +6,17 @@ import contextlib
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from resilient.cache import Cache
 from resilient.cache._entry import Entry
 from resilient.cache._pending import Changes
+from resilient.cache._stamps import UNKNOWN
 from resilient.cache._sync.deferred import After, deferring
+from resilient.cache._sync.stamps import TagFence
+from resilient.cache._sync.transactions import Fence
 from resilient.errors import ConfigurationError, ResilientError
 
 __all__ = ["OnCommit", "on_commit"]
@@ -76,7 +79,9 @@ class _Batch:
         self._cache = cache
         self._using = using
         self._changes: list[weakref.ref[_Change]] = []
-        self._fences: dict[str, Any] = {}
+        self._fences: dict[str, Fence] = {}
+        self._tags: dict[str, TagFence] = {}
+        self._marks = UNKNOWN
 
     # ------------------------------------------------------------------------------------------- what `Deferred` asks
 
@@ -94,14 +99,24 @@ class _Batch:
     def collect(self, changes: Changes) -> None:
         """Fence the keys, and have the changes made after the commit."""
         if self.wrote():
-            new = [key for key in changes.keys if key not in self._fences]
-            for fence in self._cache.main.begin(new) if new else ():
-                self._fences[fence.key] = fence
-            if changes.tags:
-                self._cache.main.fence_tags(list(changes.tags))
+            self._fence(changes)
         change = _Change(self, changes)
         self._changes.append(weakref.ref(change))
         transaction.on_commit(change.committed, using=self._using, robust=True)
+
+    def _fence(self, changes: Changes) -> None:
+        engine = self._cache.main
+        borne = (*self._marks.names, *changes.borne())
+        if changes.entries() and (not self._marks.raws or set(borne) - set(self._marks.names)):
+            # Stamps that were taken before stay as they were: another may have changed them since.
+            marks = engine.stamps.taken(borne)
+            self._marks = marks.changed(dict(enumerate(self._marks.raws)))
+        new = [key for key in changes.keys if key not in self._fences]
+        for fence in engine.begin(new) if new else ():
+            self._fences[fence.key] = fence
+        stamps = engine.stamps.keys(tuple(changes.tags))[0 if changes.everything else 1 :]
+        for each in engine.stamps.fence([key for key in stamps if key not in self._tags]):
+            self._tags[each.key] = each
 
     # ------------------------------------------------------------------------------------------------------- its end
 
@@ -122,11 +137,18 @@ class _Batch:
 
     def _make(self, changes: Changes) -> None:
         fences, self._fences = self._fences, {}
-        engine = self._cache.main
-        entries = {key: entry for key, entry in changes.keys.items() if entry is not None}
+        tags, self._tags = self._tags, {}
+        marks, self._marks = self._marks, UNKNOWN
+        engine, entries = self._cache.main, changes.entries()
+        names = tuple(changes.tags)
+        changed = set(engine.stamps.keys(names)[0 if changes.everything else 1 :])
+        ended = [fence for key, fence in tags.items() if key in changed]
+        if names or changes.everything:  # first, so that the new entries bear the new stamps
+            marks = engine.finish_tags(ended, names, marks, everything=changes.everything)
+        engine.cancel_tags([fence for key, fence in tags.items() if key not in changed])
         fenced = [fence for key, fence in fences.items() if key in changes.keys]
         if fenced:
-            engine.finish(fenced, entries, present=changes.present)
+            engine.finish(fenced, entries, marks, present=changes.present)
         # Outside of any transaction nothing is fenced, and of a block that failed nothing is stored.
         bare = [key for key in changes.keys if key not in fences]
         stored = [key for key in bare if key in entries and key not in changes.present]
@@ -138,10 +160,6 @@ class _Batch:
         dropped = [fence for key, fence in fences.items() if key not in changes.keys]
         if dropped:
             engine.cancel(dropped)
-        if changes.tags:
-            engine.invalidate_tags(list(changes.tags))
-        if changes.everything:
-            engine.clear()
 
     def left(self, *, failed: bool) -> None:
         """The block is over: lift the fences of what was rolled back, or is about to be."""
@@ -152,8 +170,15 @@ class _Batch:
         keys = set() if failed else {key for each in alive for key in each.changes.keys}
         gone = [fence for key, fence in self._fences.items() if key not in keys]
         self._fences = {key: fence for key, fence in self._fences.items() if key in keys}
+        engine = self._cache.main
+        kept = set(engine.stamps.keys({tag for each in alive for tag in each.changes.tags} if not failed else ()))
+        if failed or not any(each.changes.everything for each in alive):
+            kept.discard(engine.stamps.namespace)
+        lifted = [fence for key, fence in self._tags.items() if key not in kept]
+        self._tags = {key: fence for key, fence in self._tags.items() if key in kept}
         with contextlib.suppress(ResilientError):  # no time left: they stand for one lease
-            self._cache.main.cancel(gone)
+            engine.cancel(gone)
+            engine.cancel_tags(lifted)
 
 
 class OnCommit(After):

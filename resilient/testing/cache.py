@@ -8,6 +8,7 @@ from typing import Any
 
 from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
 from resilient.cache._memory import Table
+from resilient.cache._stamps import is_ours
 from resilient.clock import SYSTEM, Clock
 
 __all__ = ["AsyncMemoryCache", "MemoryCache"]
@@ -49,9 +50,9 @@ class _Table(Table):
         return super().exchange(key, raw, life)
 
     def keys(self) -> list[str]:
-        """The keys that are there."""
+        """The keys of values that are there."""
         with self._lock:
-            return [key for key in list(self._entries) if self._live(key) is not None]
+            return [key for key in list(self._entries) if not is_ours(key) and self._live(key) is not None]
 
 
 class _Outages:

@@ -11,7 +11,7 @@ from resilient import events
 from resilient.cache._async.loads import READ, RENEW, AsyncLoads, Errand, Outcome
 from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._causal import at_or_after
-from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp, told
+from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp
 from resilient.cache._events import CacheRead
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
@@ -48,7 +48,8 @@ class AsyncBulk(AsyncLoads):
         found: dict[int, Lookup[Any] | None] = {}
         needed: list[tuple[int, Seen]] = []
         renewed: list[tuple[int, Seen]] = []
-        for place, seen in enumerate(map(self._without_error, await self.look_many(keys, plan.codec))):
+        for place, found_there in enumerate(await self.look_many(keys, plan.codec, plan.tags)):
+            seen = self._without_error(found_there)
             use = self._use(seen, plan)
             if use is Use.LOAD:
                 needed.append((place, seen))
@@ -74,7 +75,7 @@ class AsyncBulk(AsyncLoads):
         for place, seen in stale:
             key = keys[place]
             if seen.entry is not None and not seen.entry.held(now) and not self._throttle.holds(key, moment):
-                flight, new = self.flights.join(key, seen.raw, moment, away=True)
+                flight, new = self.flights.join(key, seen.raw, moment, seen.marks, away=True)
                 if new:
                     batch.append(_Part(place, flight, seen))
         if batch and self._background.start(self._lead_many_away, batch, load, plan, RENEW):
@@ -99,7 +100,7 @@ class AsyncBulk(AsyncLoads):
             if self._throttle.holds(keys[place], began) and self._stands_in(seen, policy):
                 found[place] = self._lookup(seen, stale=True)  # its source failed a moment ago
                 continue
-            flight, new = self.flights.join(keys[place], seen.raw, began, away=patience is not None)
+            flight, new = self.flights.join(keys[place], seen.raw, began, seen.marks, away=patience is not None)
             (batch if new else waits).append(_Part(place, flight, seen))
         if batch and patience is None:
             found |= await self._lead_many(batch, load, plan, READ)
@@ -201,8 +202,8 @@ class AsyncBulk(AsyncLoads):
         """Those that this process is to load, with their leases, and the others."""
         granted: list[tuple[_Part, Lease | None]] = []
         asked: list[tuple[_Part, Any, Lease]] = []
-        for part in batch:
-            if part.seen.raw is UNREACHABLE or is_fenced(part.seen):
+        for part in await self._settled_many(batch, plan):
+            if not part.seen.marks.whole or is_fenced(part.seen):
                 granted.append((part, None))
             else:
                 asked.append((part, *self._claiming(part.flight, part.seen)))
@@ -213,7 +214,7 @@ class AsyncBulk(AsyncLoads):
             answers = [UNREACHABLE] * len(asked)
         others: list[_Part] = []
         for (part, _, lease), answer in zip(asked, answers, strict=True):
-            got = self._claimed(part.flight, answer, lease, plan.codec)
+            got = await self._claimed(part.flight, answer, lease, plan.codec, part.seen.marks)
             if isinstance(got, Lease):
                 granted.append((part, got))
             elif got.raw is UNREACHABLE or is_fenced(got):
@@ -221,6 +222,15 @@ class AsyncBulk(AsyncLoads):
             else:
                 others.append(part._replace(seen=got))
         return granted, others
+
+    async def _settled_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
+        """The same with the stamps that what is loaded is to bear; one look found them all."""
+        settled = await self._settled(batch[0].flight, batch[0].seen, plan)
+        if settled.raw is UNREACHABLE:
+            return [part._replace(seen=settled) for part in batch]
+        for part in batch[1:]:
+            part.flight.bears(settled.marks)
+        return [part._replace(seen=part.seen._replace(marks=settled.marks)) for part in batch]
 
     async def _load_many(
         self, granted: list[tuple[_Part, Lease | None]], load: LoadMany, plan: Plan, why: str
@@ -232,7 +242,7 @@ class AsyncBulk(AsyncLoads):
         away = next((part.seen for part, _ in granted if part.seen.raw is UNREACHABLE), granted[0][0].seen)
         try:
             try:
-                with at_or_after(*(told(part.seen.entry) for part, _ in granted)):
+                with at_or_after(*{self._told(part.seen) for part, _ in granted}):
                     values = await self._run(errand.load, away)
             except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
                 self.counts.add("load_errors")
@@ -245,13 +255,14 @@ class AsyncBulk(AsyncLoads):
                 self._throttle.lift(part.flight.key)
                 outcome, entry = self._made(part, values, plan, created, cost)
                 outcomes[part.place] = outcome
-                if lease is None or part.flight.overtaken:
+                if lease is None or part.flight.overtaken:  # the latter's lease is let go below
                     self.counts.add("refused", int(part.seen.raw is not UNREACHABLE))
                     continue
                 if entry is None:  # let go, with the value there was
                     swaps.append((part.flight.key, lease.header, None, 0))
                 else:
-                    swaps.append((part.flight.key, lease.header, pack(entry), milliseconds(entry.keep)))
+                    raw = pack(lease.marks.bare_on(entry))
+                    swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
             for key, *_ in swaps:
                 del leases[key]
             await self._conclude_many(swaps, count=True)
@@ -281,7 +292,8 @@ class AsyncBulk(AsyncLoads):
             number, body = plan.codec.absence(error.message)
             return error, Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0)
         number, body = plan.codec.encode(value)
-        entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost)
+        version = plan.policy.version(value)
+        entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost, version=version)
         return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), number, body), entry
 
     async def _conclude_many(self, swaps: list[tuple[str, Any, Any, int]], *, count: bool = False) -> None:
@@ -289,12 +301,12 @@ class AsyncBulk(AsyncLoads):
         if not swaps:
             return
         if deadline.remaining() == 0.0:
-            self._background.start(self._swap_many, swaps, count)
+            self._background.finish(self._swap_many, swaps, count)
             return
         try:
             await self._swap_many(swaps, count)
         except DeadlineExceeded:
-            self._background.start(self._swap_many, swaps, count)
+            self._background.finish(self._swap_many, swaps, count)
 
     async def _swap_many(self, swaps: list[tuple[str, Any, Any, int]], count: bool) -> None:  # noqa: FBT001 - a job
         done = await self.tier.run(self.tier.store.swap_many, swaps)

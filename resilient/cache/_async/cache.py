@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from resilient.cache._async.engine import AsyncEngine
-from resilient.cache._async.functions import AsyncWriter
-from resilient.cache._async.reading import AsyncReading
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
 from resilient.cache._async.tier import AsyncTier
-from resilient.cache._codecs import ANYTHING, CodecChoice, Codecs, Secret, Settings
+from resilient.cache._async.writing import AsyncWriting
+from resilient.cache._codecs import CodecChoice, Codecs, Secret, Settings
 from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
-from resilient.cache._keys import check_namespace, physical
-from resilient.cache._seen import Plan
-from resilient.cache._values import AsyncLoader, AsyncStore, CacheStats, Counts, checked_store, is_store
+from resilient.cache._keys import check_namespace
+from resilient.cache._values import AsyncStore, CacheStats, Counts, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.policy.classify import Classifier
@@ -30,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class AsyncCache(AsyncReading):
+class AsyncCache(AsyncWriting):
     """A cache that answers while its server is away.
 
     Args:
@@ -108,6 +106,7 @@ class AsyncCache(AsyncReading):
         self.clock = clock
         self._counts = Counts()
         self._plans = {}
+        self._tagged = {}
         self._journal = Journal(journal)
         self.codec = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         store, judge = _open(
@@ -140,101 +139,6 @@ class AsyncCache(AsyncReading):
         self._counts.reset()
         self._journal.reset()
         self.main.reset()
-
-    def _key(self, key: str) -> str:
-        return physical(self.namespace, key)
-
-    # -------------------------------------------------------------------------------------------------- single keys
-
-    async def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
-        """Store a value, whatever was there.
-
-        Args:
-            key: The key, without the namespace.
-            value: The value; ``None`` is one.
-            ttl: Seconds it lives; the cache's own by default.
-            type: The type to write it as; dataclasses need it.
-
-        Raises:
-            InvalidInput: The value cannot be brought back from bytes.
-            ConfigurationError: Neither this call nor the cache has a ttl.
-        """
-        plan = Plan(self._policy(ttl), self.codec(type))
-        if self._off():
-            await self.invalidate(key)
-        else:
-            await self._engine.put(self._key(key), self._engine.entry(value, plan))
-
-    async def add(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> bool:  # noqa: A002 - same
-        """Store a value where none is. Whether it was stored; also false while the server is away."""
-        plan = Plan(self._policy(ttl), self.codec(type))
-        return not self._off() and await self._engine.add(self._key(key), self._engine.entry(value, plan), plan.codec)
-
-    async def delete(self, key: str) -> None:
-        """The same as `invalidate` with one key."""
-        await self.invalidate(key)
-
-    async def invalidate(self, *keys: str) -> None:
-        """Forget the values of keys: nothing loaded before this call is served from the cache after it.
-
-        While the server is away the keys are remembered, and deleted there before it is trusted again.
-        """
-        await self._engine.invalidate([self._key(key) for key in keys])
-
-    # ------------------------------------------------------------------------------------------------ several keys
-
-    async def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
-        """Store several values in one round trip."""
-        plan = Plan(self._policy(ttl), self.codec(type))
-        if self._off():
-            await self.invalidate(*values)
-        else:
-            await self._engine.put_many(
-                {self._key(key): self._engine.entry(each, plan) for key, each in values.items()}
-            )
-
-    # ----------------------------------------------------------------------------------------------- write-through
-
-    def write_through(
-        self,
-        template: str,
-        ttl: float | None = None,
-        *,
-        only_if_present: bool = False,
-        version: int = 0,
-        type: Any = ANYTHING,  # noqa: A002 - same
-    ) -> Callable[[AsyncLoader[P, R]], AsyncWriter[P, R]]:
-        """Store with a function, then cache what it returned. The function ends its own transaction.
-
-        If it raises, the cache is as it was. If it returns ``None`` or a number (a count of rows), the key is
-        invalidated instead. Two writers of one key at the same time leave it uncached for one lease, since neither can
-        tell whose value is the newer.
-
-        Args:
-            template: The key, the same as that of the function that loads it.
-            ttl: Seconds the value lives; the cache's own by default.
-            only_if_present: Cache the value only where the key was cached before.
-            version: The same as that of the function that loads it.
-            type: The type of the value; by default the one the function says it returns.
-
-        Raises:
-            ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
-        """
-        policy = self._policy(ttl)
-
-        def decorate(function: AsyncLoader[P, R]) -> AsyncWriter[P, R]:
-            writer = AsyncWriter(self, function, template, policy, kind=type, version=version)
-            writer.only_if_present = only_if_present
-            return writer
-
-        return decorate
-
-    async def write(
-        self, key: str, store: AsyncLoader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
-    ) -> Any:
-        """What the functions of `write_through` call."""
-        keep = _never if self._off() else keeps
-        return await self._engine.write(self._key(key), store, plan, keeps=keep, present=present)
 
     # ----------------------------------------------------------------------------------------------------- the rest
 
@@ -294,7 +198,3 @@ def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tupl
     from resilient.wire.redis import AsyncChannel, classify
 
     return AsyncRedisStore(AsyncChannel.open(target, **options)), classify
-
-
-def _never(_: Any) -> bool:
-    return False

@@ -10,11 +10,14 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from resilient.cache._async.deferred import AsyncAfter, deferring
+from resilient.cache._async.stamps import TagFence
+from resilient.cache._async.transactions import Fence
 from resilient.cache._bridge import AsyncBridge
 from resilient.cache._entry import Entry
 from resilient.cache._functions import AsyncMode
 from resilient.cache._pending import Changes, Pending
 from resilient.cache._sessions import ending, plain, tables, wrote
+from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.errors import ResilientError
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ class AsyncCommit:
         self.cache = cache
         self._session = session
         self._pending = Pending()
-        self._fences: Any = None
-        self._fenced_tags: list[str] = []
+        self._fences: list[Fence] = []
+        self._tag_fences: list[TagFence] = []
+        self._marks = UNKNOWN
+        self._tags: tuple[str, ...] = ()
         self._kept: SessionTransaction | None = None
         self.commits = 0
         """How many commits it saw since the block began."""
@@ -92,20 +97,15 @@ class AsyncCommit:
 
     async def _apply(self, changes: Changes) -> None:
         engine = self.cache.main
+        if changes.everything:
+            await engine.clear()
+        await engine.invalidate_tags(changes.tags)
         for key, entry in changes.keys.items():
             if entry is not None and key not in changes.present:
                 await engine.put(key, entry)
         forgotten = [key for key, entry in changes.keys.items() if entry is None or key in changes.present]
         if forgotten:
             await engine.invalidate(forgotten)
-        await self._forget_tags(changes)
-
-    async def _forget_tags(self, changes: Changes, *more: str) -> None:
-        tags = list(dict.fromkeys((*changes.tags, *more)))
-        if tags and hasattr(self.cache.main, "invalidate_tags"):
-            await self.cache.main.invalidate_tags(tags)
-        if changes.everything:
-            await self.cache.main.clear()
 
     # --------------------------------------------------------------------------------------------------- the listeners
 
@@ -129,48 +129,54 @@ class AsyncCommit:
     def _after_end(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
             self._pending.end(transaction, kept=transaction is self._kept)
-        elif transaction.parent is None and (self._pending or self._fences is not None or self._fenced_tags):
+        elif transaction.parent is None and (self._pending or self._fences or self._tag_fences):
             with contextlib.suppress(ResilientError):  # no time left: the fences go by themselves
                 AsyncBridge.wait(self._ended)
 
     # ----------------------------------------------------------------------------------------------------- the steps
 
-    def _tags(self, changes: Changes) -> list[str]:
-        return list(dict.fromkeys((*changes.tags, *(f"table:{name}" for name in sorted(tables(self._session))))))
+    def _changed(self, changes: Changes) -> tuple[str, ...]:
+        """The tags that this transaction changes: those it was told of, and those of the tables it wrote to."""
+        return tuple(dict.fromkeys((*changes.tags, *(f"table:{name}" for name in sorted(tables(self._session))))))
 
     async def _fence(self) -> None:
         """Before COMMIT: nobody caches what is about to become old."""
-        changes = self._pending.whole()
+        changes, engine = self._pending.whole(), self.cache.main
+        self._tags = self._changed(changes)
+        if changes.entries():
+            self._marks = await engine.stamps.taken(changes.borne())
         if changes.keys:
-            self._fences = await self.cache.main.begin(list(changes.keys))
-        self._fenced_tags = self._tags(changes)
-        if self._fenced_tags and hasattr(self.cache.main, "fence_tags"):
-            await self.cache.main.fence_tags(self._fenced_tags)
+            self._fences = await engine.begin(list(changes.keys))
+        if self._tags or changes.everything:
+            self._tag_fences = await engine.fence_tags(self._tags, everything=changes.everything)
 
     async def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
-        fences, self._fences = self._fences, None
-        tags, self._fenced_tags = self._fenced_tags, []
-        changes = self._pending.take()
-        entries = {key: entry for key, entry in changes.keys.items() if entry is not None}
+        fences, tag_fences, marks, tags = self._taken()
+        changes, engine = self._pending.take(), self.cache.main
+        everything, tags = changes.everything, tuple(dict.fromkeys((*tags, *changes.tags)))
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
-            if fences is not None:
-                await self.cache.main.finish(fences, entries, present=changes.present)
-            await self._forget_tags(changes, *tags)
+            if tags or everything:  # first, so that the new entries bear the new stamps
+                marks = await engine.finish_tags(tag_fences, tags, marks, everything=everything)
+            await engine.finish(fences, changes.entries(), marks, present=changes.present)
+
+    def _taken(self) -> tuple[list[Fence], list[TagFence], Marks, tuple[str, ...]]:
+        """What was put before the COMMIT, which is now for the caller to end."""
+        taken = self._fences, self._tag_fences, self._marks, self._tags
+        self._fences, self._tag_fences, self._marks, self._tags = [], [], UNKNOWN, ()
+        return taken
 
     async def _ended(self) -> None:
         """The transaction ended without a commit, or without one that was confirmed."""
-        fences, self._fences = self._fences, None
-        tags, self._fenced_tags = self._fenced_tags, []
+        fences, tag_fences, marks, tags = self._taken()
+        everything, engine = self._pending.whole().everything, self.cache.main
         self._pending = Pending()
         if not ending(self._session):
-            if fences is not None:
-                await self.cache.main.cancel(fences)
+            await engine.cancel_tags(tag_fences)
+            await engine.cancel(fences)
             return
-        if fences is not None:
-            await self.cache.main.finish(fences, {})
-        if tags and hasattr(self.cache.main, "invalidate_tags"):
-            await self.cache.main.invalidate_tags(tags)
+        await engine.finish_tags(tag_fences, tags, marks, everything=everything and bool(tag_fences))
+        await engine.finish(fences, {}, marks)
 
 
 class AsyncOnCommit(AsyncAfter):

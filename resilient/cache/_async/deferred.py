@@ -124,18 +124,18 @@ class AsyncDeferred:
 
     # --------------------------------------------------------------------------------------------------------- reads
 
-    async def find(self, key: str, codec: Codec) -> Lookup[Any] | None:
+    async def find(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
         """What this transaction is to store, or what is stored."""
         among, entry = self._sink.find(key)
         if not among:
-            return await self._main().find(key, codec)
+            return await self._main().find(key, codec, tags)
         return None if entry is None else self._lookup(entry, codec)
 
-    async def find_many(self, keys: list[str], codec: Codec) -> list[Lookup[Any] | None]:
+    async def find_many(self, keys: list[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
         """The same for several keys."""
         ours = {key: entry for key in keys for among, entry in [self._sink.find(key)] if among}
         others = [key for key in keys if key not in ours]
-        found = dict(zip(others, await self._main().find_many(others, codec) if others else [], strict=True))
+        found = dict(zip(others, await self._main().find_many(others, codec, tags) if others else [], strict=True))
         for key, entry in ours.items():
             found[key] = None if entry is None else self._lookup(entry, codec)
         return [found[key] for key in keys]
@@ -148,7 +148,7 @@ class AsyncDeferred:
         if not among and not self._sink.wrote():
             return await self._main().through(key, load, plan, refresh=refresh)
         if not among and not refresh:
-            found = await self._main().find(key, plan.codec)
+            found = await self._main().find(key, plan.codec, plan.tags)
             if found is not None:
                 return found
         return Lookup(await load(), "loader", 0.0)
@@ -163,7 +163,7 @@ class AsyncDeferred:
         """The same for several keys, told to the loader by their places."""
         if not self._sink.wrote() and not any(self._sink.find(key)[0] for key in keys):
             return await self._main().through_many(keys, load, plan)
-        found = await self.find_many(list(keys), plan.codec)
+        found = await self.find_many(list(keys), plan.codec, plan.tags)
         missing = [place for place, each in enumerate(found) if each is None]
         loaded = await load(missing) if missing else {}
         return [Lookup(loaded[place], "loader", 0.0) if place in loaded else each for place, each in enumerate(found)]
@@ -186,15 +186,30 @@ class AsyncAfter:
         self._cache = cache
         self._engine = AsyncDeferred(cache.namespace, lambda: cache.main, sink)
 
-    async def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - as msgspec says it
+    async def set(
+        self,
+        key: str,
+        value: Any,
+        ttl: float | None = None,
+        *,
+        type: Any = ANYTHING,  # noqa: A002 - as msgspec says it
+        tags: Iterable[str] = (),
+    ) -> None:
         """As `AsyncCache.set`, after the commit."""
         with deferring(self._cache, self._engine):
-            await self._cache.set(key, value, ttl, type=type)
+            await self._cache.set(key, value, ttl, type=type, tags=tags)
 
-    async def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
+    async def set_many(
+        self,
+        values: Mapping[str, Any],
+        ttl: float | None = None,
+        *,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        tags: Iterable[str] = (),
+    ) -> None:
         """As `AsyncCache.set_many`, after the commit."""
         with deferring(self._cache, self._engine):
-            await self._cache.set_many(values, ttl, type=type)
+            await self._cache.set_many(values, ttl, type=type, tags=tags)
 
     async def delete(self, key: str) -> None:
         """As `AsyncCache.delete`, after the commit."""
@@ -209,3 +224,8 @@ class AsyncAfter:
         """As `AsyncCache.invalidate_tags`, after the commit."""
         with deferring(self._cache, self._engine):
             await self._cache.invalidate_tags(*tags)
+
+    async def clear(self) -> None:
+        """As `AsyncCache.clear`, after the commit."""
+        with deferring(self._cache, self._engine):
+            await self._cache.clear()

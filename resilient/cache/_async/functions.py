@@ -11,7 +11,7 @@ from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Policy
 from resilient.cache._functions import AsyncMode, is_value, require, result_type
 from resilient.cache._seen import Plan
-from resilient.cache._templates import KeyMaker
+from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.cache._values import AsyncLoader, Lookup
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class _AsyncCached(Generic[P, R]):
         kind: Any,
         version: int,
         shared: bool = True,  # as for a writer, whose parameters may be what it stores
+        tags: tuple[str, ...] | None = (),
     ) -> None:
         require(function, asynchronous=AsyncMode.asynchronous)
         functools.update_wrapper(self, function)  # type: ignore[arg-type]  # the classes below are callable
@@ -46,7 +47,11 @@ class _AsyncCached(Generic[P, R]):
         self._make_key = KeyMaker(function, template, shared=shared)
         self._kind = kind
         self._version = version
+        self._template = template
         self._plan: Plan | None = None
+        self._make_tags: TagMaker | None = None
+        if tags is not None:
+            self._tag_with(tags)
         self._bound: tuple[Any, ...] = ()
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -65,11 +70,20 @@ class _AsyncCached(Generic[P, R]):
         """Forget the value of this call: what was loaded before is not served from the cache any more."""
         await self._cache.invalidate(self.key(*args, **kwargs))
 
+    def _tag_with(self, tags: tuple[str, ...]) -> None:
+        self._make_tags = TagMaker(self.__wrapped__, tags) if tags else None
+
     def _planned(self) -> Plan:
+        """How the values are kept, their tags aside."""
         if self._plan is None:
             kind = result_type(self.__wrapped__) if self._kind is ANYTHING else self._kind
             self._plan = Plan(self._policy, self._cache.codec(kind, self._version))
         return self._plan
+
+    def _plan_of(self, args: Any, kwargs: Any) -> Plan:
+        """How the value of one call is kept."""
+        plan, tags = self._planned(), self._make_tags
+        return plan if tags is None else Plan(plan.policy, plan.codec, tags((*self._bound, *args), kwargs))
 
     def _call(self, args: Any, kwargs: Any) -> partial[Any]:
         return partial(self.__wrapped__, *self._bound, *args, **kwargs)
@@ -82,18 +96,22 @@ class AsyncLazy(_AsyncCached[P, R]):
         """The value: from the cache, or from the function."""
         given: Any = (*self._bound, *args) if self._bound else args
         load = partial(self.__wrapped__, *given, **kwargs)
-        value: R = await self._cache.value(self._make_key(given, kwargs), load, self._plan or self._planned())
+        plan, tags = self._plan or self._planned(), self._make_tags
+        if tags is not None:
+            plan = Plan(plan.policy, plan.codec, tags(given, kwargs))
+        value: R = await self._cache.value(self._make_key(given, kwargs), load, plan)
         return value
 
     async def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup[R]:
         """The value, with where it came from, its age, and whether it is stale."""
         load = self._call(args, kwargs)
-        return await self._cache.through(self.key(*args, **kwargs), load, self._planned())
+        return await self._cache.through(self.key(*args, **kwargs), load, self._plan_of(args, kwargs))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now and store what it returns. Its errors go to the caller."""
         load = self._call(args, kwargs)
-        found: Lookup[R] = await self._cache.through(self.key(*args, **kwargs), load, self._planned(), refresh=True)
+        plan = self._plan_of(args, kwargs)
+        found: Lookup[R] = await self._cache.through(self.key(*args, **kwargs), load, plan, refresh=True)
         return found.value
 
 
@@ -101,11 +119,16 @@ class AsyncWriter(_AsyncCached[P, R]):
     """A function that stores a value, after which the value is cached."""
 
     only_if_present = False
+    tags: tuple[str, ...] | None = None
+    """The tags' templates; ``None``: those of what is loaded lazily under the same key."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Store first, then cache what the function returned."""
+        if self._plan is None:  # the first call: by now the function that loads is defined
+            self._tag_with(self._cache.tags_under(self._template or "") if self.tags is None else self.tags)
         store = self._call(args, kwargs)
+        plan = self._plan_of(args, kwargs)
         result: R = await self._cache.write(
-            self.key(*args, **kwargs), store, self._planned(), keeps=is_value, present=self.only_if_present
+            self.key(*args, **kwargs), store, plan, keeps=is_value, present=self.only_if_present
         )
         return result

@@ -10,7 +10,7 @@ from resilient.cache._functions import AsyncMode
 from resilient.cache._rows import Rows, packed
 from resilient.cache._seen import Plan
 from resilient.cache._sessions import plain, wrote
-from resilient.cache._statements import check, fingerprint
+from resilient.cache._statements import check, fingerprint, tags_of
 
 if TYPE_CHECKING:
     from resilient.cache._async.cache import AsyncCache
@@ -41,8 +41,9 @@ async def query(
         return Rows(*await load())
     dialect, database = database_of(inner, statement)
     key = fingerprint(statement, params, dialect, database)
+    names = tags_of(statement, own)
     if snapshot_of(inner) is None:
-        plan = Plan(cache._policy(ttl), cache.codec())  # noqa: SLF001 - this is a part of the face
+        plan = Plan(cache._policy(ttl), cache.codec(), names)  # noqa: SLF001 - this is a part of the face
         found = await cache.through(key, load, plan, refresh=refresh)
         return Rows(*found.value)
     # What it reads now is as old as its transaction, and a change since then may have been told already.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resilient import events
+from resilient.cache._async.stamps import AsyncStamps
 from resilient.cache._async.tier import UNREACHABLE, AsyncTier
 from resilient.cache._codecs import ABSENCE, Codec
-from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, unpack
+from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unpack
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import AsyncFlights
 from resilient.cache._seen import Seen, is_absence
+from resilient.cache._stamps import Marks, invalidated
 from resilient.cache._values import Counts, Lookup
 from resilient.clock import Clock
 from resilient.errors import NotFound
@@ -33,6 +35,7 @@ class AsyncReads:
 
     def __init__(self, name: str, tier: AsyncTier, *, lease: float, clock: Clock, counts: Counts) -> None:
         self.tier = tier
+        self.stamps = AsyncStamps(name, tier, lease=lease, clock=clock)
         self.flights = AsyncFlights()
         self.counts = counts
         self._name = name
@@ -45,16 +48,53 @@ class AsyncReads:
         self.flights.reset()
         self._throttle = Throttle()
 
-    async def look(self, key: str, codec: Codec) -> Seen:
-        """One round trip, and what it found."""
-        return self._judge(await self.tier.run(self.tier.store.get, key), codec)
+    async def look(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Seen:
+        """One round trip, and what it found; a second one where the entry bears tags that its reader did not name."""
+        return (await self.look_many((key,), codec, tags))[0]
 
-    def _judge(self, raw: Any, codec: Codec) -> Seen:
+    async def look_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Seen]:
+        """What is under each key, in as many round trips."""
+        found = await self.tier.read(self.tier.store.get_many, (*keys, *self.stamps.keys(tags)))
+        if found is UNREACHABLE:
+            return [Seen(UNREACHABLE, marks=Marks(tags))] * len(keys)
+        count = len(keys)
+        return await self._weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
+
+    async def _weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
+        """What entries mean, their tags asked for where that was not done."""
+        lacking: dict[str, None] = {}
+        for raw in raws:
+            lacking.update(dict.fromkeys(marks.lacking(raw)))
+        if not lacking:
+            return [self._judge(raw, codec, marks) for raw in raws]
+        more = await self.stamps.read_more(tuple(lacking))
+        if more is UNREACHABLE:
+            return [Seen(UNREACHABLE, marks=Marks(marks.names))] * len(raws)
+        return [self._judge(raw, codec, marks, more) for raw in raws]
+
+    def _judge(
+        self, raw: Any, codec: Codec, marks: Marks | None = None, more: Mapping[str, bytes | None] | None = None
+    ) -> Seen:
+        """What the bytes of an entry mean.
+
+        Args:
+            raw: The bytes.
+            codec: Reads its value.
+            marks: The stamps that stand; ``None`` where they do not matter.
+            more: Those of tags that the reader did not name.
+        """
+        seen = self._read(raw, codec, marks, more)
+        return seen if marks is None else seen._replace(marks=marks)
+
+    def _read(self, raw: Any, codec: Codec, marks: Marks | None, more: Mapping[str, bytes | None] | None) -> Seen:
         if raw is None or raw is UNREACHABLE:
             return Seen(raw)
         try:
             entry = unpack(raw)
-            life = entry.life(self._clock.wall())
+            now = self._clock.wall()
+            life = entry.life(now)
+            if marks is not None and (life is not Life.GONE or entry.generation) and not marks.stand(entry, more):
+                return Seen(raw, invalidated(now, self._lease, told(entry)))
             if life is Life.GONE or entry.created <= self.tier.journal.horizon:
                 return Seen(raw, entry)
             if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):
@@ -65,20 +105,15 @@ class AsyncReads:
             events.emit(EntryUnreadable(cache=self._name, reason=error.reason))
             return Seen(raw)
 
-    async def find(self, key: str, codec: Codec) -> Lookup[Any] | None:
+    async def find(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
         """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing."""
-        return self._found(await self.look(key, codec))
+        return self._found(await self.look(key, codec, tags))
 
-    async def find_many(self, keys: Sequence[str], codec: Codec) -> list[Lookup[Any] | None]:
+    async def find_many(
+        self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()
+    ) -> list[Lookup[Any] | None]:
         """The same for several keys in one round trip."""
-        return [self._found(seen) for seen in await self.look_many(keys, codec)]
-
-    async def look_many(self, keys: Sequence[str], codec: Codec) -> list[Seen]:
-        """What is under each key, in one round trip."""
-        found = await self.tier.run(self.tier.store.get_many, keys)
-        if found is UNREACHABLE:
-            found = [UNREACHABLE] * len(keys)
-        return [self._judge(raw, codec) for raw in found]
+        return [self._found(seen) for seen in await self.look_many(keys, codec, tags)]
 
     def _found(self, seen: Seen) -> Lookup[Any] | None:
         if seen.life is Life.FRESH and seen.entry is not None and not seen.entry.flags & (NEGATIVE | FAILED):

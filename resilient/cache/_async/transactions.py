@@ -10,9 +10,10 @@ from resilient.cache._async.writes import AsyncWrites
 from resilient.cache._causal import note
 from resilient.cache._entry import FENCE, Entry, Life, Unreadable, marker, pack, unpack
 from resilient.cache._seen import Seen, is_fenced, milliseconds
+from resilient.cache._stamps import Marks
 from resilient.errors import DeadlineExceeded
 
-__all__ = ["AsyncTransactions"]
+__all__ = ["AsyncTransactions", "Fence"]
 
 
 class Fence(NamedTuple):
@@ -46,7 +47,7 @@ class AsyncTransactions(AsyncWrites):
         return fences
 
     async def finish(
-        self, fences: Iterable[Fence], entries: Mapping[str, Entry], *, present: Collection[str] = ()
+        self, fences: Iterable[Fence], entries: Mapping[str, Entry], marks: Marks, *, present: Collection[str] = ()
     ) -> None:
         """The writer is done: put entries, or else tombstones, in the place of the fences.
 
@@ -55,6 +56,8 @@ class AsyncTransactions(AsyncWrites):
         Args:
             fences: What `begin` gave.
             entries: The new entries; a key without one is forgotten.
+            marks: The stamps that they are to bear: of this moment or, since another may have changed them meanwhile,
+                of a moment before the fences.
             present: Keys whose entry counts only where they were cached before.
         """
         for key, mark, before in fences:
@@ -67,7 +70,8 @@ class AsyncTransactions(AsyncWrites):
             if entry is None or (key in present and seen.life is Life.GONE):
                 await self._end(key, mark, seen)
                 continue
-            stored = await self._end(key, mark, seen, pack(entry), milliseconds(entry.keep))
+            raw = pack(marks.on(entry))
+            stored = await self._end(key, mark, seen, raw, milliseconds(entry.keep))
             self.counts.add("stores" if stored else "refused")
 
     async def cancel(self, fences: Iterable[Fence]) -> None:

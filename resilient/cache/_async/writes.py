@@ -11,11 +11,13 @@ from resilient.cache._async.reads import AsyncReads
 from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._causal import note
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, stamp
+from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, pack_tags, stamp, version_in
 from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous
-from resilient.cache._seen import Plan, Seen, is_fenced, milliseconds
-from resilient.cache._values import AsyncLoader
+from resilient.cache._seen import Lease, Plan, Seen, is_fenced, milliseconds
+from resilient.cache._stamps import Marks, tags_of
+from resilient.cache._values import AsyncLoader, Settled
+from resilient.cache._versions import numbered
 from resilient.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["AsyncWrites"]
@@ -26,36 +28,57 @@ Load: TypeAlias = AsyncLoader[[], Any]
 class AsyncWrites(AsyncReads):
     """Storing, writing through and invalidating."""
 
-    def entry(self, value: Any, plan: Plan) -> Entry:
-        """The entry for a value that is new now."""
+    def entry(self, value: Any, plan: Plan, version: int | None = None) -> Entry:
+        """The entry for a value that is new now; it has no stamps yet, without which nobody reads it."""
+        row = plan.policy.version(value) if version is None else numbered(version)
         number, body = plan.codec.encode(value)
         negative = value is None and plan.policy.negative_ttl is not None
         fresh, keep = plan.policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
-        return Entry(body, number, plan.codec.schema, 0, stamp(), self._clock.wall(), fresh, keep, 0.0)
+        tags = pack_tags((tag, 0) for tag in dict.fromkeys(plan.tags))
+        now = self._clock.wall()
+        return Entry(body, number, plan.codec.schema, 0, stamp(), now, fresh, keep, 0.0, tags=tags, version=row)
 
     async def put(self, key: str, entry: Entry) -> None:
-        """Store, whatever was there."""
+        """Store, whatever was there; with a version not over a value with a higher one."""
         self.flights.overtake(key)
-        store = self.tier.store
-        if await self.tier.change([key], store.put, key, pack(entry), milliseconds(entry.keep)) is not UNREACHABLE:
+        store, entry = self.tier.store, await self._stamped([key], entry)
+        raw, life = pack(entry), milliseconds(entry.keep)
+        if entry.version:
+            done = await self.tier.change([key], store.settle, key, None, raw, life, life)
+            self.counts.add("stores" if done == Settled.STORED else "refused")
+        elif await self.tier.change([key], store.put, key, raw, life) is not UNREACHABLE:
             self.counts.add("stores")
 
     async def put_many(self, entries: dict[str, Entry]) -> None:
         """Store several."""
         for key in entries:
             self.flights.overtake(key)
-        raw = {key: pack(entry) for key, entry in entries.items()}
+        raw = {key: pack(entry) for key, entry in (await self._stamped_many(entries)).items()}
         life = max((milliseconds(entry.keep) for entry in entries.values()), default=0)
         if raw and await self.tier.change(list(raw), self.tier.store.put_many, raw, life) is not UNREACHABLE:
             self.counts.add("stores", len(raw))
 
     async def add(self, key: str, entry: Entry, codec: Codec) -> bool:
         """Store only where nothing is. Where the tier does not answer, nothing is stored."""
-        seen = await self.look(key, codec)
+        seen = await self.look(key, codec, tags_of(entry))
         if seen.raw is UNREACHABLE or seen.life is not Life.GONE or is_fenced(seen):
             return False
+        entry = (await self.stamps.settled(seen.marks, entry.keep)).on(entry)
+        if not entry.generation:
+            return False  # nobody could read it
         stored = await self.tier.run(self.tier.store.swap, key, seen.raw, pack(entry), milliseconds(entry.keep))
         return stored is True
+
+    async def _stamped(self, keys: list[str], entry: Entry) -> Entry:
+        """An entry with the stamps of this moment; keys are remembered as changed where there is no time for it."""
+        return (await self._stamped_many(dict.fromkeys(keys, entry)))[keys[0]]
+
+    async def _stamped_many(self, entries: dict[str, Entry]) -> dict[str, Entry]:
+        try:
+            return await self.stamps.onto_many(entries)
+        except BaseException:  # out of time, or cancelled: what is there now is old
+            self.tier.remember(list(entries))
+            raise
 
     async def invalidate(self, keys: list[str]) -> None:
         """Make sure that nothing loaded before this moment is served from the cache after it."""
@@ -69,12 +92,14 @@ class AsyncWrites(AsyncReads):
 
         A fence stands in the key while ``store`` runs, so that no reader caches what it read before; and should this
         process die in between, the fence goes after one lease. The value is cached only if the fence still stands
-        afterwards and no other writer's stood before: of two writers at once neither can tell whose value is newer.
+        afterwards and no other writer's stood before: of two writers at once neither can tell whose value is newer,
+        unless versions tell.
         """
         now = self._clock.wall()
         fence = marker(FENCE, now, self._lease, note(now))
         lease = milliseconds(self._lease)
         self.flights.overtake(key)
+        marks = await self.stamps.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
         try:
             before = await self.tier.run(self.tier.store.exchange, key, fence, lease)
         except DeadlineExceeded:
@@ -86,13 +111,13 @@ class AsyncWrites(AsyncReads):
             await self._unwind(key, fence, before, plan, error)
             raise
         self.flights.overtake(key)
-        await self._settle(key, fence, before, result, plan, keeps=keeps, present=present)
+        await self._settle(key, Lease(fence, marks=marks), before, result, plan, keeps=keeps, present=present)
         return result
 
     async def _settle(
         self,
         key: str,
-        fence: bytes,
+        lease: Lease,
         before: Any,
         result: Any,
         plan: Plan,
@@ -101,7 +126,7 @@ class AsyncWrites(AsyncReads):
         present: bool,
     ) -> None:
         """After the store took the value: cache it, or see to it that nothing older is served."""
-        seen = self._judge(before, plan.codec)
+        seen, fence = self._judge(before, plan.codec), lease.header
         if before is UNREACHABLE:
             await self.tier.bury([key])
             return
@@ -109,7 +134,7 @@ class AsyncWrites(AsyncReads):
             await self._end(key, fence, seen)
             return
         try:
-            entry = self.entry(result, plan)
+            entry = lease.marks.on(self.entry(result, plan))
         except InvalidInput as error:  # the store has taken it: an error now would say that it has not
             events.emit(ValueRefused(cache=self._name, advice=str(error)))
             await self._end(key, fence, seen)
@@ -122,18 +147,32 @@ class AsyncWrites(AsyncReads):
 
         Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores.
         """
-        now, lease = self._clock.wall(), milliseconds(self._lease)
-        store = self.tier.store
         try:
+            if raw is not None and version_in(raw):
+                return await self._end_by_version(key, fence, seen, raw, life)
             done: Any = False
             if not is_fenced(seen):
-                args = (raw, life) if raw is not None else (marker(TOMBSTONE, now, self._lease, note(now)), lease)
-                done = await self.tier.change([key], store.swap, key, fence, *args)
+                args = (raw, life) if raw is not None else self._mark(TOMBSTONE)
+                done = await self.tier.change([key], self.tier.store.swap, key, fence, *args)
             if done is False:
-                await self.tier.change([key], store.put, key, marker(FENCE, now, self._lease, note(now)), lease)
+                await self.tier.change([key], self.tier.store.put, key, *self._mark(FENCE))
         except DeadlineExceeded:
             return False  # remembered in the journal
         return done is True
+
+    async def _end_by_version(self, key: str, fence: bytes, seen: Seen, raw: bytes, life: int) -> bool:
+        """The same with a version. The values of writers who met live one lease: a third may have been among them."""
+        lease = milliseconds(self._lease)
+        short = min(life, lease) if is_fenced(seen) else life
+        done = await self.tier.change([key], self.tier.store.settle, key, fence, raw, short, lease)
+        if done == Settled.UNKNOWN:
+            await self.tier.change([key], self.tier.store.put, key, *self._mark(FENCE))
+        return bool(done == Settled.STORED)
+
+    def _mark(self, flag: int) -> tuple[bytes, int]:
+        """A tombstone or a fence of this moment, and how long it stands."""
+        now = self._clock.wall()
+        return marker(flag, now, self._lease, note(now)), milliseconds(self._lease)
 
     async def _unwind(self, key: str, fence: bytes, before: Any, plan: Plan, error: BaseException) -> None:
         """The store failed: put back what was there, unless the failure leaves open whether it took effect."""

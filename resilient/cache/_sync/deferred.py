@@ -125,18 +125,18 @@ class Deferred:
 
     # --------------------------------------------------------------------------------------------------------- reads
 
-    def find(self, key: str, codec: Codec) -> Lookup[Any] | None:
+    def find(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
         """What this transaction is to store, or what is stored."""
         among, entry = self._sink.find(key)
         if not among:
-            return self._main().find(key, codec)
+            return self._main().find(key, codec, tags)
         return None if entry is None else self._lookup(entry, codec)
 
-    def find_many(self, keys: list[str], codec: Codec) -> list[Lookup[Any] | None]:
+    def find_many(self, keys: list[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
         """The same for several keys."""
         ours = {key: entry for key in keys for among, entry in [self._sink.find(key)] if among}
         others = [key for key in keys if key not in ours]
-        found = dict(zip(others, self._main().find_many(others, codec) if others else [], strict=True))
+        found = dict(zip(others, self._main().find_many(others, codec, tags) if others else [], strict=True))
         for key, entry in ours.items():
             found[key] = None if entry is None else self._lookup(entry, codec)
         return [found[key] for key in keys]
@@ -149,7 +149,7 @@ class Deferred:
         if not among and not self._sink.wrote():
             return self._main().through(key, load, plan, refresh=refresh)
         if not among and not refresh:
-            found = self._main().find(key, plan.codec)
+            found = self._main().find(key, plan.codec, plan.tags)
             if found is not None:
                 return found
         return Lookup(load(), "loader", 0.0)
@@ -164,7 +164,7 @@ class Deferred:
         """The same for several keys, told to the loader by their places."""
         if not self._sink.wrote() and not any(self._sink.find(key)[0] for key in keys):
             return self._main().through_many(keys, load, plan)
-        found = self.find_many(list(keys), plan.codec)
+        found = self.find_many(list(keys), plan.codec, plan.tags)
         missing = [place for place, each in enumerate(found) if each is None]
         loaded = load(missing) if missing else {}
         return [Lookup(loaded[place], "loader", 0.0) if place in loaded else each for place, each in enumerate(found)]
@@ -187,15 +187,30 @@ class After:
         self._cache = cache
         self._engine = Deferred(cache.namespace, lambda: cache.main, sink)
 
-    def set(self, key: str, value: Any, ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - as msgspec says it
+    def set(
+        self,
+        key: str,
+        value: Any,
+        ttl: float | None = None,
+        *,
+        type: Any = ANYTHING,  # noqa: A002 - as msgspec says it
+        tags: Iterable[str] = (),
+    ) -> None:
         """As `Cache.set`, after the commit."""
         with deferring(self._cache, self._engine):
-            self._cache.set(key, value, ttl, type=type)
+            self._cache.set(key, value, ttl, type=type, tags=tags)
 
-    def set_many(self, values: Mapping[str, Any], ttl: float | None = None, *, type: Any = ANYTHING) -> None:  # noqa: A002 - same
+    def set_many(
+        self,
+        values: Mapping[str, Any],
+        ttl: float | None = None,
+        *,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        tags: Iterable[str] = (),
+    ) -> None:
         """As `Cache.set_many`, after the commit."""
         with deferring(self._cache, self._engine):
-            self._cache.set_many(values, ttl, type=type)
+            self._cache.set_many(values, ttl, type=type, tags=tags)
 
     def delete(self, key: str) -> None:
         """As `Cache.delete`, after the commit."""
@@ -210,3 +225,8 @@ class After:
         """As `Cache.invalidate_tags`, after the commit."""
         with deferring(self._cache, self._engine):
             self._cache.invalidate_tags(*tags)
+
+    def clear(self) -> None:
+        """As `Cache.clear`, after the commit."""
+        with deferring(self._cache, self._engine):
+            self._cache.clear()

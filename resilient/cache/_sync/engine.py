@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from resilient.cache._sync.bulk import Bulk
+from resilient.cache._sync.counters import Counters
+from resilient.cache._sync.tagging import Tagging
 from resilient.cache._sync.transactions import Transactions
 
 __all__ = ["Engine"]
 
 
-class Engine(Bulk, Transactions):
+class Engine(Bulk, Transactions, Tagging, Counters):
     """Reads, loads and writes of one cache; see its bases."""

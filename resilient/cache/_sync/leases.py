@@ -6,11 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 from resilient.cache._background import Background, Cap
-from resilient.cache._causal import at_or_after
+from resilient.cache._causal import at_or_after, merged
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, pack, released, told
 from resilient.cache._flight import Flight
-from resilient.cache._seen import Lease, Seen, milliseconds
+from resilient.cache._seen import Lease, Plan, Seen, milliseconds
+from resilient.cache._stamps import Marks
 from resilient.cache._sync.reads import Reads
 from resilient.cache._sync.tier import UNREACHABLE, Tier
 from resilient.cache._values import Counts, Loader
@@ -57,7 +58,7 @@ class Leases(Reads):
 
     def _run(self, load: Loader[[], Any], seen: Seen) -> Any:
         """Call the loader, under the cap where it holds; it reads no database older than what made it necessary."""
-        note = told(seen.entry)
+        note = self._told(seen)
         capped = self._capped or seen.raw is UNREACHABLE
         if not note and not capped:
             return load()
@@ -70,7 +71,25 @@ class Leases(Reads):
         finally:
             self._cap.give(place)
 
+    def _told(self, seen: Seen) -> bytes:
+        """What the writers had seen that made a load necessary: of the key itself, and of its tags."""
+        note, marked = told(seen.entry), seen.marks.note(self._clock.wall())
+        return merged(note, marked) if marked else note
+
     # --------------------------------------------------------------------------------------------------------- claims
+
+    def _settled(self, flight: Flight, seen: Seen, plan: Plan) -> Seen:
+        """What was seen, with the stamps that what is loaded now is to bear: made where they are absent.
+
+        They are read before the load begins, so that an invalidation while it runs makes its result a miss.
+        """
+        if seen.raw is UNREACHABLE:
+            return seen
+        marks = self.stamps.settled(seen.marks, plan.policy.ttl + plan.policy.stale)
+        if not marks.raws:
+            return Seen(UNREACHABLE, marks=marks)
+        flight.bears(marks)
+        return seen if marks is seen.marks else seen._replace(marks=marks)
 
     def _claim(self, flight: Flight, seen: Seen, codec: Codec, *, force: bool = False) -> Lease | Seen:
         """The right to load a key, or what was found there instead.
@@ -83,7 +102,7 @@ class Leases(Reads):
         """
         claim, lease = self._claiming(flight, seen, force=force)
         found = self.tier.run(self.tier.store.claim, *claim)
-        return self._claimed(flight, found, lease, codec)
+        return self._claimed(flight, found, lease, codec, seen.marks)
 
     def _claiming(
         self, flight: Flight, seen: Seen, *, force: bool = False
@@ -98,21 +117,25 @@ class Leases(Reads):
         held = entry is not None and (bool(entry.flags & LEASE) or entry.held(now) > 0) and not force
         expected = None if held else seen.raw
         if entry is not None and seen.life is not Life.GONE and not held:
-            lease = Lease(claimed(entry, now, self._lease), entry)
+            lease = Lease(claimed(entry, now, self._lease), entry, seen.marks)
             flight.saw(lease.header, ends)
             return (flight.key, expected, lease.header, 0), lease
-        lease = Lease(marker(LEASE, now, self._lease, told(entry)))
+        marks = seen.marks
+        header = marker(LEASE, now, self._lease, told(entry), generation=marks.generation, tags=marks.block())
+        lease = Lease(header, marks=marks)
         flight.saw(lease.header, ends)
         return (flight.key, expected, lease.header, milliseconds(self._lease)), lease
 
-    def _claimed(self, flight: Flight, found: Any, lease: Lease, codec: Codec) -> Lease | Seen:
+    def _claimed(self, flight: Flight, found: Any, lease: Lease, codec: Codec, marks: Marks) -> Lease | Seen:
         if found is None:
             return lease
         if found is UNREACHABLE:
-            return Seen(UNREACHABLE)
+            return Seen(UNREACHABLE, marks=Marks(marks.names))
         raw, left = found
         flight.saw(raw)
-        seen = self._judge(raw, codec)
+        if not marks.borne_by(raw):  # newer stamps, or older ones
+            return self.look(flight.key, codec, marks.names)
+        seen = self._judge(raw, codec, marks)
         entry = seen.entry
         if entry is not None and entry.flags & LEASE:  # by the server's clock
             return seen._replace(entry=entry._replace(keep=self._clock.wall() - entry.created + left))
@@ -128,8 +151,8 @@ class Leases(Reads):
         seconds = deadline.bound(left)
         waited = self.tier.run(self.tier.store.wait, flight.key, entry.stamp, seconds)
         if waited is UNREACHABLE:
-            return Seen(UNREACHABLE)
-        seen = self.look(flight.key, codec)
+            return Seen(UNREACHABLE, marks=Marks(seen.marks.names))
+        seen = self.look(flight.key, codec, seen.marks.names)
         flight.saw(seen.raw)
         return seen
 
@@ -141,7 +164,8 @@ class Leases(Reads):
             if lease is not None:
                 self.counts.add("refused")
             return lease
-        self._conclude(flight.key, lease.header, pack(entry), milliseconds(entry.keep), count=True)
+        raw = pack(lease.marks.bare_on(entry))
+        self._conclude(flight.key, lease.header, raw, milliseconds(entry.keep), count=True)
         return None
 
     def _release(self, key: str, lease: Lease) -> None:
@@ -154,12 +178,12 @@ class Leases(Reads):
     def _conclude(self, key: str, header: bytes, raw: bytes | None, life: int, *, count: bool = False) -> None:
         """Put something in the place of a claim; where the caller has no time left for it, in the background."""
         if deadline.remaining() == 0.0:
-            self._background.start(self._exchange_claim, key, header, raw, life, count)
+            self._background.finish(self._exchange_claim, key, header, raw, life, count)
             return
         try:
             self._exchange_claim(key, header, raw, life, count)
         except DeadlineExceeded:
-            self._background.start(self._exchange_claim, key, header, raw, life, count)
+            self._background.finish(self._exchange_claim, key, header, raw, life, count)
 
     def _exchange_claim(self, key: str, header: bytes, raw: bytes | None, life: int, count: bool) -> None:  # noqa: FBT001 - a job
         done = self.tier.run(self.tier.store.swap, key, header, raw, life)

@@ -11,7 +11,7 @@ from resilient.cache._functions import Mode
 from resilient.cache._rows import Rows, packed
 from resilient.cache._seen import Plan
 from resilient.cache._sessions import plain, wrote
-from resilient.cache._statements import check, fingerprint
+from resilient.cache._statements import check, fingerprint, tags_of
 
 if TYPE_CHECKING:
     from resilient.cache._sync.cache import Cache
@@ -42,8 +42,9 @@ def query(
         return Rows(*load())
     dialect, database = database_of(inner, statement)
     key = fingerprint(statement, params, dialect, database)
+    names = tags_of(statement, own)
     if snapshot_of(inner) is None:
-        plan = Plan(cache._policy(ttl), cache.codec())  # noqa: SLF001 - this is a part of the face
+        plan = Plan(cache._policy(ttl), cache.codec(), names)  # noqa: SLF001 - this is a part of the face
         found = cache.through(key, load, plan, refresh=refresh)
         return Rows(*found.value)
     # What it reads now is as old as its transaction, and a change since then may have been told already.

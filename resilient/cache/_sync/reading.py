@@ -11,8 +11,8 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._freshness import LoadOptions, Policy
 from resilient.cache._seen import Plan
-from resilient.cache._sync.face import SqlFace
 from resilient.cache._sync.functions import Lazy
+from resilient.cache._sync.tagged import Tagged, tag_names
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import ConfigurationError
 
@@ -27,7 +27,7 @@ _bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resi
 _PLANS = 256  # kept for calls that name their options each time
 
 
-class Reading(SqlFace):
+class Reading(Tagged):
     """Reading through a cache."""
 
     codec: Callable[..., Codec]
@@ -45,8 +45,10 @@ class Reading(SqlFace):
             given["cache_errors"] = tuple(given["cache_errors"])
         return Policy(seconds, jitter=self._jitter, **given)
 
-    def _plan(self, ttl: float | None, kind: Any, options: LoadOptions) -> Plan:
-        """How the values of one call are kept; made once for calls that say the same."""
+    def _plan(self, ttl: float | None, kind: Any, options: LoadOptions, tags: Iterable[str] = ()) -> Plan:
+        """How the values of one call are kept; made once for calls that say the same, tags aside."""
+        if tags:
+            return self._plan(ttl, kind, options)._replace(tags=tag_names(tags))
         said = (ttl, kind, *options.items()) if options else (ttl, kind)
         try:
             return self._plans[said]
@@ -84,6 +86,7 @@ class Reading(SqlFace):
         load_many: Loader[[list[str]], Mapping[str, Any]] | None = None,
         ttl: float | None = None,
         type: Any = ANYTHING,  # noqa: A002 - same
+        tags: Iterable[str] = (),
         **options: Unpack[LoadOptions],
     ) -> dict[str, Any]:
         """The values of those keys that have one, in the order asked for, in one round trip.
@@ -95,6 +98,7 @@ class Reading(SqlFace):
                 are waited for.
             ttl: Seconds the loaded values live; the cache's own by default.
             type: The type of the values; dataclasses need it.
+            tags: The tags that all loaded values bear; see `get_or_load`.
             **options: As for `get_or_load`, for each key.
 
         Raises:
@@ -108,7 +112,7 @@ class Reading(SqlFace):
                 return {}
             found = self._engine.find_many([self.physical(name) for name in names], self.codec(type))
         else:
-            plan = self._plan(ttl, type, options)
+            plan = self._plan(ttl, type, options, tags)
             if self._off():
                 values = load_many(names)
                 return {name: values[name] for name in names if name in values}
@@ -125,6 +129,7 @@ class Reading(SqlFace):
         ttl: float | None = None,
         *,
         type: Any = ANYTHING,  # noqa: A002 - same
+        tags: Iterable[str] = (),
         **options: Unpack[LoadOptions],
     ) -> R:
         """The value of a key; where there is none, what the loader returns, which is then stored.
@@ -138,6 +143,8 @@ class Reading(SqlFace):
             loader: Called without arguments on a miss. No lock is held while it runs.
             ttl: Seconds the value lives; the cache's own by default.
             type: The type of the value; dataclasses need it.
+            tags: What the value depends on, as texts: `invalidate_tags` forgets all that bear a tag. A stored value
+                that lacks one of them is a miss.
             **options: ``negative_ttl``: seconds for which it is remembered that there is no such thing: that the loader
                 returned ``None`` or raised `resilient.errors.NotFound`; without it ``None`` is an ordinary value.
                 ``stale_while_revalidate``: seconds after the ttl for which the old value is served at once, while one
@@ -154,7 +161,7 @@ class Reading(SqlFace):
                 ``stale_if_error`` the loader's error goes through as it is.
             Overloaded: ``max_loads`` loaders run already, and none ended in time.
         """
-        value: R = self.value(key, loader, self._plan(ttl, type, options))
+        value: R = self.value(key, loader, self._plan(ttl, type, options, tags))
         return value
 
     def lazy(
@@ -165,6 +172,7 @@ class Reading(SqlFace):
         version: int = 0,
         type: Any = ANYTHING,  # noqa: A002 - same
         shared: bool = False,
+        tags: Iterable[str] = (),
         **options: Unpack[LoadOptions],
     ) -> Callable[[Loader[P, R]], Lazy[P, R]]:
         """Load the results of a function lazily: run it on a miss, answer from the cache after.
@@ -175,18 +183,24 @@ class Reading(SqlFace):
             version: Change it when values stored so far must not be read any more.
             type: The type of the values; by default the one the function says it returns.
             shared: Accept a template without any parameter though the function takes some: one value for all calls.
+            tags: What a value depends on, as templates like that of the key: ``["users", "user:{user_id}"]``. See
+                `invalidate_tags`.
             **options: As for `get_or_load`.
 
         Raises:
-            ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter.
+            ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter, or a
+                tag what is none.
         """
         if callable(template):
             raise ConfigurationError(
                 "lazy stands with brackets", advice="write @cache.lazy() or @cache.lazy('user:{id}')"
             )
         policy = self._policy(ttl, options)
+        names = self._note_tags(template, tags)
         cache: Any = self  # an AsyncCache, of which this is a part
-        return lambda function: Lazy(cache, function, template, policy, kind=type, version=version, shared=shared)
+        return lambda function: Lazy(
+            cache, function, template, policy, kind=type, version=version, shared=shared, tags=names
+        )
 
     def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
         """What the functions of `lazy` call: `through` without where the value came from."""

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from resilient.cache._causal import note
 from resilient.cache._entry import FENCE, Entry, Life, Unreadable, marker, pack, unpack
 from resilient.cache._seen import Seen, is_fenced, milliseconds
+from resilient.cache._stamps import Marks
 from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._sync.writes import Writes
 from resilient.errors import DeadlineExceeded
 
-__all__ = ["Transactions"]
+__all__ = ["Fence", "Transactions"]
 
 
 class Fence(NamedTuple):
@@ -46,7 +47,9 @@ class Transactions(Writes):
             fences.append(Fence(key, mark, before))
         return fences
 
-    def finish(self, fences: Iterable[Fence], entries: Mapping[str, Entry], *, present: Collection[str] = ()) -> None:
+    def finish(
+        self, fences: Iterable[Fence], entries: Mapping[str, Entry], marks: Marks, *, present: Collection[str] = ()
+    ) -> None:
         """The writer is done: put entries, or else tombstones, in the place of the fences.
 
         Where another writer was at work, or the fence is gone, nobody knows whose value is newer, and none is stored.
@@ -54,6 +57,8 @@ class Transactions(Writes):
         Args:
             fences: What `begin` gave.
             entries: The new entries; a key without one is forgotten.
+            marks: The stamps that they are to bear: of this moment or, since another may have changed them meanwhile,
+                of a moment before the fences.
             present: Keys whose entry counts only where they were cached before.
         """
         for key, mark, before in fences:
@@ -66,7 +71,8 @@ class Transactions(Writes):
             if entry is None or (key in present and seen.life is Life.GONE):
                 self._end(key, mark, seen)
                 continue
-            stored = self._end(key, mark, seen, pack(entry), milliseconds(entry.keep))
+            raw = pack(marks.on(entry))
+            stored = self._end(key, mark, seen, raw, milliseconds(entry.keep))
             self.counts.add("stores" if stored else "refused")
 
     def cancel(self, fences: Iterable[Fence]) -> None:

@@ -1,0 +1,62 @@
+"""The part of a cache's face that forgets by tag, and everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from resilient.cache._async.face import AsyncSqlFace
+from resilient.errors import ConfigurationError
+
+__all__ = ["AsyncTagged", "tag_names"]
+
+
+def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags as they were given, each once. Raises ConfigurationError where one text was given instead of a list."""
+    if isinstance(tags, str):
+        raise ConfigurationError("tags are a list of texts", advice=f"write tags=[{tags!r}]")
+    return tuple(dict.fromkeys(tags))
+
+
+class AsyncTagged(AsyncSqlFace):
+    """Forgetting without naming keys."""
+
+    _tagged: dict[str, tuple[str, ...]]
+    """The tags of what is loaded lazily, by its key's template: what is written through to it bears the same."""
+
+    def _note_tags(self, template: str | None, tags: Iterable[str]) -> tuple[str, ...]:
+        names = tag_names(tags)
+        if template is not None and names:
+            self._tagged[template] = tuple(dict.fromkeys((*self._tagged.get(template, ()), *names)))
+        return names
+
+    def tags_under(self, template: str) -> tuple[str, ...]:
+        """The templates of the tags of what is loaded lazily under a key's template."""
+        return self._tagged.get(template, ())
+
+    async def invalidate_tags(self, *tags: str) -> None:
+        """Forget all values that bear one of these tags: nothing loaded before this call is served after it.
+
+        It costs the same however many values there are, and takes effect in all processes that share the server. While
+        the server is away the tags are remembered, and told there before it is trusted again.
+
+        Args:
+            *tags: The tags, as texts.
+
+        Raises:
+            InvalidInput: A tag is no text, or empty.
+
+        Examples:
+            ::
+
+                cache.set("user:17", {"name": "Ada"}, tags=["users"])
+                cache.invalidate_tags("users")
+                cache.get("user:17")   # None
+        """
+        await self._engine.invalidate_tags(tags)
+
+    async def clear(self) -> None:
+        """Forget all values of this namespace, in all processes that share the server.
+
+        No key is deleted: the entries count as absent from now on, and go when their time is over.
+        """
+        await self._engine.clear()

@@ -1,0 +1,76 @@
+"""Forgetting by tag, and everything: new stamps, however many entries bear the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from resilient.cache._async.reads import AsyncReads
+from resilient.cache._async.stamps import TagFence
+from resilient.cache._stamps import Marks
+
+__all__ = ["AsyncTagging"]
+
+
+class AsyncTagging(AsyncReads):
+    """Changing the stamps of tags, and of the namespace."""
+
+    async def invalidate_tags(self, tags: Iterable[str]) -> None:
+        """Make sure that nothing that bears a tag and was loaded before this moment is served after it."""
+        names = tuple(dict.fromkeys(tags))
+        if names:
+            keys = self.stamps.keys(names)[1:]
+            self.flights.overtake_tags(names)
+            await self.stamps.change(keys)
+
+    async def clear(self) -> None:
+        """The same for all entries of the namespace."""
+        self.flights.overtake_all()
+        await self.stamps.change([self.stamps.namespace])
+
+    async def fence_tags(self, tags: Iterable[str], *, everything: bool = False) -> list[TagFence]:
+        """Before a COMMIT: nothing that bears these tags is served or stored until `finish_tags`, or for one lease.
+
+        Args:
+            tags: The tags.
+            everything: The namespace too.
+
+        Raises:
+            DeadlineExceeded: There is no time left; what was fenced until then stands for one lease.
+        """
+        names = tuple(dict.fromkeys(tags))
+        self._overtake(names, everything=everything)
+        return await self.stamps.fence(self.stamps.keys(names)[0 if everything else 1 :])
+
+    async def finish_tags(
+        self, fences: Sequence[TagFence], tags: Iterable[str], marks: Marks, *, everything: bool = False
+    ) -> Marks:
+        """After it: new stamps.
+
+        Args:
+            fences: What `fence_tags` gave.
+            tags: The tags that change: those that were fenced, and others.
+            marks: The stamps that the writer's own values are to bear, as they stood before the fences.
+            everything: The namespace changes too.
+
+        Returns:
+            Those stamps as they are now, where nobody but this writer has changed them.
+        """
+        names = tuple(dict.fromkeys(tags))
+        self._overtake(names, everything=everything)
+        own = await self.stamps.finish(fences)
+        fenced = {fence.key for fence in fences}
+        bare = [key for key in self.stamps.keys(names)[0 if everything else 1 :] if key not in fenced]
+        if bare:
+            await self.stamps.change(bare)
+        keys = self.stamps.keys(marks.names)
+        return marks.changed({at: own[key] for at, key in enumerate(keys) if key in own})
+
+    async def cancel_tags(self, fences: Iterable[TagFence]) -> None:
+        """Nothing was written: put back what was there."""
+        await self.stamps.cancel(fences)
+
+    def _overtake(self, names: Sequence[str], *, everything: bool) -> None:
+        if everything:
+            self.flights.overtake_all()
+        elif names:
+            self.flights.overtake_tags(names)
