@@ -59,6 +59,7 @@ class Queue:
         region: The region, where no client is given and the URL does not tell.
         max_bytes: The largest message of this queue with its attributes; SQS's own limit by default.
         pipeline: Policies for each request instead of the built-in retry.
+        unbounded: Accept a ready client that could wait for ever.
         clock: Where the time comes from.
 
     Every message gets an attribute with an id of its own, so that a copy made by a repeated send is known as such, and,
@@ -81,6 +82,7 @@ class Queue:
         region: str | None = None,
         max_bytes: int = limits.MAX_BYTES,
         pipeline: Pipeline | None = None,
+        unbounded: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
         parts = urlsplit(url)
@@ -98,6 +100,7 @@ class Queue:
             client,
             endpoint=None if on_aws else f"{parts.scheme}://{parts.netloc}",
             region=region or (host[1] if on_aws and host[0] == "sqs" else None),
+            unbounded=unbounded,
         )
         if pipeline is None and client is None:
             pipeline = Pipeline("sqs", Retry(attempts=3), classify=aws.classify)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 from sqlalchemy import event, exc
@@ -10,10 +11,10 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from resilient.clock import SYSTEM
-from resilient.errors import DeadlineExceeded, Overloaded
+from resilient.errors import ConfigurationError, DeadlineExceeded, Overloaded
 from resilient.policy import deadline
 
-__all__ = ["BoundedPool", "PyMySqlLimits", "SqliteLimits", "connect_pymysql", "no_time_left"]
+__all__ = ["BoundedPool", "PyMySqlLimits", "SqliteLimits", "check_bounded", "connect_pymysql", "no_time_left"]
 
 _IDLE_BEFORE_PING = 1.0  # a connection used within the last second is taken as alive
 
@@ -21,6 +22,29 @@ _IDLE_BEFORE_PING = 1.0  # a connection used within the last second is taken as 
 def no_time_left() -> bool:
     remaining = deadline.remaining()
     return remaining is not None and remaining < 0.001  # a timer may fire a little early
+
+
+def check_bounded(given: Engine) -> None:
+    """Refuse a ready engine whose connections could wait for ever.
+
+    What a function of the user's connects (``creator=``, or their own pool) cannot be looked into, and is accepted.
+
+    Raises:
+        ConfigurationError: Its driver has no limit for an answer, or was given none.
+    """
+    driver = given.url.get_driver_name()
+    if driver in {"pymysql", "mysqldb"}:
+        # SQLAlchemy offers no public way to what an engine connects with; the test of this function notices a change.
+        connect: Any = getattr(given.pool, "_creator", None)
+        options = inspect.getclosurevars(connect).nonlocals.get("cparams") if inspect.isfunction(connect) else None
+        if options is None or options.get("read_timeout"):
+            return
+        advice = 'make it with connect_args={"read_timeout": 10}, or pass its URL, or unbounded=True'
+    elif driver in {"psycopg", "psycopg2"}:
+        advice = "the driver has no limit for an answer: pass its URL, or unbounded=True"
+    else:
+        return
+    raise ConfigurationError("this engine would wait for ever on a frozen server", advice=advice)
 
 
 @functools.cache

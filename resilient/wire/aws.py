@@ -54,6 +54,7 @@ def client(
     region: str | None = None,
     connect_timeout: float = 1.0,
     timeout: float = 5.0,
+    unbounded: bool = False,
 ) -> Any:
     """A boto3 client for S3 or SQS.
 
@@ -64,11 +65,13 @@ def client(
         region: The AWS region; by default the one of the environment or the AWS configuration file.
         connect_timeout: Seconds to wait for a connection.
         timeout: Seconds to wait for each piece of an answer.
+        unbounded: Accept a ready client that could wait for ever.
 
     Raises:
-        ConfigurationError: No region is configured, or the endpoint is no address.
+        ConfigurationError: No region is configured, or the endpoint is no address, or a ready client has no time limit.
     """
     if given is not None:
+        _check_bounded(given, unbounded=unbounded)
         return given
     if endpoint is not None and not str(endpoint).startswith(("http://", "https://")):
         raise ConfigurationError(
@@ -95,6 +98,16 @@ def client(
         made = session.client(service, config=config.merge(Config(s3=regional)))
     _Guard(made).attach()
     return made
+
+
+def _check_bounded(given: Any, *, unbounded: bool) -> None:
+    config = getattr(getattr(given, "meta", None), "config", None)
+    endless = [name for name in ("connect_timeout", "read_timeout") if getattr(config, name, 0) is None]
+    if endless and not unbounded:
+        raise ConfigurationError(
+            f"this client would wait for ever: it has no {' and no '.join(endless)}",
+            advice="make it with Config(connect_timeout=1, read_timeout=5), or pass unbounded=True",
+        )
 
 
 class _BoundedPool(botocore.awsrequest.AWSHTTPConnectionPool):  # type: ignore[misc]  # botocore is untyped

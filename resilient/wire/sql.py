@@ -42,7 +42,14 @@ with needs_extra("sql"):
 
 from resilient.wire._postgres import PsycopgLimits
 from resilient.wire._sql_errors import classify, needs_table
-from resilient.wire._sql_limits import BoundedPool, PyMySqlLimits, SqliteLimits, connect_pymysql, no_time_left
+from resilient.wire._sql_limits import (
+    BoundedPool,
+    PyMySqlLimits,
+    SqliteLimits,
+    check_bounded,
+    connect_pymysql,
+    no_time_left,
+)
 
 __all__ = [
     "classify",
@@ -132,6 +139,7 @@ def engine(
     recycle: float = 1800.0,
     must_exist: bool = False,
     query_only: bool = False,
+    unbounded: bool = False,
 ) -> Engine:
     """An engine whose every wait ends.
 
@@ -145,9 +153,10 @@ def engine(
         recycle: Seconds after which a pooled connection is replaced.
         must_exist: For SQLite: a missing file is an error instead of a new empty database.
         query_only: For SQLite: refuse writes.
+        unbounded: Accept a ready engine that could wait for ever.
 
     Raises:
-        ConfigurationError: The URL is malformed.
+        ConfigurationError: The URL is malformed, or a ready engine has no time limit.
         MissingExtra: The driver is not installed.
 
     Examples:
@@ -156,6 +165,8 @@ def engine(
         1
     """
     if isinstance(target, Engine):
+        if not unbounded:
+            check_bounded(target)
         translate_errors(target)
         return target
     url = _parse(target)

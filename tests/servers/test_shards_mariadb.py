@@ -51,7 +51,7 @@ def urls(mariadb: MariaDbCluster) -> dict[str, str]:
 @pytest.fixture
 def one(mariadb: MariaDbCluster) -> Iterator[sa.Engine]:
     """One database that holds all rows."""
-    made = sa.create_engine(mariadb.primary.url)
+    made = sa.create_engine(mariadb.primary.url, connect_args={"read_timeout": 10})
     Base.metadata.create_all(made)
     yield made
     made.dispose()

@@ -93,10 +93,12 @@ class Bucket:
         endpoint: Address of a server that speaks S3, where no client is given.
         region: The region, where no client is given.
         pipeline: Policies for each request instead of the built-in retry.
+        unbounded: Accept a ready client that could wait for ever.
         clock: Where the time comes from.
 
     Raises:
-        ConfigurationError: That can be no bucket's name, or the endpoint is no address, or there is no region.
+        ConfigurationError: That can be no bucket's name, or the endpoint is no address, or there is no region, or
+            a ready client has no time limit.
 
     Examples:
         >>> from resilient.testing.s3 import FakeS3
@@ -119,10 +121,11 @@ class Bucket:
         endpoint: str | None = None,
         region: str | None = None,
         pipeline: Pipeline | None = None,
+        unbounded: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
         self.name = check_bucket(name)
-        self.client = aws.client("s3", client, endpoint=endpoint, region=region)
+        self.client = aws.client("s3", client, endpoint=endpoint, region=region, unbounded=unbounded)
         self._sealer = Sealer(secrets)
         self._clock = clock
         if pipeline is None and client is None:

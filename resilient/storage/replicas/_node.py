@@ -74,13 +74,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of every connection of a set, in seconds and connections."""
+    """The limits of every connection of a set, in seconds and connections, and whether a ready engine may have none."""
 
     connect_timeout: float
     timeout: float
     probe_timeout: float
     pool_size: int
     max_overflow: int
+    unbounded: bool = False
 
 
 class Node:
@@ -139,6 +140,7 @@ class Node:
             max_overflow=limits.max_overflow,
             must_exist=self.role == "replica",
             query_only=self.role == "replica",
+            unbounded=limits.unbounded,
         )
         if self.role == "replica":
             sql.forgive_endings(made)

@@ -48,11 +48,12 @@ class ReplicaSet:
         timeout: Seconds for one statement; a running `resilient.policy.deadline` shortens it.
         pool_size: Connections kept to each server.
         max_overflow: Connections to each server beyond that.
+        unbounded: Accept ready engines that could wait for ever.
         clock: Where time is read.
 
     Raises:
-        ConfigurationError: A setting is out of range, a database is neither MariaDB nor SQLite, or a replica is of
-            another kind than its primary.
+        ConfigurationError: A setting is out of range, a ready engine has no time limit, a database is neither MariaDB
+            nor SQLite, or a replica is of another kind than its primary.
 
     Examples:
         >>> db = ReplicaSet("sqlite://", max_lag=2.0)
@@ -78,6 +79,7 @@ class ReplicaSet:
         timeout: float = 10.0,
         pool_size: int = 10,
         max_overflow: int = 10,
+        unbounded: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
         if max_lag <= 0 or (probe_interval is not None and probe_interval <= 0):
@@ -88,7 +90,7 @@ class ReplicaSet:
         _check_kinds(primary, replicas)
         self.max_lag = max_lag
         one_of("consistency", consistency, LEVELS, InvalidInput)
-        limits = Limits(connect_timeout, timeout, min(connect_timeout, 0.5), pool_size, max_overflow)
+        limits = Limits(connect_timeout, timeout, min(connect_timeout, 0.5), pool_size, max_overflow, unbounded)
         told: dict[str, Any] = {"limits": limits, "failed": self._failed, "in_doubt": self._in_doubt}
         primary_node = Node(self.name, "primary", primary, role="primary", **told)
         replica_nodes = tuple(

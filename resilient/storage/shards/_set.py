@@ -78,10 +78,12 @@ class ShardSet:
         timeout: Seconds for a read over all shards; a running `resilient.policy.deadline` shortens it.
         connect_timeout: Seconds for a connection with its handshake.
         pool_size: Connections kept to each shard.
+        unbounded: Accept ready engines that could wait for ever.
         clock: Where time is read.
 
     Raises:
-        ConfigurationError: There are no shards, or they are of different kinds of database.
+        ConfigurationError: There are no shards, or they are of different kinds of database, or a ready engine has no
+            time limit.
 
     Examples:
         >>> shards = ShardSet({"a": "sqlite://", "b": "sqlite://"})
@@ -102,6 +104,7 @@ class ShardSet:
         timeout: float = 5.0,
         connect_timeout: float = 1.0,
         pool_size: int = 10,
+        unbounded: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
         given: object = shards
@@ -114,6 +117,7 @@ class ShardSet:
         self._clock = clock
         self._timeout = timeout
         self._limits: dict[str, Any] = {"connect_timeout": connect_timeout, "pool_size": pool_size}
+        self._unbounded = unbounded
         self._owned: list[Engine] = []
         self._targets = {name: self._open(target) for name, target in shards.items()}
         self._control = None if control is None else _engine_of(self._open(control))
@@ -132,7 +136,7 @@ class ShardSet:
             made = sql.engine(target, **self._limits)
             self._owned.append(made)
             return made
-        return sql.engine(target) if isinstance(target, Engine) else target
+        return sql.engine(target, unbounded=self._unbounded) if isinstance(target, Engine) else target
 
     def _maker(self, name: str, target: Engine | Replicated) -> sessionmaker[Session]:
         made = sessionmaker(target) if isinstance(target, Engine) else target.sessionmaker()

@@ -201,3 +201,13 @@ def test_a_hint_to_wait_is_kept_and_foreign_errors_are_left_alone():
     assert aws.classify(ValueError()) is None
     with pytest.raises(ValueError, match="mine"), aws.translated("Op"):
         raise ValueError("mine")
+
+
+@pytest.mark.parametrize("limits", [{"read_timeout": None}, {"connect_timeout": None}])
+def test_a_ready_client_that_could_wait_for_ever_is_refused(limits):
+    """boto3's clients have limits unless somebody takes them away, and says here that it was meant."""
+    ready = boto3.session.Session(region_name="eu-west-1").client("sqs", config=Config(**limits))
+    with pytest.raises(ConfigurationError, match="unbounded=True"):
+        aws.client("sqs", ready)
+    assert aws.client("sqs", ready, unbounded=True) is ready
+    ready.close()

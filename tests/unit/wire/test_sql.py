@@ -299,3 +299,34 @@ def test_mysql_and_mariadb_are_told_what_remains(mariadb: bool, statement: str, 
 def test_a_query_with_hardly_any_time_left_gets_a_millisecond() -> None:
     """Zero would mean no limit at all."""
     assert _hinted("SELECT %s", 0.0001) == "SELECT /*+ MAX_EXECUTION_TIME(1) */ %s"
+
+
+@pytest.mark.parametrize(
+    ("url", "limits", "advice"),
+    [
+        ("mysql+pymysql://a@127.0.0.1:1/x", {}, "read_timeout"),
+        ("mysql+pymysql://a@127.0.0.1:1/x?connect_timeout=1", {"write_timeout": 1}, "read_timeout"),
+        ("postgresql+psycopg://a@127.0.0.1:1/x", {"connect_timeout": 2}, "pass its URL"),
+    ],
+)
+def test_a_ready_engine_that_could_wait_for_ever_is_refused(url: str, limits: dict[str, Any], advice: str) -> None:
+    """At construction, unless the caller says that it may; in every place that takes ready engines."""
+    ready = sa.create_engine(url, connect_args=limits)
+    with pytest.raises(ConfigurationError, match=advice):
+        sql.engine(ready)
+    assert sql.engine(ready, unbounded=True) is ready
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [
+        sa.create_engine("mysql+pymysql://a@127.0.0.1:1/x", connect_args={"read_timeout": 3}),
+        sa.create_engine("mysql+pymysql://a@127.0.0.1:1/x?read_timeout=3"),
+        sa.create_engine("mysql+pymysql://", creator=lambda: None),
+        sa.create_engine("sqlite://"),
+    ],
+    ids=["options", "url", "creator", "sqlite"],
+)
+def test_a_ready_engine_with_limits_is_taken_as_it_is(ready: sa.Engine) -> None:
+    """Wherever the limit was written; what a function of the user's connects cannot be looked into."""
+    assert sql.engine(ready) is ready
