@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -42,11 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one plain line what was not tested on this machine, and why."""
-    reasons: dict[str, int] = {}
+    servers: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     for report in terminalreporter.stats.get("skipped", []):
-        if isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2]:
-            reason = report.longrepr[2].partition(MISSING)[2]
-            reasons[reason] = reasons.get(reason, 0) + 1
-    if reasons:
-        parts = "; ".join(f"{count} with {reason}" for reason, count in sorted(reasons.items()))
-        terminalreporter.write_line(f"tests skipped for want of a server: {parts}", yellow=True)
+        if isinstance(report.longrepr, tuple):
+            before, is_server, reason = report.longrepr[2].partition(MISSING)
+            (servers if is_server else others)[reason or before.removeprefix("Skipped: ")] += 1
+    for title, joint, reasons in (("for want of a server", " with ", servers), ("for other reasons", ": ", others)):
+        if reasons:
+            parts = "; ".join(f"{count}{joint}{reason}" for reason, count in sorted(reasons.items()))
+            terminalreporter.write_line(f"tests skipped {title}: {parts}", yellow=True)

@@ -257,6 +257,7 @@ def test_no_sentinel_is_an_error_in_time():
 # ---------------------------------------------------------------------------------------------------- password and TLS
 
 
+@pytest.mark.usefixtures("redis_server")  # says what is done where there is none
 def test_a_password_is_said_and_never_shown():
     """The right one opens both faces; a wrong one is an error of authentication that does not repeat it."""
     with RedisServer(options={"requirepass": "right"}) as server:
@@ -283,7 +284,7 @@ def test_a_password_is_said_and_never_shown():
 
 
 @pytest.fixture
-def tls_server(tmp_path):
+def tls_server(redis_server, tmp_path):
     """A Redis with a certificate of its own."""
     if find_program("openssl") is None:
         pytest.skip("missing program: openssl")
