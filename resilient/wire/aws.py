@@ -8,10 +8,13 @@ business of the policies. A ready client is taken as it is.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
+from resilient.clock import SYSTEM
 from resilient.errors import (
     ConfigurationError,
     Conflict,
@@ -253,11 +256,25 @@ def classify(error: BaseException) -> Verdict | None:
     return None
 
 
+def _hint(headers: Mapping[str, Any]) -> float | None:
+    """The seconds to wait that a service asks for: as a number, as a date, or in AWS's own header of milliseconds."""
+    millis, text = str(headers.get("x-amz-retry-after", "")), str(headers.get("retry-after", ""))
+    if millis.isdecimal():
+        return int(millis) / 1000
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = max(0.0, parsedate_to_datetime(text).timestamp() - SYSTEM.wall())
+        except (ValueError, OverflowError):
+            return None
+    return seconds if 0 <= seconds < math.inf else None
+
+
 def _classify_answer(error: botocore.exceptions.ClientError) -> Verdict:
     code, meta = code_of(error), error.response.get("ResponseMetadata", {})
     status = int(meta.get("HTTPStatusCode") or (code if code.isdigit() else 0))
-    after = str(meta.get("HTTPHeaders", {}).get("retry-after", ""))
-    retry_after = float(after) if after.isdigit() else None
+    retry_after = _hint(meta.get("HTTPHeaders", {}))
     if code in _THROTTLED or status == 429:
         return Verdict(Failure.THROTTLED, no_effect=True, retry_after=retry_after)
     if code == "RequestTimeout":  # S3 gave up reading our request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import http.client
 import json
 import threading
@@ -28,10 +29,13 @@ from resilient.policy import (
     Failure,
     Fallback,
     Pipeline,
+    Policy,
+    RateLimit,
     Retry,
     Verdict,
 )
 from resilient.testing.clock import FakeClock
+from resilient.web import http_error
 from resilient.wire import aws
 
 Answer = tuple[int, dict[str, str], str]
@@ -191,21 +195,25 @@ def test_a_slow_origin_opens_it_too(origin: Origin) -> None:
 # ------------------------------------------------------------------------------------------------------------- P3
 
 
-def test_a_dead_origin_gets_a_fifth_more(origin: Origin) -> None:
-    """Retries add at most 20 % and the reserve, counted where they arrive, through three stacked layers."""
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_dead_origin_gets_a_fifth_more(origin: Origin, count: int) -> None:
+    """Retries add at most 20 %, the reserve and what was saved up, counted where they arrive, however many layers."""
     clock = FakeClock()
     layers = [
         Pipeline(f"layer {number}", Retry(attempts=4, base=0.0), Budget(burst=1.0), classify=judge, clock=clock)
-        for number in range(3)
+        for number in range(count)
     ]
     origin.answer = lambda _: (503, {}, "busy")
-    inner, middle, outer = (layer.idempotent.call for layer in layers)
+    call = origin.get
+    for layer in layers:
+        call = functools.partial(layer.idempotent.call, call)
     calls = 300
     for _ in range(calls):
         with pytest.raises(HttpError):
-            outer(lambda: middle(lambda: inner(origin.get)))
+            call()
         clock.advance(0.01)
-    assert calls < len(origin.arrived) <= calls * 1.25
+    seconds, saved = calls * 0.01, 1
+    assert calls < len(origin.arrived) <= calls * 1.2 + seconds + saved
 
 
 def test_a_slow_dependency_does_not_slow_another(origin: Origin) -> None:
@@ -238,22 +246,44 @@ def test_a_slow_dependency_does_not_slow_another(origin: Origin) -> None:
     assert sorted(taken)[len(taken) // 2] < 0.25
 
 
-def test_over_capacity_nobody_hangs(origin: Origin) -> None:
-    """Five times what a bulkhead takes: each caller has an answer in time, a real one or a refusal with a hint."""
-    site = Pipeline("site", Deadline(2.0), Bulkhead(2, wait=0.05), classify=judge)
-    origin.slow = 0.2
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (Deadline(5.0), Bulkhead(2, wait=0.05)),
+        (Deadline(5.0), RateLimit(4.0, burst=2), Bulkhead(2)),
+        (Fallback(lambda error: "static copy"), Deadline(5.0), Bulkhead(2, wait=0.05)),
+    ],
+    ids=["bulkhead", "rate limit", "fallback"],
+)
+def test_over_capacity_nobody_hangs(origin: Origin, policies: tuple[Policy, ...]) -> None:
+    """Five times what a site takes: each has the page, a marked copy of it, or 429 with Retry-After, in time."""
+    pipeline = Pipeline("site", *policies, classify=judge)
 
-    def visit(_: int) -> tuple[str, float]:
+    def page(_: int) -> Answer:
+        try:
+            found = pipeline.call(origin.get)
+        except Overloaded as error:
+            told = http_error(error)
+            assert told is not None
+            return 429, {"Retry-After": str(told.retry_after)}, "come back later"
+        return (200, {}, f"{found.value}, degraded") if isinstance(found, Degraded) else (200, {}, found)
+
+    def visit(_: int) -> tuple[str, float, float]:
         began = time.monotonic()
         try:
-            return site.call(origin.get), time.monotonic() - began
-        except Overloaded:
-            return "429", time.monotonic() - began
+            found, after = site.get(), 1.0
+        except HttpError as error:
+            found, after = str(error.status), error.retry_after or 0.0
+        return found, after, time.monotonic() - began
 
-    with ThreadPoolExecutor(10) as threads:
+    with running() as site, ThreadPoolExecutor(10) as threads:
+        site.answer = page
+        origin.slow = 0.2
         seen = list(threads.map(visit, range(10)))
-    assert {"live", "429"} == {answer for answer, _ in seen}
-    assert max(taken for _, taken in seen) < 2.0
+    instead = "static copy, degraded" if isinstance(policies[0], Fallback) else "429"
+    assert {answer for answer, _, _ in seen} == {"live", instead}
+    assert all(1 <= after < 5 for _, after, _ in seen)
+    assert max(taken for _, _, taken in seen) < 4.0
 
 
 # ------------------------------------------------------------------------------------------------------------- P4

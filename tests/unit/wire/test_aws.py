@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from email.utils import formatdate
 
 import boto3
 import pytest
@@ -201,6 +202,34 @@ def test_a_hint_to_wait_is_kept_and_foreign_errors_are_left_alone():
     assert aws.classify(ValueError()) is None
     with pytest.raises(ValueError, match="mine"), aws.translated("Op"):
         raise ValueError("mine")
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"x-amz-retry-after": "1500"}, 1.5),
+        ({"x-amz-retry-after": "1500", "retry-after": "7"}, 1.5),
+        ({"x-amz-retry-after": "soon", "retry-after": "7"}, 7),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "Wed, 21 Oct 20155555 07:28:00 GMT"}, None),
+        ({}, None),
+    ],
+)
+def test_a_hint_has_several_forms(headers, seconds):
+    """Seconds, a date, or AWS's own header of milliseconds, which comes first; anything else is none."""
+    assert aws.classify(answer("SlowDown", 503, headers)).retry_after == seconds
+
+
+def test_a_hint_that_is_a_date_ahead():
+    """It is what is left until then."""
+    headers = {"retry-after": formatdate(time.time() + 90, usegmt=True)}
+    assert 60 < aws.classify(answer("SlowDown", 503, headers)).retry_after <= 90
 
 
 @pytest.mark.parametrize("limits", [{"read_timeout": None}, {"connect_timeout": None}])
