@@ -21,6 +21,7 @@ help: ## list the targets
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "resilient needs Python 3.11 or later, and none was found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "resilient needs Python 3.11 or later, and $(PYTHON) is $$("$(PYTHON)" --version 2>/dev/null || echo not there); name another: make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -w . || { echo "nothing can be written into this folder, where $(VENV) belongs; clone the repository to one of your own"; exit 2; }
 	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 2; }
 
 $(VENV)/.pip: | $(VENV)/bin/python
