@@ -45,6 +45,11 @@ svg{display:block}
 b{font-weight:600}
 .pass{color:var(--pass);fill:var(--pass)}.warn{color:var(--warn);fill:var(--warn)}
 .unknown{color:var(--unknown);fill:var(--unknown)}.fail{color:var(--fail);fill:var(--fail)}.none{fill:var(--none)}
+@media(max-width:46rem){body{padding-top:1rem}table,tbody{display:block}tr:first-child{display:none}
+tr{display:grid;grid-template-columns:1fr auto;gap:.2rem 1rem;padding:.7rem 0;border-bottom:1px solid var(--line)}
+td{border:0;padding:0;white-space:normal;overflow-wrap:anywhere}td:nth-child(even){text-align:right}
+td:nth-child(n+5){grid-column:1/3;text-align:left}td:last-child:not(:empty)::before{content:"last failure: "}
+td:last-child small{display:inline;margin-left:.4rem}svg{width:100%}}
 """
 
 
@@ -104,11 +109,8 @@ def _word(status: Status) -> str:
 def _strip(slots: Sequence[Status | None], name: str) -> str:
     width = SLOTS * _STEP
     title = f"{escape(name)}: {escape(', '.join(_told(slots)))}"
-    return (
-        f'<svg width="{width}" height="{_HEIGHT}" viewBox="0 0 {width} {_HEIGHT}" role="img"><title>{title}</title>'
-        + "".join(_bars(slots))
-        + "</svg>"
-    )
+    size = f'width="{width}" height="{_HEIGHT}" viewBox="0 0 {width} {_HEIGHT}" preserveAspectRatio="none"'
+    return f'<svg {size} role="img"><title>{title}</title>{"".join(_bars(slots))}</svg>'
 
 
 def _runs(slots: Sequence[Status | None]) -> Iterator[tuple[int, int, Status | None]]:
