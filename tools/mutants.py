@@ -66,7 +66,7 @@ ROOMS = {
         _in(
             "policy",
             *("_breaker", "_budget", "_bulkhead", "_checks", "_deadline", "_hedge", "_order", "_retry"),
-            *("_waits", "classify", "limiter", "strategies"),
+            *("_waits", "classify", "limiter", "strategies", "weighted"),
         ),
         ("tests/unit/policy",),
         at_least=0.95,

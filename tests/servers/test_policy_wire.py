@@ -188,7 +188,7 @@ def test_a_slow_origin_opens_it_too(origin: Origin) -> None:
         assert page.call(origin.get) == "live"
     began = time.monotonic()
     assert all(isinstance(page.call(origin.get), Degraded) for _ in range(50))
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 1.0, "fifty calls of a tenth of a second would take five"
     assert len(origin.arrived) == 5
 
 

@@ -359,10 +359,13 @@ def test_total_deadline_over_attempts_and_waits(ambient):
         time.sleep(deadline.bound(0.04))
         raise ConnectionRefusedError
 
-    begun = time.monotonic()
-    with pytest.raises((ConnectionRefusedError, DeadlineExceeded)), deadline(0.1 if ambient else 9):
-        pipeline.call(works)
-    assert time.monotonic() - begun <= 0.12
+    def taken():
+        begun = time.monotonic()
+        with pytest.raises((ConnectionRefusedError, DeadlineExceeded)), deadline(0.1 if ambient else 9):
+            pipeline.call(works)
+        return time.monotonic() - begun
+
+    assert min(taken() for _ in range(5)) <= 0.12
 
 
 @pytest.mark.parametrize("ambient", [False, True])
@@ -381,7 +384,7 @@ def test_total_deadline_of_a_task(ambient):
             await pipeline.acall(works)
         return time.monotonic() - begun
 
-    assert min(asyncio.run(main()) for _ in range(3)) <= 0.12
+    assert min(asyncio.run(main()) for _ in range(5)) <= 0.12
 
 
 def test_one_sync_attempt_that_hangs():
