@@ -10,6 +10,7 @@ import http.client
 import os
 import signal
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import sqlalchemy as sa
 
 from resilient.testing.servers import Gunicorn, HAProxy, MariaDbCluster, RedisServer, TcpProxy
 from resilient.testing.servers.cluster import MariaDbNode
+from resilient.testing.servers.server import find_program
 
 INTER, FALL, RISE = 0.5, 2, 2
 OUT = FALL * INTER + 0.5
@@ -382,3 +384,13 @@ def test_a_rolling_restart_fails_no_request(
     assert {body for _, _, body in users.answers} == {b"a", b"b"}
     assert len(users.answers) > 200
     assert statistics.median(drained) < limit(0.1)
+
+
+def test_the_configuration_in_the_docs_is_one_that_haproxy_takes(tmp_path: Path):
+    """The page about balancers shows it to be copied."""
+    page = (Path(__file__).parents[2] / "docs" / "balancers.md").read_text()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(page.partition("```haproxy\n")[2].partition("```")[0])
+    command = [find_program("haproxy") or "haproxy", "-c", "-f", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
