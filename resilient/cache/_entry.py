@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
+from resilient.errors import InvalidInput
+
 __all__ = [
     "BUSY",
     "FAILED",
@@ -90,6 +92,7 @@ LEASE = 8
 """Flag: somebody loads; there is no value, and nobody else needs to load one."""
 FAILED = 16
 """Flag: the loader raised an error that its policy caches; the body names it."""
+_MOST_TAGS = 0xFFFF  # bytes, with their names and stamps: so many the header can count
 _KNOWN = NEGATIVE | TOMBSTONE | FENCE | LEASE | FAILED
 _EMPTY = TOMBSTONE | FENCE | LEASE
 
@@ -306,6 +309,9 @@ def released(entry: Entry) -> bytes:
 def pack_tags(tags: Iterable[tuple[str, int]]) -> bytes:
     """Tags with their stamps, as an entry keeps them.
 
+    Raises:
+        InvalidInput: They are more than an entry can bear.
+
     Examples:
         >>> unpack_tags(pack_tags([("price-list", 7)]))
         [('price-list', 7)]
@@ -314,7 +320,13 @@ def pack_tags(tags: Iterable[tuple[str, int]]) -> bytes:
     for name, mark in tags:
         text = name.encode()
         parts += [struct.pack(">H", len(text)), text, struct.pack(">Q", mark)]
-    return b"".join(parts)
+    block = b"".join(parts)
+    if len(block) > _MOST_TAGS:
+        raise InvalidInput(
+            f"an entry cannot bear {len(parts) // 3} tags",
+            advice="give it a tag that several share: all of a table, say, or all of a customer",
+        )
+    return block
 
 
 def unpack_tags(block: bytes) -> list[tuple[str, int]]:

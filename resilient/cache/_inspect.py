@@ -22,7 +22,7 @@ from resilient.cache._entry import (
     unpack_tags,
 )
 from resilient.cache._keys import physical
-from resilient.cache._stamps import is_ours
+from resilient.cache._stamps import is_ours, namespace_key, number, tag_key
 from resilient.cache._sync.cache import Cache
 
 __all__ = ["lines_of_cache", "lines_of_key"]
@@ -75,7 +75,9 @@ def lines_of_key(cache: Cache | AsyncCache, key: str) -> tuple[bool, list[str]]:
         lines.append(f"  age {_seconds(entry.age(now))}, its load took {_seconds(entry.cost)}")
         if entry.held(now):
             lines.append(f"  somebody loads it anew, for {_seconds(entry.held(now))} at most")
-    lines += _tags(entry)
+    marked, stands = _tags(cache, entry)
+    lines += marked
+    served = served and stands
     if left is not None:
         lines.append(f"  the server keeps it for {_seconds(left)}")
     return served, lines
@@ -96,12 +98,24 @@ def _life(entry: Entry, now: float) -> str:
     return f"{kind}, gone since {_seconds(now - entry.created - entry.keep)}"
 
 
-def _tags(entry: Entry) -> list[str]:
+def _tags(cache: Cache | AsyncCache, entry: Entry) -> tuple[list[str], bool]:
+    """What an entry's stamps say, and whether they still stand."""
     try:
         tags = unpack_tags(entry.tags)
     except Unreadable:
-        return ["  its tags cannot be read"]
-    return [f"  tags: {', '.join(name for name, _ in tags)}"] if tags else []
+        return ["  its tags cannot be read"], False
+    if not entry.generation:  # what bears no stamps is served to nobody
+        return ([f"  tags: {', '.join(name for name, _ in tags)}"] if tags else []), False
+    keys = [namespace_key(cache.namespace), *[tag_key(cache.namespace, name) for name, _ in tags]]
+    raws = _wait(cache, lambda: cache.store.get_many(keys))
+    lines = []
+    if number(raws[0]) != entry.generation:
+        lines.append("  its namespace was cleared")
+    gone = [number(raw) != mark for raw, (_, mark) in zip(raws[1:], tags, strict=True)]
+    if tags:
+        names = [f"{name} (invalidated)" if moved else name for (name, _), moved in zip(tags, gone, strict=True)]
+        lines.append(f"  tags: {', '.join(names)}")
+    return lines, number(raws[0]) == entry.generation and not any(gone)
 
 
 def _seconds(seconds: float) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from resilient.errors import ConfigurationError, InvalidInput
 
-__all__ = ["check_namespace", "has_key", "parse", "physical", "render"]
+__all__ = ["check_namespace", "has_key", "parse", "physical", "render", "tag_name"]
 
 _LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
 _SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
@@ -103,10 +103,36 @@ def physical(namespace: str, key: str) -> str:
     """
     if not isinstance(key, str) or not key:  # type: ignore[redundant-expr]  # callers may not check types
         raise InvalidInput("a cache key is a text that is not empty")
-    if len(key) > _LONGEST or "{" in key or "}" in key or key[-33:-32] == "#" or not (key.isascii() or _is_utf8(key)):
-        digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-        key = f"{key[:100].encode(errors='replace').decode().translate(_NO_BRACES)}#{digest}"
+    if key[-33:-32] == "#" or not _is_plain(key):
+        key = _hashed(key)
     return f"{namespace}:{key}"
+
+
+def tag_name(tag: str) -> str:
+    """A tag as entries bear it, and as the store's key of its stamp names it: as it is, unless a key could not be so.
+
+    What it gives stays as it is when asked again. A tag that looks like what another becomes is invalidated with it,
+    which does no harm.
+
+    Raises:
+        InvalidInput: The tag is no text, or empty.
+
+    Examples:
+        >>> tag_name("user:17"), len(tag_name("{" + "x" * 500))
+        ('user:17', 133)
+    """
+    if not isinstance(tag, str) or not tag:  # type: ignore[redundant-expr]  # callers may not check types
+        raise InvalidInput("a tag is a text that is not empty")
+    return tag if _is_plain(tag) else _hashed(tag)
+
+
+def _is_plain(text: str) -> bool:
+    return not (len(text) > _LONGEST or "{" in text or "}" in text) and (text.isascii() or _is_utf8(text))
+
+
+def _hashed(text: str) -> str:
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"{text[:100].encode(errors='replace').decode().translate(_NO_BRACES)}#{digest}"
 
 
 _NO_BRACES = str.maketrans("{}", "()")

@@ -34,11 +34,8 @@ from resilient.cache._entry import (
     unpack,
     unpack_tags,
 )
-from resilient.cache._keys import physical
-from resilient.errors import InvalidInput
 
 __all__ = [
-    "DAY",
     "LIFE",
     "MARK",
     "UNKNOWN",
@@ -56,8 +53,8 @@ __all__ = [
     "tags_of",
 ]
 
-DAY = 86_400.0
-LIFE = 30 * DAY
+_DAY = 86_400.0
+LIFE = 30 * _DAY
 """Seconds that a stamp lives at least, unless it is short."""
 MARK = bytes([MAGIC, FORMAT, TOMBSTONE])
 """How a stamp begins."""
@@ -78,18 +75,13 @@ def namespace_key(namespace: str) -> str:
 
 
 def tag_key(namespace: str, tag: str) -> str:
-    """Where a tag's stamp stands.
-
-    Raises:
-        InvalidInput: The tag is no text, or empty.
+    """Where the stamp of a tag stands, which is as `resilient.cache._keys.tag_name` gives it.
 
     Examples:
         >>> tag_key("shop", "user:17")
         'shop:tag:{user:17}'
     """
-    if not isinstance(tag, str) or not tag:  # type: ignore[redundant-expr]  # callers may not check types
-        raise InvalidInput("a tag is a text that is not empty")
-    return f"{namespace}:tag:{{{physical('', tag)[1:]}}}"
+    return f"{namespace}:tag:{{{tag}}}"
 
 
 def is_ours(key: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from resilient.cache._keys import has_key, parse, render
-from resilient.errors import ConfigurationError, InvalidInput
+from resilient.cache._keys import has_key, parse, render, tag_name
+from resilient.errors import ConfigurationError
 
 __all__ = ["KeyMaker", "TagMaker"]
 
@@ -183,7 +183,7 @@ class TagMaker:
         names = self._arguments.names
         self._templates = [_steps(parse(each), names, f"the tag {each!r}", function) for each in templates]
         varies = any(place != _NONE for steps in self._templates for _, place, _ in steps)
-        self._fixed = None if varies else tuple(_plain(steps, ()) for steps in self._templates)
+        self._fixed = None if varies else self._made(())
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
         """The tags of a call.
@@ -194,8 +194,10 @@ class TagMaker:
         """
         if self._fixed is not None:
             return self._fixed
-        values = self._arguments(args, kwargs)
-        return tuple([_plain(steps, values) for steps in self._templates])
+        return self._made(self._arguments(args, kwargs))
+
+    def _made(self, values: Sequence[Any]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([tag_name(_plain(steps, values)) for steps in self._templates]))
 
 
 def _plain(steps: list[_Step], values: Sequence[Any]) -> str:
@@ -205,6 +207,4 @@ def _plain(steps: list[_Step], values: Sequence[Any]) -> str:
         if place != _NONE:
             value = values[place] if attribute is None else attribute(values[place])
             text += value if type(value) is str else render(value)
-    if not text:
-        raise InvalidInput("a tag is a text that is not empty")
     return text

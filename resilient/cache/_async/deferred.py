@@ -12,6 +12,7 @@ from resilient import events
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
+from resilient.cache._keys import tag_name
 from resilient.cache._pending import Changes
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
@@ -97,7 +98,7 @@ class AsyncDeferred:
 
     async def invalidate_tags(self, tags: Iterable[str]) -> None:
         """Forget all that bears them after the commit."""
-        await self._sink.collect(Changes(tags=dict.fromkeys(tags)))
+        await self._sink.collect(Changes(tags=dict.fromkeys(map(tag_name, tags))))
 
     async def clear(self) -> None:
         """Forget everything after the commit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from resilient.cache._async.tagged import tag_names
 from resilient.cache._databases import database_of, snapshot_of
 from resilient.cache._functions import AsyncMode
 from resilient.cache._rows import Rows, packed
@@ -41,7 +42,7 @@ async def query(
         return Rows(*await load())
     dialect, database = database_of(inner, statement)
     key = fingerprint(statement, params, dialect, database)
-    names = tags_of(statement, own)
+    names = tag_names(tags_of(statement, own))
     if snapshot_of(inner) is None:
         plan = Plan(cache._policy(ttl), cache.codec(), names)  # noqa: SLF001 - this is a part of the face
         found = await cache.through(key, load, plan, refresh=refresh)

@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from resilient.cache._async.face import AsyncSqlFace
+from resilient.cache._keys import tag_name
 from resilient.errors import ConfigurationError
 
-__all__ = ["AsyncTagged", "tag_names"]
+__all__ = ["AsyncTagged", "tag_names", "tag_templates"]
 
 
 def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags as they were given, each once. Raises ConfigurationError where one text was given instead of a list."""
+    """Tags as entries bear them, each once.
+
+    Raises:
+        ConfigurationError: One text was given instead of a list.
+        InvalidInput: A tag is no text, or empty.
+    """
+    return tuple(dict.fromkeys(map(tag_name, tag_templates(tags))))
+
+
+def tag_templates(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags as a decorator takes them. Raises ConfigurationError where one text was given instead of a list."""
     if isinstance(tags, str):
         raise ConfigurationError("tags are a list of texts", advice=f"write tags=[{tags!r}]")
-    return tuple(dict.fromkeys(tags))
+    return tuple(tags)
 
 
 class AsyncTagged(AsyncSqlFace):
@@ -24,7 +35,7 @@ class AsyncTagged(AsyncSqlFace):
     """The tags of what is loaded lazily, by its key's template: what is written through to it bears the same."""
 
     def _note_tags(self, template: str | None, tags: Iterable[str]) -> tuple[str, ...]:
-        names = tag_names(tags)
+        names = tag_templates(tags)
         if template is not None and names:
             self._tagged[template] = tuple(dict.fromkeys((*self._tagged.get(template, ()), *names)))
         return names

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from resilient.cache._async.reads import AsyncReads
 from resilient.cache._async.stamps import TagFence
+from resilient.cache._keys import tag_name
 from resilient.cache._stamps import Marks
 
 __all__ = ["AsyncTagging"]
@@ -16,7 +17,7 @@ class AsyncTagging(AsyncReads):
 
     async def invalidate_tags(self, tags: Iterable[str]) -> None:
         """Make sure that nothing that bears a tag and was loaded before this moment is served after it."""
-        names = tuple(dict.fromkeys(tags))
+        names = tuple(dict.fromkeys(map(tag_name, tags)))
         if names:
             keys = self.stamps.keys(names)[1:]
             self.flights.overtake_tags(names)
@@ -37,7 +38,7 @@ class AsyncTagging(AsyncReads):
         Raises:
             DeadlineExceeded: There is no time left; what was fenced until then stands for one lease.
         """
-        names = tuple(dict.fromkeys(tags))
+        names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
         return await self.stamps.fence(self.stamps.keys(names)[0 if everything else 1 :])
 
@@ -55,7 +56,7 @@ class AsyncTagging(AsyncReads):
         Returns:
             Those stamps as they are now, where nobody but this writer has changed them.
         """
-        names = tuple(dict.fromkeys(tags))
+        names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
         own = await self.stamps.finish(fences)
         fenced = {fence.key for fence in fences}

@@ -13,6 +13,7 @@ from resilient import events
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
+from resilient.cache._keys import tag_name
 from resilient.cache._pending import Changes
 from resilient.cache._seen import Plan
 from resilient.cache._values import Loader, Lookup
@@ -98,7 +99,7 @@ class Deferred:
 
     def invalidate_tags(self, tags: Iterable[str]) -> None:
         """Forget all that bears them after the commit."""
-        self._sink.collect(Changes(tags=dict.fromkeys(tags)))
+        self._sink.collect(Changes(tags=dict.fromkeys(map(tag_name, tags))))
 
     def clear(self) -> None:
         """Forget everything after the commit."""

@@ -12,6 +12,7 @@ from resilient.cache._rows import Rows, packed
 from resilient.cache._seen import Plan
 from resilient.cache._sessions import plain, wrote
 from resilient.cache._statements import check, fingerprint, tags_of
+from resilient.cache._sync.tagged import tag_names
 
 if TYPE_CHECKING:
     from resilient.cache._sync.cache import Cache
@@ -42,7 +43,7 @@ def query(
         return Rows(*load())
     dialect, database = database_of(inner, statement)
     key = fingerprint(statement, params, dialect, database)
-    names = tags_of(statement, own)
+    names = tag_names(tags_of(statement, own))
     if snapshot_of(inner) is None:
         plan = Plan(cache._policy(ttl), cache.codec(), names)  # noqa: SLF001 - this is a part of the face
         found = cache.through(key, load, plan, refresh=refresh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from resilient.cache._keys import tag_name
 from resilient.cache._stamps import Marks
 from resilient.cache._sync.reads import Reads
 from resilient.cache._sync.stamps import TagFence
@@ -17,7 +18,7 @@ class Tagging(Reads):
 
     def invalidate_tags(self, tags: Iterable[str]) -> None:
         """Make sure that nothing that bears a tag and was loaded before this moment is served after it."""
-        names = tuple(dict.fromkeys(tags))
+        names = tuple(dict.fromkeys(map(tag_name, tags)))
         if names:
             keys = self.stamps.keys(names)[1:]
             self.flights.overtake_tags(names)
@@ -38,7 +39,7 @@ class Tagging(Reads):
         Raises:
             DeadlineExceeded: There is no time left; what was fenced until then stands for one lease.
         """
-        names = tuple(dict.fromkeys(tags))
+        names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
         return self.stamps.fence(self.stamps.keys(names)[0 if everything else 1 :])
 
@@ -56,7 +57,7 @@ class Tagging(Reads):
         Returns:
             Those stamps as they are now, where nobody but this writer has changed them.
         """
-        names = tuple(dict.fromkeys(tags))
+        names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
         own = self.stamps.finish(fences)
         fenced = {fence.key for fence in fences}

@@ -107,7 +107,7 @@ class Kind:
         """Whether the store ends entries by the machine's clock."""
         self.loop = Loop() if face == "async" else None
         self._made: list[Any] = []
-        self._name = name
+        self.name = name
         self._url = url
         self._server = fakeredis.FakeServer() if name == "fakeredis" else None
         self._first: Any = None
@@ -120,25 +120,25 @@ class Kind:
         return made
 
     def _sync(self, options: dict[str, Any]) -> Any:
-        if self._name == "fakeredis":
+        if self.name == "fakeredis":
             return Cache(fakeredis.FakeRedis(server=self._server), **options)
-        if self._name == "redis":
+        if self.name == "redis":
             return Cache(self._url, connect_timeout=2.0, timeout=2.0, **options)
         if self._first is None:
             store = MemoryStore(clock=self.clock)
-            self._first = store if self._name == "local" else MemoryCache(**options).store
+            self._first = store if self.name == "local" else MemoryCache(**options).store
         return Cache(self._first, **options)
 
     def _async(self, options: dict[str, Any]) -> Any:
         assert self.loop is not None
-        if self._name == "fakeredis":
+        if self.name == "fakeredis":
             made = AsyncCache(fakeredis.FakeAsyncRedis(server=self._server), **options)
-        elif self._name == "redis":
+        elif self.name == "redis":
             made = AsyncCache(self._url, connect_timeout=2.0, timeout=2.0, **options)
         else:
             if self._first is None:
                 store = AsyncMemoryStore(clock=self.clock)
-                self._first = store if self._name == "local" else AsyncMemoryCache(**options).store
+                self._first = store if self.name == "local" else AsyncMemoryCache(**options).store
             made = AsyncCache(self._first, **options)
         return Blocking(made, self.loop)
 
