@@ -400,7 +400,7 @@ def test_one_sync_attempt_that_hangs():
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         pipeline.idempotent.call(hangs)
-    assert time.monotonic() - begun <= 0.3
+    assert time.monotonic() - begun < 1.5
     assert (len(tries), pipeline.stats().running) == (1, 0)
 
 
@@ -412,7 +412,7 @@ def test_one_async_attempt_that_hangs():
         begun = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             await pipeline.acall(asyncio.sleep, 3)
-        assert time.monotonic() - begun <= 0.3
+        assert time.monotonic() - begun < 1.5
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())
