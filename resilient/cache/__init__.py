@@ -29,6 +29,7 @@ from resilient.cache._events import (
     EntryUnreadable,
     LoadFailed,
     ValueRefused,
+    WritesLost,
 )
 from resilient.cache._sync.cache import Cache
 from resilient.cache._sync.functions import Lazy, Writer
@@ -65,4 +66,5 @@ __all__ = [
     "ValueCodec",
     "ValueRefused",
     "Writer",
+    "WritesLost",
 ]

@@ -8,7 +8,16 @@ from typing import ClassVar
 
 from resilient.events import Event, Metric
 
-__all__ = ["CacheDown", "CacheRead", "CacheUp", "ChangesUntold", "EntryUnreadable", "LoadFailed", "ValueRefused"]
+__all__ = [
+    "CacheDown",
+    "CacheRead",
+    "CacheUp",
+    "ChangesUntold",
+    "EntryUnreadable",
+    "LoadFailed",
+    "ValueRefused",
+    "WritesLost",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +132,28 @@ class ChangesUntold(Event):
     )
     cache: str
     keys: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WritesLost(Event):
+    """Values that were written behind were never stored, and are given up.
+
+    Args:
+        cache: The cache's namespace.
+        count: How many values.
+        error: The class of the error with which storing them failed; empty where no time was left to try.
+        keys: Their keys, as the store knows them.
+    """
+
+    level: ClassVar[int] = logging.ERROR
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.writes.lost",
+        "counter",
+        "{write}",
+        value="count",
+        labels=(("resilient.cache.name", "cache"), ("error.type", "error")),
+    )
+    cache: str
+    count: int
+    error: str
+    keys: tuple[str, ...]

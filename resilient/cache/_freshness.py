@@ -95,15 +95,15 @@ class Policy:
             raise ConfigurationError(f"jitter is a part between 0 and 1, not {self.jitter!r}")
         if not 0 <= self.early < math.inf:
             raise ConfigurationError(f"early is True or a factor from 0 up, not {self.early!r}")
-        if self.version_of is not None and not isinstance(self.version_of, str) and not callable(self.version_of):
-            raise ConfigurationError(f"version_of is a name or a function, not {self.version_of!r}")
-        self._check_waits()
+        self._check_pairs()
         for kind in self.cache_errors:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):  # type: ignore[redundant-expr]
                 raise ConfigurationError(f"cache_errors holds classes of errors, not {kind!r}")
         object.__setattr__(self, "stale", max(self.stale_if_error, self.stale_while_revalidate))
 
-    def _check_waits(self) -> None:
+    def _check_pairs(self) -> None:
+        if self.version_of is not None and not isinstance(self.version_of, str) and not callable(self.version_of):
+            raise ConfigurationError(f"version_of is a name or a function, not {self.version_of!r}")
         if self.soft_timeout is not None and not (self.stale_if_error or self.stale_while_revalidate):
             raise ConfigurationError(
                 "soft_timeout serves the old value when a load is slow, and no old value is kept here",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from resilient.cache._codecs import ANYTHING
 from resilient.errors import ConfigurationError
 
-__all__ = ["AsyncMode", "Mode", "is_value", "require", "result_type"]
+__all__ = ["AsyncMode", "Mode", "is_value", "item_type", "require", "result_type"]
 
 
 class Mode:
@@ -50,17 +50,33 @@ def result_type(function: Callable[..., Any]) -> Any:
         ConfigurationError: The annotation names what cannot be found.
     """
     inner = inspect.unwrap(function)
-    annotation = getattr(inner, "__annotations__", {}).get("return", ANYTHING)
+    return _resolved(inner, getattr(inner, "__annotations__", {}).get("return", ANYTHING), "return type")
+
+
+def item_type(function: Callable[..., Any]) -> Any:
+    """The type of what stands in the list that a function takes; `ANYTHING` where it does not say.
+
+    Raises:
+        ConfigurationError: The annotation names what cannot be found.
+    """
+    inner = inspect.unwrap(function)
+    names = [each for each in inspect.signature(inner).parameters if each not in {"self", "cls"}]
+    annotation = getattr(inner, "__annotations__", {}).get(names[0], ANYTHING) if names else ANYTHING
+    items = typing.get_args(_resolved(inner, annotation, "type of the values"))
+    return items[0] if items else ANYTHING
+
+
+def _resolved(inner: Callable[..., Any], annotation: Any, what: str) -> Any:
     if annotation is ANYTHING:
         return ANYTHING
-    # Only this one annotation: those of the parameters may name types that are imported for type checkers alone.
-    holder = types.SimpleNamespace(__annotations__={"return": annotation})
+    # Only this one annotation: the others may name types that are imported for type checkers alone.
+    holder = types.SimpleNamespace(__annotations__={"found": annotation})
     names = {**getattr(inner, "__globals__", {})}
     try:
-        return typing.get_type_hints(holder, globalns=names)["return"]
+        return typing.get_type_hints(holder, globalns=names)["found"]
     except NameError as error:
         raise ConfigurationError(
-            f"the return type of {inner.__qualname__} cannot be found: {error}",
+            f"the {what} of {getattr(inner, '__qualname__', inner)} cannot be found: {error}",
             advice="define or import it where the function's module can see it, or pass type= to the decorator",
         ) from error
 

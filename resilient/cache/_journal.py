@@ -15,6 +15,8 @@ class Journal:
     Args:
         size: How many keys at most. When one more comes, the journal forgets them all and tells so: then no entry older
             than that moment may be trusted.
+        everything: The key that stands for all of them, if there is one: it takes their place, so that other processes
+            are told as well.
 
     Examples:
         >>> journal = Journal(10)
@@ -27,8 +29,9 @@ class Journal:
         False
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, everything: str | None = None) -> None:
         self._size = size
+        self._everything = everything
         self.horizon = 0.0
         """Entries created at or before this moment of the wall clock are not trusted any more."""
         self._keys: dict[str, int] = {}
@@ -54,6 +57,8 @@ class Journal:
             self._keys[key] = self._turn
             if len(self._keys) > self._size:
                 self._keys.clear()
+                if self._everything is not None:
+                    self._keys[self._everything] = self._turn
                 self.horizon = max(self.horizon, now)
 
     def begin(self, most: int = 500) -> list[str] | None:

@@ -15,7 +15,7 @@ from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, 
 from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous
 from resilient.cache._seen import Lease, Plan, Seen, is_fenced, milliseconds
-from resilient.cache._stamps import Marks, tags_of
+from resilient.cache._stamps import tags_of
 from resilient.cache._values import AsyncLoader, Settled
 from resilient.cache._versions import numbered
 from resilient.errors import DeadlineExceeded, InvalidInput

@@ -13,6 +13,7 @@ from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace
+from resilient.cache._stamps import namespace_key
 from resilient.cache._sync.engine import Engine
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._sync.tier import Tier
@@ -50,7 +51,8 @@ class Cache(Writing):
             for one lease, and gets `resilient.errors.Overloaded` then. By default 64, and only while the server is
             away, when all that it would have answered falls on the loaders.
         size: How many entries an in-process cache holds at most; the least recently used goes first.
-        journal: How many changed keys are remembered at most while the server is away.
+        journal: How many changed keys are remembered at most while the server is away; beyond that all entries of the
+            namespace count as changed.
         connect_timeout: Seconds to connect, for clients made here.
         timeout: Seconds for each read or write, for clients made here; a `resilient.policy.deadline` shortens it.
         unbounded: Accept a ready client that could wait for ever.
@@ -108,7 +110,8 @@ class Cache(Writing):
         self._counts = Counts()
         self._plans = {}
         self._tagged = {}
-        self._journal = Journal(journal)
+        self._behind = []
+        self._journal = Journal(journal, namespace_key(namespace))
         self.codec = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         store, judge = _open(
             target, size, clock, {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
@@ -171,8 +174,11 @@ class Cache(Writing):
     def close(self) -> None:
         """Close the connections that were made here; an in-process cache forgets its entries.
 
-        What the server was not told yet of changed keys it is told now, if it answers.
+        What waits to be stored by functions of `write_behind` is stored now, and what the server was not told yet of
+        changed keys it is told, if it answers.
         """
+        for behind in self._behind:
+            behind.drain()
         self.main.close()
         self.main.tier.close()
         self.main.tier.store.close()

@@ -8,19 +8,26 @@ from typing import Any, ParamSpec, TypeVar
 
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._seen import Plan
+from resilient.cache._sync.behind import Behind, Pace
 from resilient.cache._sync.functions import Writer
 from resilient.cache._sync.reading import Reading
-from resilient.cache._sync.tagged import tag_names
+from resilient.cache._sync.tagged import tag_names, tag_templates
 from resilient.cache._values import Loader
+from resilient.cache._versions import VersionOf
+from resilient.policy import Pipeline
 
 __all__ = ["Writing"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+V = TypeVar("V")
 
 
 class Writing(Reading):
-    """Writing to a cache, and through it."""
+    """Writing to a cache, through it, and behind it."""
+
+    _behind: list[Behind[Any]]
+    """What stores values later: it is to end before the cache does."""
 
     # -------------------------------------------------------------------------------------------------- single keys
 
@@ -176,13 +183,78 @@ class Writing(Reading):
                 names what is no parameter: then ``tags=`` is needed here; told at the first call.
         """
         policy = self._policy(ttl, {"version_of": version_of})
-        names = None if tags is None else tag_names(tags)
+        names = None if tags is None else tag_templates(tags)
 
         def decorate(function: Loader[P, R]) -> Writer[P, R]:
-            writer = Writer(self, function, template, policy, kind=type, version=version)
+            cache: Any = self  # an AsyncCache, of which this is a part
+            writer = Writer(cache, function, template, policy, kind=type, version=version)
             writer.only_if_present = only_if_present
             writer.tags = names
             return writer
+
+        return decorate
+
+    def write_behind(
+        self,
+        template: str,
+        ttl: float | None = None,
+        *,
+        every: float = 1.0,
+        batch: int = 100,
+        size: int = 10_000,
+        tries: int = 10,
+        pipeline: Pipeline | None = None,
+        version: int = 0,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        tags: Iterable[str] = (),
+    ) -> Callable[[Loader[[list[V]], Any]], Behind[V]]:
+        """Cache values at once, and store them a little later, many in one call: for what changes often.
+
+        The function takes a list of values and stores them all; it is called with one value at a time, which returns
+        at once. Of several values of one key the last one is stored. Storing the same value twice must do no harm.
+
+        What can be lost: a process that is killed, or ends by a signal it does not handle, loses what it has taken
+        within the last ``every`` seconds and what could not be stored until then; others are served it from the cache
+        for ``2 * every`` seconds and one lease at most. A value is also lost, which is an event (`WritesLost`), when
+        storing it has failed ``tries`` times, or once by a mistake of its own (a `ValueError`, say), and when it cannot
+        be stored within 5 seconds of ``close()`` or of the process's end. `Cache` stores nothing at the end of the
+        process: close it before its loop ends. Where several processes write one key, the one that stores last counts.
+
+        Args:
+            template: The key, the same as that of the function that loads: ``{user_id}`` is the attribute, or in a
+                mapping the key, of that name in a value.
+            ttl: Seconds a value lives once it is stored; the cache's own by default.
+            every: Seconds between two rounds of storing.
+            batch: How many values one call stores at most. So many start a round at once.
+            size: How many keys may wait; one more is refused.
+            tries: How often storing a value may fail; each round tries again.
+            pipeline: The policies around each call, such as retries and a breaker.
+            version: The same as that of the function that loads.
+            type: The type of a value; by default the one in the list that the function says it takes.
+            tags: The tags' templates, with names as in the key's.
+
+        Raises:
+            ConfigurationError: There is no ttl, a number makes no sense, or the template names nothing.
+
+        Examples:
+            ::
+
+                @cache.write_behind("seen:{user_id}", ttl=300)
+                def save_seen(seen: list[Seen]) -> None:
+                    with Session.begin() as session:
+                        session.execute(upsert, [asdict(each) for each in seen])
+
+                save_seen(Seen(user_id=17, at=now))   # Overloaded where 10,000 users wait already
+        """
+        pace = Pace(every, batch, size, tries, pipeline)
+        pace.check()
+        policy, names = self._policy(ttl), tag_templates(tags)
+        cache: Any = self  # an AsyncCache, of which this is a part
+
+        def decorate(function: Loader[[list[V]], Any]) -> Behind[V]:
+            made: Behind[V] = Behind(cache, function, template, policy, pace, kind=type, version=version, tags=names)
+            self._behind.append(made)
+            return made
 
         return decorate
 

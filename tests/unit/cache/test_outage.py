@@ -87,16 +87,22 @@ def test_an_outage_is_two_lines_in_the_log(
 
 
 def test_when_the_journal_overflows_nothing_older_is_served(clock: FakeClock) -> None:
-    """More changes than it holds: then every entry from before counts as gone, in this process."""
+    """More changes than it holds: then every entry from before counts as gone, in this process and in the others."""
     cache = MemoryCache(clock=clock, journal=5)
+    other = Cache(cache.store, namespace="test", ttl=300, clock=clock)
     cache.set_many({f"k{number}": "old" for number in range(20)})
     with cache.outage():
         for number in range(10):
             cache.invalidate(f"k{number}")
+        assert 0 < cache.stats().journal <= 5
     clock.advance(2)
     assert cache.get_many(f"k{number}" for number in range(20)) == {}
+    assert other.get_many(f"k{number}" for number in range(20)) == {}
     cache.set("k0", "new")
-    assert cache.get("k0") == "new"
+    assert cache.get("k0") == other.get("k0") == "new"
+    clock.advance(60)
+    assert cache.get_or_load("k1", lambda: "new") == other.get("k1") == "new"
+    assert other.get("k2") is None
 
 
 def test_a_store_that_failed_is_not_a_change(cache: MemoryCache, clock: FakeClock) -> None:
