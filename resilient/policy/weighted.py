@@ -165,7 +165,8 @@ class WeightedChoice:
         for arm, (weight, begun) in self._hashes.items():
             draw = begun.copy()
             draw.update(text)
-            score = -weight / math.log((int.from_bytes(draw.digest(), "big") + 0.5) / 2.0**64)
+            number = int.from_bytes(draw.digest(), "big") >> 12  # as many bits as stay below 1 with a half added
+            score = -weight / math.log((number + 0.5) / 2.0**52)
             if score > best:
                 best, found = score, arm
         return found

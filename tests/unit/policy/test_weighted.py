@@ -32,6 +32,23 @@ def test_a_key_keeps_its_arm_everywhere():
     assert all(choice.choose(key) == choice.choose(str(key)) == choice.choose(b"%d" % key) for key in range(200))
 
 
+@pytest.mark.parametrize("drawn", [b"\x00" * 8, b"\xff" * 8])
+def test_the_luckiest_and_the_unluckiest_key(monkeypatch, drawn):
+    """The ends of what can be drawn have an arm like all others."""
+
+    class Drawn:
+        def __init__(self, *args, **options): ...
+        def copy(self):
+            return self
+
+        def update(self, text): ...
+        def digest(self):
+            return drawn
+
+    monkeypatch.setattr("hashlib.blake2b", Drawn)
+    assert WeightedChoice("checkout", {"old": 1e-12, "new": 1e12}).choose("alice") in {"old", "new"}
+
+
 def test_another_choice_draws_anew():
     """Who is first to try one thing is not first to try everything."""
     one, other = (arms(WeightedChoice(name, {"old": 1, "new": 1})) for name in ("checkout", "search"))
