@@ -14,8 +14,10 @@ import argparse
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from examples.imagery.parts import Parts
+
+
+_ROOM = 256 * 2**20
+"""Bytes that the databases of the machine take at the start, about."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +119,7 @@ def _go(options: argparse.Namespace, port: int | None) -> int:
                 if options.logs is not None:
                     parts.keep_logs(options.logs)
     except (ResilientError, OSError) as error:
-        return _refuse(str(error))
+        return _refuse(f"{error}{_no_room()}")
 
 
 def _serve(parts: Parts) -> None:
@@ -127,6 +133,13 @@ def _serve(parts: Parts) -> None:
 
 def _ended(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _no_room() -> str:
+    """What to add to an error where the temporary folder is nearly full: few programs say so themselves."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    return f"\nimagery: {folder} has little room left: {free / 2**20:.1f} MiB" if free < _ROOM else ""
 
 
 def _refuse(message: str) -> int:

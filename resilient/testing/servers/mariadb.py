@@ -105,7 +105,9 @@ def _install(folder: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=folder.parent)
     if done.returncode != 0 or not (folder / "app").is_dir():
-        raise Unavailable(f"mariadb-install-db failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        said = f"{done.stdout}\n{done.stderr}"
+        errors = [line for line in said.splitlines() if "ERROR" in line]  # the rest is advice on how to report a bug
+        raise Unavailable("mariadb-install-db failed:\n" + ("\n".join(errors[:5]) or said[-2000:]))
 
 
 _template = _Template()

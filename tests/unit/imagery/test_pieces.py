@@ -6,19 +6,21 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from PIL import Image as Picture
 
 from examples.imagery import sepia as pictures
+from examples.imagery.parts import Parts
 from examples.imagery.settings import Settings
 from examples.imagery.tour import __main__ as tour
 from examples.imagery.tour.invariants import Finding
 from examples.imagery.tour.table import header, line, markdown
 from examples.imagery.tour.tally import Tally
 from examples.imagery.tour.users import User
-from resilient.errors import ConfigurationError, InvalidInput
+from resilient.errors import ConfigurationError, InvalidInput, Unavailable
 
 
 def test_settings_travel_in_the_environment():
@@ -90,6 +92,17 @@ def test_unknown_sabotage_on_the_command_line(capsys, monkeypatch):
     monkeypatch.setenv("IMAGERY_SABOTAGE", "typo")
     assert tour.main([]) == 2
     assert "delete-before-work, no-ledger" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told(capsys, monkeypatch):
+    """Where a part fails and there is little room, the last line says so; few servers do."""
+    monkeypatch.setattr(tour, "_visit", lambda *_: (_ for _ in ()).throw(Unavailable("no worker had an image")))
+    monkeypatch.setattr(Parts, "start", lambda parts: parts.webs.append(SimpleNamespace(url="", stop=int)) or parts)
+    monkeypatch.setattr(tour.shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 2**19))
+    assert tour.main(["--embedded"]) == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "imagery: no worker had an image"
+    assert last.endswith("has little room left: 1.5 MiB")
 
 
 def test_old_python_is_told_in_one_line():
