@@ -132,5 +132,8 @@ def wake_key(key: str, stamp: int) -> str:
     Examples:
         >>> wake_key("shop:user:17", 255)
         'shop:wake:{shop:user:17}:ff'
+        >>> wake_key("shop:tag:{users}", 255)  # a stamp's key has braces of its own, by which a Cluster finds its slot
+        'shop:wake:{users}:ff'
     """
-    return f"{key.partition(':')[0]}:wake:{{{key}}}:{stamp:x}"
+    part = key[key.index("{") :] if "{" in key else f"{{{key}}}"
+    return f"{key.partition(':')[0]}:wake:{part}:{stamp:x}"
