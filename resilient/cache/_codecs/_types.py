@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import sys
+import types
 import typing
 import uuid
 from collections.abc import Iterator
@@ -167,13 +168,30 @@ def is_loose(kind: Any) -> bool:
 
 
 def shape(kind: Any) -> str:
-    """A text that changes when the layout of a type does, and is the same in every process."""
+    """A text that changes when the layout of a type does, and is the same in every process.
+
+    That a value may also be ``None`` is no other layout: who finds a user or nobody reads what the writer of a user
+    has written.
+
+    Examples:
+        >>> shape(bytes | None) == shape(bytes)
+        True
+    """
+    kind = _bare(kind)
+    if _origin(kind) is typing.Union:
+        kind = typing.Union[tuple(each for each in typing.get_args(kind) if each is not type(None))]  # noqa: UP007
     return _shape(kind, ())
+
+
+def _origin(kind: Any) -> Any:
+    """As `typing.get_origin`; a union is the same however it was written."""
+    origin = typing.get_origin(kind)
+    return typing.Union if origin is types.UnionType else origin
 
 
 def _shape(kind: Any, above: tuple[Any, ...]) -> str:
     kind = _bare(kind)
-    origin = typing.get_origin(kind)
+    origin = _origin(kind)
     if origin is typing.Literal:
         return f"Literal[{','.join(map(repr, typing.get_args(kind)))}]"
     inner = ",".join(_shape(each, above) for each in typing.get_args(kind) if each is not Ellipsis)

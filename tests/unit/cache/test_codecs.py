@@ -342,6 +342,25 @@ def test_what_was_set_without_a_type_is_read_with_one() -> None:
     assert cache.get("k", type=User) is None
 
 
+def test_who_finds_a_point_or_nothing_reads_what_the_writer_of_a_point_wrote() -> None:
+    """The usual pair of functions returns ``Point | None`` and ``Point``: that is one layout, however it is spelt."""
+    cache = Cache(ttl=60)
+
+    @cache.lazy("point:{x}")
+    def get_point(x: int) -> Point | None:
+        raise AssertionError("it is cached")
+
+    @cache.write_through("point:{x}")
+    def save_point(x: int) -> Point:
+        return Point(x)
+
+    saved = save_point(1)
+    assert get_point(1) == saved
+    assert Codec(Point | None).schema == Codec(typing.Optional[Point]).schema == Codec(Point).schema  # noqa: UP045
+    assert Codec(User | Point).schema != Codec(Point).schema
+    assert Codec(list[Point | None]).schema != Codec(list[Point]).schema
+
+
 def test_members_that_change_their_meaning_are_another_schema() -> None:
     """An enum read by value must not take what another order of members meant."""
     one = enum.IntEnum("Order", ["FIRST", "SECOND"])
