@@ -21,12 +21,15 @@ TTL = 300
 VALUE: dict[str, Any] = {
     "id": 17,
     "nickname": "ada",
+    "email": "ada@example.org",
     "score": 1815.12,
     "active": True,
-    "tags": [f"tag-{number}" for number in range(20)],
-    "address": {"street": "St James's Square 12", "city": "London", "zip": "SW1Y 4JH"},
-    "history": [{"at": 1700000000 + number, "what": "seen", "where": f"page-{number}"} for number in range(12)],
-    "note": "n" * 60,
+    "created": "2026-11-20T10:00:00+00:00",
+    "tags": [f"tag-{number}" for number in range(10)],
+    "address": {"street": "St James's Square 12", "city": "London", "zip": "SW1Y 4JH", "country": "GB"},
+    "orders": [{"id": 1000 + number, "total": 19.9 + number, "state": "shipped"} for number in range(5)],
+    "settings": {"theme": "dark", "mails": False, "language": "en"},
+    "note": "n" * 400,
 }
 RAW = orjson.dumps(VALUE)
 KEY = "user:17"

@@ -203,6 +203,10 @@ class Marks(NamedTuple):
             return b""
         return pack_tags(zip(self.names, map(number, self.raws[1:]), strict=True))
 
+    def whole_block(self) -> bytes | None:
+        """The same; ``None`` where a tag has no stamp, so that nothing can bear it."""
+        return self.block() if all(map(number, self.raws[1:])) else None
+
     def bare_on(self, entry: Entry) -> Entry:
         """What was loaded while these stood, with them."""
         return entry._replace(generation=self.generation, tags=self.block()) if self.whole else entry

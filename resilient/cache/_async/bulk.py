@@ -15,7 +15,9 @@ from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp
 from resilient.cache._events import CacheRead
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
+from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
+from resilient.cache._stamps import Marks
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 from resilient.policy import deadline
@@ -37,31 +39,65 @@ class _Part(NamedTuple):
 class AsyncBulk(AsyncLoads):
     """Reading several keys through to one loader."""
 
-    async def through_many(self, keys: Sequence[str], load: LoadMany, plan: Plan) -> list[Lookup[Any] | None]:
-        """A value for each key, in order; ``None`` for what does not exist.
+    async def through_many(self, keys: Sequence[str], load: LoadMany, plan: Plan) -> list[Any]:
+        """A value for each key, in order; `NOTHING` for what does not exist.
 
         Args:
             keys: The keys, each once.
             load: Called at most once for all that are missing and are not being loaded by anybody else.
             plan: How they are kept.
         """
-        found: dict[int, Lookup[Any] | None] = {}
+        count, tags = len(keys), plan.tags
+        raws = await self.tier.read(self.tier.store.get_many, (*keys, *self.stamps.keys(tags)))
+        if raws is UNREACHABLE:
+            found: list[Any] = [NOTHING] * count
+            seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
+            return await self._rest(keys, found, list(enumerate(seen)), load, plan)
+        marks = Marks(tags, tuple(raws[count:]))
+        found = self._quick_ones(raws[:count], marks, plan)
+        left = [place for place, value in enumerate(found) if value is NOTHING]
+        if not left:
+            return found
+        weighed = await self._weigh([raws[place] for place in left], plan.codec, marks)
+        return await self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
+
+    def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan) -> list[Any]:
+        """The values that are plainly fresh, counted; the others are to be looked at with care."""
+        block = marks.whole_block()
+        if plan.policy.early or block is None:
+            return [NOTHING] * len(raws)
+        now, horizon, generation, codec = self._clock.wall(), self.tier.journal.horizon, marks.generation, plan.codec
+        found = [fresh(raw, now, horizon, generation, block, codec) for raw in raws]
+        hits = sum(value is not NOTHING for value in found)
+        self.counts.add("hits", hits)
+        if hits and events.wanted(CacheRead):
+            for _ in range(hits):
+                events.emit(CacheRead(cache=self._name, source=self._source))
+        return found
+
+    async def _rest(
+        self, keys: Sequence[str], found: list[Any], left: list[tuple[int, Seen]], load: LoadMany, plan: Plan
+    ) -> list[Any]:
+        """The same list with what is not just a fresh value."""
         needed: list[tuple[int, Seen]] = []
         renewed: list[tuple[int, Seen]] = []
-        for place, found_there in enumerate(await self.look_many(keys, plan.codec, plan.tags)):
+        for place, found_there in left:
             seen = self._without_error(found_there)
             use = self._use(seen, plan)
             if use is Use.LOAD:
                 needed.append((place, seen))
                 continue
-            found[place] = None if is_absence(seen) else self._hit(seen, stale=use is Use.REVALIDATE)
+            if not is_absence(seen):
+                found[place] = self._hit(seen, stale=use is Use.REVALIDATE).value
             if use is not Use.SERVE:
                 renewed.append((place, seen))
         if renewed:
             self._renew_many(keys, renewed, load, plan)
         if needed:
-            found |= await self._need_many(keys, needed, load, plan)
-        return [found[place] for place in range(len(keys))]
+            for place, lookup in (await self._need_many(keys, needed, load, plan)).items():
+                if lookup is not None:
+                    found[place] = lookup.value
+        return found
 
     def _use(self, seen: Seen, plan: Plan) -> Use:
         if seen.entry is None or seen.life is Life.GONE:

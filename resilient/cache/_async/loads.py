@@ -13,24 +13,18 @@ from typing import Any, NamedTuple, TypeAlias
 from resilient import events
 from resilient.cache._async.leases import AsyncLeases
 from resilient.cache._async.tier import UNREACHABLE
-from resilient.cache._codecs import ABSENCE
 from resilient.cache._entry import (
     FAILED,
-    FOREVER,
     NEGATIVE,
-    PLAIN,
-    SIZE,
     Entry,
     Life,
-    Unreadable,
-    pack_tags,
-    plain_header,
     stamp,
 )
 from resilient.cache._events import CacheRead, LoadFailed
 from resilient.cache._failures import is_failure, name_of, rebuilt, remembered
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
+from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_fenced, written
 from resilient.cache._stamps import Marks
 from resilient.cache._stamps import number as stamp_in
@@ -45,9 +39,6 @@ Outcome: TypeAlias = tuple[Lookup[Any], int, bytes]
 
 READ, REFRESH, RENEW = "read", "refresh", "renew"
 """Why a load is led: a reader needs the value; a user wants it anew; it is renewed while readers get the old one."""
-
-
-_UNREADABLE: Any = object()
 
 
 class Errand(NamedTuple):
@@ -69,29 +60,22 @@ class AsyncLoads(AsyncLeases):
         """
         tags = plan.tags
         keys = (key, *self.stamps.keys(tags)) if tags else (key, self.stamps.namespace)
+        # A namespace may be cleared by any process at any moment, so that its stamp is read with every value: an MGET
+        # of two keys takes hardly longer than a GET of one.
         found = await self.tier.read(self.tier.store.get_many, keys)
         if found is UNREACHABLE:
             return (await self._answer(key, Seen(UNREACHABLE, marks=Marks(tags)), load, plan)).value
-        raw, mark = found[0], found[1]
-        if raw.__class__ is bytes and raw[:3] == PLAIN and len(raw) > SIZE and not plan.policy.early:
-            number, schema, created, fresh, length, generation = plain_header(raw)
-            lives = self._clock.wall() - created < fresh < FOREVER and created > self.tier.journal.horizon
-            # A namespace may be cleared by any process at any moment, so that its stamp is read with every value: an
-            # MGET of two keys takes hardly longer than a GET of one.
-            if lives and number != ABSENCE and generation == stamp_in(mark) and generation:
-                end = SIZE + length
-                block = pack_tags(zip(tags, map(stamp_in, found[2:]), strict=True)) if tags else b""
-                if raw[SIZE:end] == block and (not tags or all(map(stamp_in, found[2:]))):
-                    try:
-                        value = plan.codec.decode(number, schema, raw[end:])
-                    except Unreadable:
-                        value = _UNREADABLE
-                    if value is not _UNREADABLE:
-                        self.counts.hit()
-                        if events.wanted(CacheRead):
-                            events.emit(CacheRead(cache=self._name, source=self._source))
-                        return value
-        seen = (await self._weigh((raw,), plan.codec, Marks(tags, tuple(found[1:]))))[0]
+        if not plan.policy.early:
+            block = Marks(tags, tuple(found[1:])).whole_block() if tags else b""
+            if block is not None:
+                now, horizon = self._clock.wall(), self.tier.journal.horizon
+                value = fresh(found[0], now, horizon, stamp_in(found[1]), block, plan.codec)
+                if value is not NOTHING:
+                    self.counts.hit()
+                    if events.wanted(CacheRead):
+                        events.emit(CacheRead(cache=self._name, source=self._source))
+                    return value
+        seen = (await self._weigh(found[:1], plan.codec, Marks(tags, tuple(found[1:]))))[0]
         return (await self._answer(key, seen, load, plan)).value
 
     async def through(self, key: str, load: Load, plan: Plan, *, refresh: bool = False) -> Lookup[Any]:

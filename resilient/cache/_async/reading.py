@@ -11,6 +11,7 @@ from resilient.cache._async.functions import AsyncLazy
 from resilient.cache._async.tagged import AsyncTagged, tag_names
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._freshness import LoadOptions, Policy
+from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import ConfigurationError
@@ -109,7 +110,8 @@ class AsyncReading(AsyncTagged):
         if load_many is None:
             if self._off():
                 return {}
-            found = await self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+            there = await self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+            found = [NOTHING if each is None else each.value for each in there]
         else:
             plan = self._plan(ttl, type, options, tags)
             if self._off():
@@ -117,7 +119,7 @@ class AsyncReading(AsyncTagged):
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
             found = await self._engine.through_many([self.physical(name) for name in names], ask, plan)
-        return {name: each.value for name, each in zip(names, found, strict=True) if each is not None}
+        return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
 

@@ -135,7 +135,9 @@ class AsyncRedisStore:
         self._all(await self.channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
-        """Begin to load; see `AsyncStore`."""
+        """Begin to load; see `AsyncStore`. Where nothing was seen, one plain command does it if that is still so."""
+        if not seen and life and await self._call("SET", key, header, "PX", life, "NX") is not None:
+            return None
         return _claimed(await self.channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
 
     async def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:

@@ -15,6 +15,7 @@ from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
 from resilient.cache._keys import tag_name
 from resilient.cache._pending import Changes
+from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import InvalidInput
@@ -159,16 +160,14 @@ class Deferred:
         """The same, without where it came from."""
         return (self.through(key, load, plan)).value
 
-    def through_many(
-        self, keys: Sequence[str], load: Loader[[list[int]], Mapping[int, Any]], plan: Plan
-    ) -> list[Lookup[Any] | None]:
-        """The same for several keys, told to the loader by their places."""
+    def through_many(self, keys: Sequence[str], load: Loader[[list[int]], Mapping[int, Any]], plan: Plan) -> list[Any]:
+        """The values of several keys, told to the loader by their places; `NOTHING` for what does not exist."""
         if not self._sink.wrote() and not any(self._sink.find(key)[0] for key in keys):
             return self._main().through_many(keys, load, plan)
         found = self.find_many(list(keys), plan.codec, plan.tags)
         missing = [place for place, each in enumerate(found) if each is None]
         loaded = load(missing) if missing else {}
-        return [Lookup(loaded[place], "loader", 0.0) if place in loaded else each for place, each in enumerate(found)]
+        return [loaded.get(place, NOTHING) if each is None else each.value for place, each in enumerate(found)]
 
     def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
         return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)

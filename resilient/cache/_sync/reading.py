@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._freshness import LoadOptions, Policy
+from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._sync.functions import Lazy
 from resilient.cache._sync.tagged import Tagged, tag_names
@@ -110,7 +111,8 @@ class Reading(Tagged):
         if load_many is None:
             if self._off():
                 return {}
-            found = self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+            there = self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+            found = [NOTHING if each is None else each.value for each in there]
         else:
             plan = self._plan(ttl, type, options, tags)
             if self._off():
@@ -118,7 +120,7 @@ class Reading(Tagged):
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
             found = self._engine.through_many([self.physical(name) for name in names], ask, plan)
-        return {name: each.value for name, each in zip(names, found, strict=True) if each is not None}
+        return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
 

@@ -136,7 +136,9 @@ class RedisStore:
         self._all(self.channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
-        """Begin to load; see `Store`."""
+        """Begin to load; see `Store`. Where nothing was seen, one plain command does it if that is still so."""
+        if not seen and life and self._call("SET", key, header, "PX", life, "NX") is not None:
+            return None
         return _claimed(self.channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
 
     def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
