@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -197,7 +199,7 @@ def test_whatever_a_full_server_evicts_the_answers_are_right(
             assert client.info("stats")["evicted_keys"] > 0
         lives = [client.pttl(key) for key in client.scan_iter(count=1000)]
         assert lives
-        assert all(0 <= life <= 300_000 for life in lives if life != -2), lives  # -2: it ended since the scan
+        assert all(0 <= life <= 31 * 86_400_000 for life in lives if life != -2), lives  # -2: it ended since the scan
 
 
 def test_a_full_server_forgets_before_a_write_and_after_it(
@@ -255,3 +257,67 @@ def test_a_full_server_that_has_room_again_keeps_the_mark(redis_server: Any, cli
             assert cache.stats().journal == 0
         finally:
             client.config_set("maxmemory", "0")
+
+
+# --------------------------------------------------------------------------------------------- connections are killed
+
+
+class Rows:
+    """Rows that count their changes, one change at a time as in a database."""
+
+    def __init__(self, size: int) -> None:
+        self._lock = threading.Lock()
+        self.versions = dict.fromkeys(range(size), 0)
+
+    def read(self, number: int) -> dict[str, int]:
+        return {"id": number, "version": self.versions[number]}
+
+    def write(self, number: int) -> dict[str, int]:
+        with self._lock:
+            self.versions[number] += 1
+            return self.read(number)
+
+
+@pytest.mark.parametrize("versions", [False, True], ids=["unversioned", "versioned"])
+def test_with_connections_killed_all_the_time_nothing_old_stays(
+    redis_server: Any, client: redis.Redis, versions: bool, repeat: Callable[[int], int], seed: int
+) -> None:
+    """Three processes write and read while requests and answers get lost: 0 old values in the end."""
+    rows = Rows(8)
+    option: Any = {"version_of": "version"} if versions else {}
+    stop = threading.Event()
+    caches = [Cache(redis_server.url, namespace="kill", ttl=300, timeout=1.0) for _ in range(3)]
+    reads = [each.lazy("row:{number}", **option)(rows.read) for each in caches]
+    writes = [each.write_through("row:{number}", **option)(rows.write) for each in caches]
+
+    def work(place: int) -> None:
+        chance = random.Random(seed + place)
+        for _ in range(max(20, repeat(10_000) // 6)):
+            number, cache = chance.randrange(8), place % 3
+            match chance.randrange(6):
+                case 0 | 1:
+                    writes[cache](number)
+                case 2:
+                    rows.write(number)
+                    caches[cache].invalidate(f"row:{number}")
+                case _:
+                    reads[cache](number)
+
+    def kill() -> int:
+        killed = 0
+        while not stop.wait(0.004):
+            killed += int(client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+        return killed
+
+    with ThreadPoolExecutor(7) as pool:
+        killer = pool.submit(kill)
+        workers = [pool.submit(work, place) for place in range(6)]
+        for each in workers:
+            each.result(120)
+        stop.set()
+        assert killer.result(10) > 0
+    wait_until(lambda: all(cache.stats().journal == 0 for cache in caches))
+    for read in reads:
+        assert [read(number) for number in rows.versions] == [rows.read(number) for number in rows.versions]
+    for cache in caches:
+        cache.close()
