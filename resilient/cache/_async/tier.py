@@ -73,10 +73,6 @@ class AsyncTier:
         if call is None:
             return await operation(keys)
         if self.down_since is not None or self.journal:
-            if self._breaker is not None and self._breaker.retry_after:  # open: no call, and no error to make of it
-                deadline.check()
-                self._counts.add("unreachable")
-                return UNREACHABLE
             return await self.run(operation, keys)
         try:
             return await call(operation, keys)
@@ -93,6 +89,10 @@ class AsyncTier:
         """
         if self._pipeline is None:
             return await operation(*args)
+        if self._breaker is not None and self.down_since is not None and self._breaker.retry_after:
+            deadline.check()
+            self._counts.add("unreachable")
+            return UNREACHABLE  # the breaker is open: no call, and no error to make of it
         while self.journal:
             if await self._guarded(self._replay) is not True:
                 return UNREACHABLE

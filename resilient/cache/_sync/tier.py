@@ -74,10 +74,6 @@ class Tier:
         if call is None:
             return operation(keys)
         if self.down_since is not None or self.journal:
-            if self._breaker is not None and self._breaker.retry_after:  # open: no call, and no error to make of it
-                deadline.check()
-                self._counts.add("unreachable")
-                return UNREACHABLE
             return self.run(operation, keys)
         try:
             return call(operation, keys)
@@ -94,6 +90,10 @@ class Tier:
         """
         if self._pipeline is None:
             return operation(*args)
+        if self._breaker is not None and self.down_since is not None and self._breaker.retry_after:
+            deadline.check()
+            self._counts.add("unreachable")
+            return UNREACHABLE  # the breaker is open: no call, and no error to make of it
         while self.journal:
             if self._guarded(self._replay) is not True:
                 return UNREACHABLE
