@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -13,7 +14,7 @@ from resilient import events
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import CircuitOpen, ConfigurationError, Conflict, InvalidInput, NotFound, Refused
 from resilient.policy._breaker import BreakerCore, Counts, Generation
-from resilient.policy._checks import LONGEST, MOST, positive
+from resilient.policy._checks import MOST, positive
 from resilient.policy.events import ArmChanged
 from resilient.policy.policies import Breaker
 from resilient.runtime import after_fork
@@ -27,7 +28,7 @@ _ANSWERS = (InvalidInput, NotFound, Refused, Conflict)
 
 def _tell(choice: str, arm: str, old: str, new: str, reason: str) -> None:
     """Tell of an arm that was withdrawn or restored."""
-    if "closed" in {old, new} and new != "would_open":
+    if "closed" in {old, new}:
         events.emit(ArmChanged(choice=choice, arm=arm, withdrawn=new != "closed", reason=reason))
 
 
@@ -54,10 +55,8 @@ class Turn:
     ) -> None:
         if error is None or isinstance(error, self._choice.expected):
             self._generation.ok()
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception):  # an interrupt, or a caller that was cancelled, counts nothing
             self._core.failed(self._generation, self._choice.clock.monotonic())
-        else:
-            self._core.released(self._generation)  # an interrupt, or a caller that was cancelled
 
 
 class WeightedChoice:
@@ -106,12 +105,11 @@ class WeightedChoice:
             raise ConfigurationError(f"{clock!r} is no clock", advice="leave clock out, or give a FakeClock()")
         self.expected = _kinds(expected)
         self.clock = clock
-        # An open breaker would try again after its wait: this one waits for people.
-        limits: dict[str, Any] = {"rate": rate, "min_calls": min_calls, "window": window}
-        policy = Breaker(**limits, wait=LONGEST, max_wait=LONGEST)
+        # A breaker that is open probes when it is asked, after its wait. These are asked while they are closed alone.
+        policy = Breaker(rate=rate, min_calls=min_calls, window=window)
         self._first = next(iter(self.weights))
         self._cores = {arm: BreakerCore(policy, functools.partial(_tell, name, arm)) for arm in self.weights}
-        self._cores[self._first] = BreakerCore(Breaker(**limits, metrics_only=True))
+        self._cores[self._first] = BreakerCore(dataclasses.replace(policy, metrics_only=True))
         self._hashes = {
             arm: (weight, hashlib.blake2b(f"{name}\0{arm}\0".encode(), digest_size=8))
             for arm, weight in self.weights.items()
@@ -144,7 +142,8 @@ class WeightedChoice:
         Raises:
             InvalidInput: The key is of another type.
         """
-        arm, now = self.choose(key), self.clock.monotonic()
+        now = self.clock.monotonic()  # first, so that a breaker which opens meanwhile does not take it for a later time
+        arm = self.choose(key)
         try:
             return self._begin(arm, now)
         except CircuitOpen:  # it was withdrawn just now
@@ -152,8 +151,7 @@ class WeightedChoice:
 
     def _begin(self, arm: str, now: float) -> Turn:
         core = self._cores[arm]
-        generation = core.now
-        return Turn(self, arm, core, generation if now < generation.until else core.enter(now))
+        return Turn(self, arm, core, core.enter(now))
 
     def _assigned(self, key: Key) -> str:
         """Weighted rendezvous hashing: each arm draws for the key, and the highest score has it.
@@ -165,7 +163,7 @@ class WeightedChoice:
         for arm, (weight, begun) in self._hashes.items():
             draw = begun.copy()
             draw.update(text)
-            number = int.from_bytes(draw.digest(), "big") >> 12  # as many bits as stay below 1 with a half added
+            number = int.from_bytes(draw.digest()) >> 12  # as many bits as stay below 1 with a half added
             score = -weight / math.log((number + 0.5) / 2.0**52)
             if score > best:
                 best, found = score, arm
@@ -215,7 +213,7 @@ def _text(key: Any) -> bytes:
     if isinstance(key, bytes):
         return key
     if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
-        return str(key).encode("utf-8", "surrogatepass")
+        return str(key).encode(errors="surrogatepass")
     raise InvalidInput(
         f"a key is text, a whole number or bytes, not {type(key).__name__}",
         advice="choose by what stays the same for one user: an id, or a cookie where nobody is logged in",

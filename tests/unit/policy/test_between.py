@@ -225,6 +225,7 @@ def test_a_child_waits_for_no_ones_turn(clock):
     core.enlist(lambda: None)
     core.forked()
     assert (core.waiters, core.running) == ([], 0)
+    core.wake()
 
 
 def test_a_probe_of_the_parent_means_nothing_in_the_child():

@@ -1,5 +1,6 @@
 """P5: weighted choice. A share of the keys, always the same ones, and back where it fails."""
 
+import contextlib
 import math
 
 import pytest
@@ -46,7 +47,13 @@ def test_the_luckiest_and_the_unluckiest_key(monkeypatch, drawn):
             return drawn
 
     monkeypatch.setattr("hashlib.blake2b", Drawn)
-    assert WeightedChoice("checkout", {"old": 1e-12, "new": 1e12}).choose("alice") in {"old", "new"}
+    assert WeightedChoice("checkout", {"old": 1e-12, "new": 1e12}).choose("alice") == "new"
+    assert WeightedChoice("checkout", {"old": 1, "new": 1}).choose("alice") == "old"
+
+
+def test_any_text_is_a_key():
+    """Also what is no valid Unicode, as it may come from a request."""
+    assert WeightedChoice("checkout", WEIGHTS).choose("\ud800") in WEIGHTS
 
 
 def test_another_choice_draws_anew():
@@ -103,6 +110,22 @@ def test_an_error_rate_rolls_back(clock):
     assert set(arms(choice).values()) == {"old"}
     choice.restore("new")
     assert arms(choice) == before
+
+
+def test_by_default_five_of_a_hundred_are_too_many(clock):
+    """Once there have been fifty calls within five minutes, and not before."""
+    choice = WeightedChoice("checkout", {"old": 0, "new": 1}, clock=clock)
+    assert repr(choice) == "<weighted choice checkout: old 0, new 1>"
+    for number in range(50):
+        clock.advance(5)
+        assert choice.choose("alice") == "new"
+        with contextlib.suppress(ZeroDivisionError), choice.turn("alice"):
+            if number >= 47:
+                raise ZeroDivisionError
+    assert choice.choose("alice") == "old"
+    with choice.turn("alice"):
+        clock.advance(100)
+    assert choice.counts()["old"] == (1, 0, 0)
 
 
 def test_the_first_arm_is_never_withdrawn(clock):
