@@ -78,7 +78,7 @@ def test_more_weight_only_draws_keys(before, more, others):
 def test_an_arm_without_weight_gets_no_keys():
     """Neither the new one before its release, nor the old one after it."""
     assert set(arms(WeightedChoice("checkout", {"old": 1, "new": 0})).values()) == {"old"}
-    assert set(arms(WeightedChoice("checkout", {"old": 0, "new": 1})).values()) == {"new"}
+    assert set(arms(WeightedChoice("checkout", {"old": 0, "new": 1e12})).values()) == {"new"}
 
 
 def test_an_error_rate_rolls_back(clock):
@@ -229,7 +229,8 @@ def test_a_key_that_may_change_is_refused(key):
         (lambda: WeightedChoice("x", {"old": 1}), "two or more arms"),
         (lambda: WeightedChoice("x", ["old", "new"]), "two or more arms"),
         (lambda: WeightedChoice("x", {1: 1, 2: 2}), "two or more arms"),
-        (lambda: WeightedChoice("x", {"old": 1, "new": -1}), "0 or more"),
+        (lambda: WeightedChoice("x", {"old": 1, "new": -1}), r"WeightedChoice\(weights\['new'\]=\.\.\.\) .* 0 or more"),
+        (lambda: WeightedChoice("x", {"old": 1, "new": 2e12}), "at most 1e"),
         (lambda: WeightedChoice("x", {"old": 1, "new": math.nan}), "0 or more"),
         (lambda: WeightedChoice("x", {"old": 1, "new": math.inf}), "at most"),
         (lambda: WeightedChoice("x", {"old": 1, "new": "10"}), "0 or more"),
