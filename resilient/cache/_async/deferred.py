@@ -196,10 +196,11 @@ class AsyncAfter:
         *,
         type: Any = ANYTHING,  # noqa: A002 - as msgspec says it
         tags: Iterable[str] = (),
+        version: int | None = None,
     ) -> None:
         """As `AsyncCache.set`, after the commit."""
         with deferring(self._cache, self._engine):
-            await self._cache.set(key, value, ttl, type=type, tags=tags)
+            await self._cache.set(key, value, ttl, type=type, tags=tags, version=version)
 
     async def set_many(
         self,
@@ -213,9 +214,9 @@ class AsyncAfter:
         with deferring(self._cache, self._engine):
             await self._cache.set_many(values, ttl, type=type, tags=tags)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, *keys: str) -> None:
         """As `AsyncCache.delete`, after the commit."""
-        await self.invalidate(key)
+        await self.invalidate(*keys)
 
     async def invalidate(self, *keys: str) -> None:
         """As `AsyncCache.invalidate`, after the commit."""

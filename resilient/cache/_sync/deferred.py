@@ -195,10 +195,11 @@ class After:
         *,
         type: Any = ANYTHING,  # noqa: A002 - as msgspec says it
         tags: Iterable[str] = (),
+        version: int | None = None,
     ) -> None:
         """As `Cache.set`, after the commit."""
         with deferring(self._cache, self._engine):
-            self._cache.set(key, value, ttl, type=type, tags=tags)
+            self._cache.set(key, value, ttl, type=type, tags=tags, version=version)
 
     def set_many(
         self,
@@ -212,9 +213,9 @@ class After:
         with deferring(self._cache, self._engine):
             self._cache.set_many(values, ttl, type=type, tags=tags)
 
-    def delete(self, key: str) -> None:
+    def delete(self, *keys: str) -> None:
         """As `Cache.delete`, after the commit."""
-        self.invalidate(key)
+        self.invalidate(*keys)
 
     def invalidate(self, *keys: str) -> None:
         """As `Cache.invalidate`, after the commit."""

@@ -391,6 +391,26 @@ def test_two_transactions_that_write_one_key_at_once_leave_it_uncached(
     assert other.get("user:17") is None
 
 
+@pytest.mark.parametrize(("mine", "theirs", "kept"), [(2, 3, "newest"), (3, 2, "new")])
+def test_with_versions_two_transactions_leave_the_newer_value(
+    engine: sa.Engine, cache: MemoryCache, other: Cache, mine: int, theirs: int, kept: str
+) -> None:
+    """The version tells whose value stays, whoever comes last."""
+    with Session(engine) as session, cache.on_commit(session) as after:
+        rename(session)
+        after.set("user:17", "new", version=mine)
+
+        def committing(_: sa.Connection) -> None:
+            other.set("user:17", "newest", version=theirs)
+
+        sa.event.listen(engine, "commit", committing)
+        session.commit()
+        sa.event.remove(engine, "commit", committing)
+        assert other.get("user:17") == kept
+        after.delete("user:17", "user:18")
+    assert other.get("user:17") is None
+
+
 def test_a_loader_in_a_transaction_that_has_written_is_for_it_alone(
     engine: sa.Engine, cache: MemoryCache, other: Cache
 ) -> None:

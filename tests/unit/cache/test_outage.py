@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -224,6 +225,32 @@ def test_the_wrong_kind_of_function_is_refused() -> None:
         @AsyncMemoryCache().lazy("k")  # type: ignore[arg-type]
         def load_sync() -> int:
             return 1
+
+
+def test_while_the_store_is_away_so_many_loaders_run_at_once_and_no_more(clock: FakeClock) -> None:
+    """All that the cache would have answered falls on the loaders: 64 of them at a time; the others wait their turn."""
+    cache = MemoryCache(clock=clock)
+    lock, full, go = threading.Lock(), threading.Event(), threading.Event()
+    running = most = 0
+
+    def load() -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if most == 64:
+            full.set()
+        assert go.wait(10)
+        with lock:
+            running -= 1
+        return 1
+
+    with cache.outage(), ThreadPoolExecutor(80) as pool:
+        loads = [pool.submit(cache.get_or_load, f"k{number}", load) for number in range(80)]
+        assert full.wait(10)
+        go.set()
+        assert [each.result(10) for each in loads] == [1] * 80
+    assert most == 64
 
 
 # ------------------------------------------------------------------------------------ what the journal holds is told
