@@ -56,6 +56,8 @@ def fork_safe_lock() -> threading.Lock:
 
 
 _fork_lock = fork_safe_lock()
+_full = [64]
+"""How many hooks there may be until those of dead objects are dropped."""
 
 
 def after_fork(method: Callable[[], None]) -> None:
@@ -76,7 +78,9 @@ def after_fork(method: Callable[[], None]) -> None:
         >>> client = Client()
     """
     with _fork_lock:
-        _fork_hooks[:] = [hook for hook in _fork_hooks if hook() is not None]
+        if len(_fork_hooks) >= _full[0]:  # now and then, so that many objects cost no more than few
+            _fork_hooks[:] = [hook for hook in _fork_hooks if hook() is not None]
+            _full[0] = 64 + 2 * len(_fork_hooks)
         _fork_hooks.append(weakref.WeakMethod(method))
 
 

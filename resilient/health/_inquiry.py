@@ -31,7 +31,7 @@ def inquire(group: Group, entries: Sequence[Entry], party: Party | None, until: 
         until: When the report ends (monotonic).
         clock: Where the time comes from.
     """
-    begun = [entry.lane.begin() for entry in entries]  # all of them, before the first is waited for
+    begun = [entry.lane.begin(until=until) for entry in entries]  # all of them, before the first is waited for
     found: list[Finding] = []
     for entry, run in zip(entries, begun, strict=True):
         found.append((yield entry.lane, run))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from resilient.runtime import after_fork, fork_safe_lock, start_thread
 __all__ = ["Finding", "Flight", "Lane"]
 
 _TIMEOUT = Result.fail("timeout")
+_OVERLOADED = Result.fail("overloaded")
 _MAX_ERROR = 500  # characters of an exception's text in the log
 
 
@@ -148,11 +150,12 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------------ running
 
-    def begin(self, *, anew: bool = False) -> Finding | Flight:
+    def begin(self, *, anew: bool = False, until: float = math.inf) -> Finding | Flight:
         """What is known and fresh, or the run that will tell; one is started where none is under way.
 
         Args:
             anew: Run, however fresh the last outcome is.
+            until: The moment (monotonic) from which no run is started any more: starting thousands takes its time too.
         """
         with self._lock:
             now = self._clock.monotonic()
@@ -163,6 +166,8 @@ class Lane:
                 return known if known is not None and early else self._flight
             if known is not None:
                 return known
+            if now >= until:  # it says nothing of the check, so it is not counted
+                return Finding(Outcome(_OVERLOADED, None, 0.0), Streak(Status.FAIL))
             flight = self._flight = Flight(now)
             try:
                 # An empty context: the run is for everybody, so no caller's deadline or scope may bind it.
@@ -173,7 +178,7 @@ class Lane:
             else:
                 self.runs += 1
                 return flight
-            outcome = Outcome(Result.fail("overloaded"), None, 0.0)
+            outcome = Outcome(_OVERLOADED, None, 0.0)
             told = self._count(outcome, now, now)
         self._tell(told, outcome, failure)
         return Finding(outcome, self._streak)

@@ -5,15 +5,15 @@ No script, nothing loaded from anywhere, and all text escaped: it may stand behi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from html import escape
 from typing import Final
 
 from resilient.health._core import Status
 from resilient.health._health import Health
 from resilient.health._lane import Lane
-from resilient.health._report import CheckReport, Report
+from resilient.health._report import CheckReport, Report, written
 from resilient.health._streak import SLOT_SECONDS, SLOTS
 
 __all__ = ["PAGE", "POLICY", "page"]
@@ -138,10 +138,13 @@ def _told(slots: Sequence[Status | None]) -> Iterator[str]:
 
 
 def _ago(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return ""
     if seconds < 90:
         return f"{max(0, round(seconds))} s ago"
     return f"{seconds / 60:.0f} min ago" if seconds < 5400 else f"{seconds / 3600:.0f} h ago"
 
 
 def _time(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    told = written(moment, timespec="seconds")
+    return "" if told is None else told.replace("T", " ").replace("+00:00", " UTC")

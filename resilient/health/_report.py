@@ -12,7 +12,7 @@ from typing import Any
 
 from resilient.health._core import Fault, Outcome, Status, View, http_status
 
-__all__ = ["CheckReport", "Report"]
+__all__ = ["CheckReport", "Report", "written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,9 @@ def _entries(check: CheckReport) -> list[tuple[str, list[dict[str, Any]]]]:
         "observedValue": round(outcome.seconds * 1000, 1),
         "observedUnit": "ms",
     }
-    if outcome.at is not None:
-        entry["time"] = datetime.fromtimestamp(outcome.at, UTC).isoformat(timespec="milliseconds")
+    moment = None if outcome.at is None else written(outcome.at, timespec="milliseconds")
+    if moment is not None:
+        entry["time"] = moment
     if check.reason is not None:
         entry["output"] = check.reason
     if check.fault is not None:
@@ -116,6 +117,14 @@ def _entries(check: CheckReport) -> list[tuple[str, list[dict[str, Any]]]]:
         for name, value in check.values.items()
     ]
     return [(f"{check.name}:responseTime", [entry]), *measured]
+
+
+def written(moment: float, *, timespec: str) -> str | None:
+    """A wall time as ISO 8601; ``None`` where the clock is so wrong that no calendar has its day."""
+    try:
+        return datetime.fromtimestamp(moment, UTC).isoformat(timespec=timespec)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _number(value: float) -> float | None:

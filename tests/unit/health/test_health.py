@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from resilient import events
 from resilient.errors import ConfigurationError
 from resilient.health import Check, CheckChanged, CheckWorsened, Draining, Health, Result, Status, checks
+from resilient.health.answer import asked, reply
 from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
 
@@ -492,3 +494,63 @@ def test_close_lets_go_of_what_the_checks_hold():
     health.add("b", lambda: True)
     health.close()
     assert closed == ["a"]
+
+
+# ------------------------------------------------------------------------------------------------- out of the ordinary
+
+
+class Crawling(FakeClock):
+    """A machine so slow that each look at the clock takes a twentieth of a second."""
+
+    def monotonic(self) -> float:
+        self.advance(0.05)
+        return super().monotonic()
+
+
+def test_checks_that_cannot_be_begun_in_time_are_told_and_not_waited_for():
+    """With thousands of them, or on a machine with no time to spare, the report ends all the same; none is counted."""
+    clock, runs = Crawling(), []
+    health = Health(clock=clock, details="always")
+    for number in range(100):
+        health.add(f"check{number}", lambda: runs.append(1), ttl=60)
+    report = health.ready()
+    assert report.http_status == 503
+    reasons = [each.reason for each in report.checks.values()]
+    begun = reasons.index("overloaded")
+    assert 0 < begun < 20
+    assert set(reasons[begun:]) == {"overloaded"}
+    assert sum(lane.runs for lane in health.lanes().values()) == begun
+    assert health.lanes()["check99"].streak.told is None
+
+
+@pytest.mark.parametrize("wall", [-1e12, 1e18, float("inf"), float("nan")])
+def test_a_clock_that_is_out_of_every_calendar_breaks_no_report(wall):
+    """The time is left out; the rest is told."""
+    health = Health(clock=FakeClock(wall=wall), details="always", page=True, metrics=True)
+    health.add("db", lambda: False)
+    for path in ("/health", "/health/all", "/health/page", "/health/metrics"):
+        assert b"db" in reply(health, asked(health, path), details=True).body
+
+
+def test_a_check_that_forks_harms_nobody():
+    """The child is the check's own affair."""
+
+    def forks() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    health = Health()
+    health.add("forks", forks, ttl=0)
+    assert [health.ready().word for _ in range(3)] == ["pass"] * 3
+
+
+def test_draining_before_the_start_is_over():
+    """Readiness stays withdrawn when the start comes to its end; liveness is as it was."""
+    health, warm = Health(), []
+    health.add("warm", lambda: bool(warm), views=["startup"], ttl=0)
+    assert health.ready().http_status == 503
+    health.drain()
+    warm.append(1)
+    assert (health.startup().http_status, health.ready().http_status, health.live().http_status) == (200, 503, 200)
