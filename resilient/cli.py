@@ -12,6 +12,7 @@ import dataclasses
 import http.client
 import importlib
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 from resilient import __version__
 from resilient.errors import ResilientError
+from resilient.runtime import start_thread
 
 __all__ = ["main"]
 
@@ -157,8 +159,10 @@ def _health(options: argparse.Namespace) -> int:
 def _health_of_url(url: str, timeout: float) -> int:
     if not url.startswith(("http://", "https://")):
         raise _Failed("a URL begins with http:// or https://")
+    if not 0 < timeout < threading.TIMEOUT_MAX:
+        raise _Failed(f"--timeout {timeout:g} is no time: use seconds > 0")
     try:
-        status, body = _get(url, timeout)
+        status, body = _in_time(lambda: _get(url, timeout), timeout)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _Failed(f"no answer: {reason or type(error).__name__}") from error
@@ -166,6 +170,32 @@ def _health_of_url(url: str, timeout: float) -> int:
     if status in {200, 503}:
         return 0 if status == 200 else 1
     raise _Failed(f"a health route answers 200 or 503, this one {status}")
+
+
+def _in_time(function: Callable[[], T], seconds: float) -> T:
+    """What a function returns or raises; TimeoutError where it has not ended by then.
+
+    A socket's own limit is for each wait: a server that sends a byte now and then would hold a probe up for ever.
+    """
+    told: list[Callable[[], T]] = []
+
+    def run() -> None:
+        try:
+            found = function()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            told.append(lambda error=error: _raised(error))  # type: ignore[misc] # a default binds what except unbinds
+        else:
+            told.append(lambda: found)
+
+    thread = start_thread(run, name="probe")
+    thread.join(seconds)
+    if not told:
+        raise TimeoutError("timed out")
+    return told[0]()
+
+
+def _raised(error: BaseException) -> Any:
+    raise error
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

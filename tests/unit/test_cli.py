@@ -130,6 +130,39 @@ def test_a_server_that_hangs_is_not_waited_for(capsys):
     assert "timed out" in capsys.readouterr().err
 
 
+def test_a_server_that_dribbles_is_not_waited_for(capsys):
+    """The seconds are for the whole answer: a byte now and then buys no more."""
+    import socket
+    import threading
+    import time
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def dribble() -> None:
+            link, _ = server.accept()
+            with link:
+                link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n")
+                while not ended.wait(0.02):
+                    link.sendall(b"x")
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        began = time.monotonic()
+        assert main(["health", f"http://127.0.0.1:{server.getsockname()[1]}/", "--timeout", "0.2"]) == 2
+        assert time.monotonic() - began < 5
+        ended.set()
+        thread.join()
+    assert "timed out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_told(capsys, seconds):
+    """Before anybody is asked."""
+    assert main(["health", "http://127.0.0.1:1/", f"--timeout={seconds}"]) == 2
+    assert "is no time" in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------------------------------------------- targets
 
 
