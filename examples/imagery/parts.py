@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -13,8 +13,7 @@ import msgspec
 from examples.imagery.databases import Databases, databases
 from examples.imagery.services import Services
 from examples.imagery.settings import Settings
-from resilient.runtime import WorkerPool
-from resilient.testing.servers import EmbeddedRedis, Gunicorn, MotoServer, Process, RedisServer
+from resilient.testing.servers import EmbeddedRedis, Gunicorn, MotoServer, Process, RedisServer, together
 
 __all__ = ["Parts"]
 
@@ -63,7 +62,7 @@ class Parts:
     def start(self) -> Self:
         """Start everything, side by side where possible. What was started is stopped if anything fails."""
         try:
-            _together([self.redis.start, self.store.start, *self.databases.starts])
+            together([self.redis.start, self.store.start, *self.databases.starts])
             self.settings = self._make_settings()
             self._make_tables(self.settings)
             self.databases.replicate()
@@ -124,7 +123,7 @@ class Parts:
             )
             command = [sys.executable, "-m", "examples.imagery.worker"]
             self.workers.append(Process(command, env=environment, cwd=ROOT, name=f"worker-{number + 1}"))
-        _together([each.start for each in (*self.webs, *self.workers)])
+        together([each.start for each in (*self.webs, *self.workers)])
 
     # ------------------------------------------------------------------------------------------------------- the rest
 
@@ -145,26 +144,11 @@ class Parts:
 
     def stop(self) -> None:
         """End everything and remove every file. May be repeated."""
-        _together([process.stop for process in (*self.webs, *self.workers)])
-        _together([self.redis.stop, self.store.stop, self.databases.stop])
+        together([process.stop for process in (*self.webs, *self.workers)])
+        together([self.redis.stop, self.store.stop, self.databases.stop])
 
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
-
-
-def _together(starts: Sequence[Callable[[], object]]) -> None:
-    """Call all at the same time, wait for all, and raise the first error."""
-    if not starts:
-        return
-    pool = WorkerPool("start", size=len(starts))
-    try:
-        jobs = [pool.submit(start) for start in starts]
-        errors = [job.exception() for job in jobs]
-    finally:
-        pool.close(1.0)
-    for error in errors:
-        if error is not None:
-            raise error

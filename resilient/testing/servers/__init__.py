@@ -19,6 +19,7 @@ class method ``missing`` says why a server cannot run on this machine.
 from __future__ import annotations
 
 from resilient.testing.servers.cluster import MariaDbCluster, MariaDbNode
+from resilient.testing.servers.group import together
 from resilient.testing.servers.gunicorn import Gunicorn
 from resilient.testing.servers.haproxy import HAProxy
 from resilient.testing.servers.mariadb import MariaDbServer
@@ -49,4 +50,5 @@ __all__ = [
     "TcpProxy",
     "ValkeyServer",
     "free_port",
+    "together",
 ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
 from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, Unavailable
-from resilient.runtime import WorkerPool
+from resilient.testing.servers.group import together
 from resilient.testing.servers.mariadb import MariaDbServer
 from resilient.testing.servers.server import HOST
 
@@ -162,7 +161,7 @@ class MariaDbCluster:
         for node in fresh:
             node.read_only = node is not self._primary
         try:
-            self._together("start")
+            together([node.start for node in self.nodes])
             for node in fresh:
                 if node is not self._primary:
                     node.follow(self._primary)
@@ -182,17 +181,6 @@ class MariaDbCluster:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
-
-    def _together(self, method: str) -> None:
-        pool = WorkerPool("mariadb-cluster", size=len(self.nodes))
-        try:
-            jobs: list[Future[Any]] = [pool.submit(getattr(node, method)) for node in self.nodes]
-            for job in jobs:
-                job.exception()  # let all end before the first error is raised
-            for job in jobs:
-                job.result()
-        finally:
-            pool.close(1.0)
 
     # ---------------------------------------------------------------------------------------------------- replication
 
@@ -303,7 +291,7 @@ class MariaDbCluster:
         for node in self.nodes:
             node.thaw()
         if any(node.state != "running" for node in self.nodes):
-            self._together("start")
+            together([node.start for node in self.nodes])
         for node in list(self._lost):
             self.rejoin(node)
         if self._primary.query("SELECT @@GLOBAL.read_only")[0][0]:

@@ -6,15 +6,13 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from resilient.clock import SYSTEM
 from resilient.errors import Unavailable
-from resilient.testing.servers.process import guard
+from resilient.testing.servers._template import Template
 from resilient.testing.servers.server import HOST, Server, find_program, is_open, missing_modules
 
 __all__ = ["MariaDbServer"]
@@ -57,38 +55,6 @@ _OPTIONS = {
 }
 
 
-class _Template:
-    """The folder that mariadb-install-db fills: once per process, or per shared folder; copied for each server."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._path: Path | None = None
-        self._owner = 0
-
-    def get(self, shared: Path | None) -> Path:
-        with self._lock:
-            if shared is not None:
-                return self._in(shared)
-            if self._path is None or self._owner != os.getpid() or not self._path.exists():
-                folder = Path(tempfile.mkdtemp(prefix="resilient-mariadb-"))
-                guard.add("folder", folder)
-                self._path, self._owner = self._in(folder), os.getpid()
-            return self._path
-
-    def _in(self, folder: Path) -> Path:
-        import fcntl
-
-        ready = folder / "mariadb-template"
-        with (folder / "mariadb-template.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # other processes of the same test run wait here and find it done
-            if not ready.exists():
-                unfinished = folder / "mariadb-template.new"
-                shutil.rmtree(unfinished, ignore_errors=True)
-                _install(unfinished)
-                unfinished.rename(ready)
-        return ready
-
-
 def _install(folder: Path) -> None:
     accounts = folder.with_suffix(".sql")
     accounts.write_text(_ACCOUNTS)
@@ -110,7 +76,7 @@ def _install(folder: Path) -> None:
         raise Unavailable("mariadb-install-db failed:\n" + ("\n".join(errors[:5]) or said[-2000:]))
 
 
-_template = _Template()
+_template = Template("mariadb", _install)
 
 
 class MariaDbServer(Server):

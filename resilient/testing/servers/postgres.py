@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from resilient.clock import SYSTEM
 from resilient.errors import Unavailable
+from resilient.testing.servers._template import Template
 from resilient.testing.servers.process import guard
 from resilient.testing.servers.server import HOST, Server, find_program, is_open, missing_modules
 
@@ -81,40 +80,14 @@ def _give(folder: Path) -> None:
         os.chown(each, account.pw_uid, account.pw_gid)
 
 
-class _Template:
-    """The folder that initdb fills: once per process, or per shared folder; copied for each server."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._path: Path | None = None
-        self._owner = 0
-
-    def get(self, shared: Path | None) -> Path:
-        with self._lock:
-            if shared is not None:
-                return self._in(shared)
-            if self._path is None or self._owner != os.getpid() or not self._path.exists():
-                folder = Path(tempfile.mkdtemp(prefix="resilient-postgres-"))
-                guard.add("folder", folder)
-                self._path, self._owner = self._in(folder), os.getpid()
-            return self._path
-
-    def _in(self, folder: Path) -> Path:
-        ready = folder / "postgres-template"
-        with (folder / "postgres-template.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # other processes of the same test run wait here and find it done
-            if not ready.exists():
-                # Made in a folder of its own: the server's user may have no way into this one.
-                with tempfile.TemporaryDirectory(prefix="resilient-initdb-") as made:
-                    _install(Path(made) / "data")
-                    unfinished = folder / "postgres-template.new"
-                    shutil.rmtree(unfinished, ignore_errors=True)
-                    shutil.copytree(Path(made) / "data", unfinished)
-                unfinished.rename(ready)
-        return ready
-
-
 def _install(folder: Path) -> None:
+    # Made in a folder of its own: the server's user may have no way into this one.
+    with tempfile.TemporaryDirectory(prefix="resilient-initdb-") as made:
+        _initialise(Path(made) / "data")
+        shutil.copytree(Path(made) / "data", folder)
+
+
+def _initialise(folder: Path) -> None:
     password = folder.with_name("password")
     password.write_text("admin\n")
     folder.mkdir(mode=0o700)
@@ -135,7 +108,7 @@ def _run(command: list[str], text: str | None) -> None:
         raise Unavailable(f"{Path(command[0]).name} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-_template = _Template()
+_template = Template("postgres", _install)
 
 
 class PostgresServer(Server):

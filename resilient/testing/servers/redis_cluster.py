@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Self
+from typing import Self
 
 from resilient.clock import SYSTEM
 from resilient.errors import Unavailable
-from resilient.runtime import WorkerPool
+from resilient.testing.servers.group import together, wait_until
 from resilient.testing.servers.redis import RedisServer
 from resilient.testing.servers.server import HOST, free_port, is_open
 
@@ -119,7 +118,7 @@ class RedisCluster:
         """Start all nodes, and return when each knows the others. Does nothing where it runs."""
         fresh = [node for node in self.nodes if node.state in {"new", "stopped"}]
         try:
-            self._together("start")
+            together([node.start for node in self.nodes])
             if fresh:
                 self._assemble()
         except BaseException:
@@ -198,7 +197,7 @@ class RedisCluster:
         try:
             for node in self.nodes:
                 node.thaw()
-            self._together("start")
+            together([node.start for node in self.nodes])
             self.wait_ready()
             self.flush()
         except Unavailable:
@@ -216,25 +215,5 @@ class RedisCluster:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
-    def _together(self, method: str) -> None:
-        pool = WorkerPool("redis-cluster", size=len(self.nodes))
-        try:
-            jobs: list[Future[Any]] = [pool.submit(getattr(node, method)) for node in self.nodes]
-            for job in jobs:
-                job.exception()  # let all end before the first error is raised
-            for job in jobs:
-                job.result()
-        finally:
-            pool.close(1.0)
-
-    def _wait(self, probe: Callable[[], bool]) -> None:
-        until = SYSTEM.monotonic() + self._start_timeout
-        failure: Exception | None = None
-        while SYSTEM.monotonic() < until:
-            try:
-                if probe():
-                    return
-            except Unavailable as error:
-                failure = error
-            SYSTEM.sleep(0.02)
-        raise Unavailable(f"the cluster was not ready after {self._start_timeout:g} s") from failure
+    def _wait(self, reached: Callable[[], bool]) -> None:
+        wait_until(reached, self._start_timeout, "the cluster was not ready")

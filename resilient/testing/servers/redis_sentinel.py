@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
-from resilient.clock import SYSTEM
 from resilient.errors import Unavailable
-from resilient.runtime import WorkerPool
+from resilient.testing.servers.group import together, wait_until
 from resilient.testing.servers.redis import RedisServer
 from resilient.testing.servers.server import HOST
 
@@ -104,11 +101,11 @@ class RedisSentinel:
     def start(self) -> Self:
         """Start all, and return when the replica follows and the sentinels know each other."""
         try:
-            self._together(self.nodes)
+            together([node.start for node in self.nodes])
             if not any(sentinel.state == "running" for sentinel in self.sentinels):
                 leader, follower = self.nodes
                 follower.command("REPLICAOF", HOST, str(leader.port))
-            self._together(self.sentinels)
+            together([sentinel.start for sentinel in self.sentinels])
             self.wait_ready()
         except BaseException:
             self.stop()
@@ -121,7 +118,7 @@ class RedisSentinel:
         Raises:
             Unavailable: It is not within the time to start.
         """
-        self._wait(self._ready, self._start_timeout, "the sentinels were not ready")
+        wait_until(self._ready, self._start_timeout, "the sentinels were not ready")
 
     def _ready(self) -> bool:
         primary = self.primary
@@ -154,7 +151,7 @@ class RedisSentinel:
             primary = self.primary
             return bool(primary is not lost and primary.ask("ROLE")[0] == "master")
 
-        self._wait(done, timeout, f"nobody took over from {lost.name}")
+        wait_until(done, timeout, f"nobody took over from {lost.name}")
         return self.primary
 
     def flush(self) -> None:
@@ -166,12 +163,12 @@ class RedisSentinel:
         try:
             for each in (*self.nodes, *self.sentinels):
                 each.thaw()
-            self._together((*self.nodes, *self.sentinels))
+            together([each.start for each in (*self.nodes, *self.sentinels)])
             leader = self.primary
             for node in self.nodes:
                 if node is not leader:  # the sentinels would do it too, in ten seconds
                     node.command("REPLICAOF", HOST, str(leader.port))
-            self._wait(self._ready, 10.0, "the sentinels were not ready")
+            wait_until(self._ready, 10.0, "the sentinels were not ready")
             self.flush()
         except Unavailable:
             self.stop()
@@ -188,28 +185,3 @@ class RedisSentinel:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
-
-    @staticmethod
-    def _together(servers: tuple[RedisServer, ...]) -> None:
-        pool = WorkerPool("redis-sentinel", size=len(servers))
-        try:
-            jobs: list[Future[Any]] = [pool.submit(server.start) for server in servers]
-            for job in jobs:
-                job.exception()  # let all end before the first error is raised
-            for job in jobs:
-                job.result()
-        finally:
-            pool.close(1.0)
-
-    @staticmethod
-    def _wait(probe: Callable[[], bool], timeout: float, failed: str) -> None:
-        until = SYSTEM.monotonic() + timeout
-        failure: Exception | None = None
-        while SYSTEM.monotonic() < until:
-            try:
-                if probe():
-                    return
-            except Unavailable as error:
-                failure = error
-            SYSTEM.sleep(0.05)
-        raise Unavailable(f"{failed} after {timeout:g} s") from failure
