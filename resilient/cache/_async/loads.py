@@ -27,7 +27,6 @@ from resilient.cache._freshness import Policy, Use
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_fenced, written
 from resilient.cache._stamps import Marks
-from resilient.cache._stamps import number as stamp_in
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, ResilientError, Unavailable
 
@@ -69,7 +68,7 @@ class AsyncLoads(AsyncLeases):
             block = Marks(tags, tuple(found[1:])).whole_block() if tags else b""
             if block is not None:
                 now, horizon = self._clock.wall(), self.tier.journal.horizon
-                value = fresh(found[0], now, horizon, stamp_in(found[1]), block, plan.codec)
+                value = fresh(found[0], now, horizon, self.stamps.generation(found[1]), block, plan.codec)
                 if value is not NOTHING:
                     self.counts.hit()
                     if events.wanted(CacheRead):

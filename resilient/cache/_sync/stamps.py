@@ -53,6 +53,15 @@ class Stamps:
         self._tier = tier
         self._lease = lease
         self._clock = clock
+        self._last: tuple[bytes | None, int] = (None, 0)
+
+    def generation(self, raw: bytes | None) -> int:
+        """The namespace's stamp that these bytes are, 0 where they are none; remembered, as it hardly ever changes."""
+        known, stamp = self._last
+        if raw != known:
+            stamp = number(raw)
+            self._last = (raw, stamp)
+        return stamp
 
     def keys(self, tags: Iterable[str]) -> tuple[str, ...]:
         """Where the stamps stand: the namespace's first."""

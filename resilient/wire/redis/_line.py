@@ -16,6 +16,7 @@ with needs_extra("redis"):
 __all__ = ["Line"]
 
 _CHUNK = 65536
+_FIRST = 16384  # bytes: nearly every reply is shorter, and making room for more takes time
 _now = SYSTEM.monotonic
 
 
@@ -43,7 +44,7 @@ class Line:
                 sock.settimeout(limit)
                 self._limit = limit
             sock.sendall(wire)
-            chunk = sock.recv(_CHUNK)
+            chunk = sock.recv(_FIRST)
         except OSError as error:
             raise _failed(error) from error
         if not chunk:

@@ -31,6 +31,15 @@ class AsyncServerChannel(AsyncChannel):
             raise reply
         return reply
 
+    async def get_many(self, keys: Sequence[Argument]) -> list[Any]:
+        """See `AsyncChannel.get_many`; the way of every hit of a cache."""
+        if not keys:
+            return []
+        reply: Any = await self._node.call(pack(("MGET", *keys)), True)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply  # type: ignore[no-any-return]  # a list, as this command has it
+
     async def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """See `AsyncChannel.call_many`."""
         if not commands:
