@@ -26,7 +26,7 @@ Authorize: TypeAlias = Callable[[Mapping[str, Any]], object]
 # --------------------------------------------------------------------------------------------------------- health
 
 
-def health(health: Health, *, authorize: Authorize | None = None) -> AsgiApp:
+def health(health: Health, *, authorize: Authorize | None = None, otherwise: AsgiApp | None = None) -> AsgiApp:
     r"""The health routes as an application of their own: ``/livez``, ``/readyz``, ``/startupz`` and ``/health``.
 
     ``/health/<name>`` answers a view or a group by its name, and ``/health/page`` and ``/health/metrics`` are there for
@@ -36,6 +36,8 @@ def health(health: Health, *, authorize: Authorize | None = None) -> AsgiApp:
         health: What to report.
         authorize: Says of a connection scope whether details may be seen, by returning True, or an awaitable of it;
             asked where the `Health` was made with ``details="authorized"``.
+        otherwise: An application that gets every other request, websockets and the server's lifespan; without one they
+            are answered with 404. Probes are answered before it looks at their host, their login or their scheme.
 
     Examples:
         >>> import asyncio
@@ -49,11 +51,14 @@ def health(health: Health, *, authorize: Authorize | None = None) -> AsgiApp:
     """
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        mine = scope["type"] == "http" and (otherwise is None or _below(scope) != "")
+        given = await probe(health, scope, authorize) if mine else None
+        if given is None and otherwise is not None:
+            await otherwise(scope, receive, send)
+        elif scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
-            given = await probe(health, scope, authorize) or no_such_path()
-            await _respond(given, scope, send)
+            await _respond(given or no_such_path(), scope, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -62,8 +67,7 @@ def health(health: Health, *, authorize: Authorize | None = None) -> AsgiApp:
 
 async def probe(health: Health, scope: Mapping[str, Any], authorize: Authorize | None) -> Answer | None:
     """The answer to a request that asks for health; ``None`` for every other one."""
-    path = str(scope["path"]).removeprefix(scope.get("root_path", "")) or "/health"
-    question = asked(health, path, _header(scope, b"accept"))
+    question = asked(health, _below(scope) or "/health", _header(scope, b"accept"))
     if question is None:
         return None
     if scope["method"] not in {"GET", "HEAD"}:
@@ -76,6 +80,13 @@ async def probe(health: Health, scope: Mapping[str, Any], authorize: Authorize |
         except Exception:  # noqa: BLE001 - a door that breaks stays shut
             said = None
     return await areply(health, question, details=may_see(health.details, lambda: said))
+
+
+def _below(scope: Mapping[str, Any]) -> str:
+    """The path from where the application is mounted, whether or not the server has taken the mount's away."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    rest = path.removeprefix(root)
+    return path if rest and not rest.startswith("/") else rest
 
 
 async def _respond(given: Answer, scope: Mapping[str, Any], send: Send) -> None:

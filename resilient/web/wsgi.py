@@ -28,7 +28,9 @@ Authorize: TypeAlias = Callable[[Mapping[str, Any]], object]
 # --------------------------------------------------------------------------------------------------------- health
 
 
-def health(health: Health, *, authorize: Authorize | None = None) -> WSGIApplication:
+def health(
+    health: Health, *, authorize: Authorize | None = None, otherwise: WSGIApplication | None = None
+) -> WSGIApplication:
     r"""The health routes as an application of their own: ``/livez``, ``/readyz``, ``/startupz`` and ``/health``.
 
     ``/health/<name>`` answers a view or a group by its name, and ``/health/page`` and ``/health/metrics`` are there for
@@ -38,6 +40,8 @@ def health(health: Health, *, authorize: Authorize | None = None) -> WSGIApplica
         health: What to report.
         authorize: Says of a request's environ whether details may be seen, by returning True; asked where the `Health`
             was made with ``details="authorized"``.
+        otherwise: An application that gets every other request; without one they are answered with 404. Probes are
+            answered before it looks at their host, their login or their scheme.
 
     Examples:
         >>> started = []
@@ -49,7 +53,11 @@ def health(health: Health, *, authorize: Authorize | None = None) -> WSGIApplica
     """
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return _respond(probe(health, environ, authorize) or no_such_path(), environ, start_response)
+        at_root = not environ.get("PATH_INFO")  # alone it answers there, in front of another application that does
+        given = None if at_root and otherwise is not None else probe(health, environ, authorize)
+        if given is None and otherwise is not None:
+            return otherwise(environ, start_response)
+        return _respond(given or no_such_path(), environ, start_response)
 
     return application
 

@@ -67,6 +67,23 @@ def test_the_routes_answer_as_over_wsgi():
     assert get(app, "/health", root="/health")[0] == 200
 
 
+def test_in_front_of_an_application_probes_are_answered_and_all_else_passed_on():
+    """Its root, its websockets and its lifespan are its own; a mount's path that only looks alike is not taken away."""
+    seen = []
+
+    async def strict(scope, receive, send) -> None:
+        seen.append(scope.get("path", scope["type"]))
+        if scope["type"] == "http":
+            await reply(send, b"theirs")
+
+    app = asgi.health(Health(), otherwise=strict)
+    assert [get(app, path)[2] for path in ("/readyz", "/", "", "/x")] == [b"pass\n", b"theirs", b"theirs", b"theirs"]
+    asyncio.run(app({"type": "lifespan"}, None, None))
+    asyncio.run(app({"type": "websocket", "path": "/readyz", "headers": []}, None, None))
+    assert seen == ["/", "", "/x", "lifespan", "/readyz"]
+    assert get(asgi.health(Health()), "/readyz", root="/r")[0] == 200
+
+
 def test_a_draining_instance_answers_503():
     """And stays alive."""
     health = Health()

@@ -66,6 +66,22 @@ def test_the_probe_routes_answer_with_one_word(path):
     assert response.headers["cache-control"] == "no-store"
 
 
+def test_in_front_of_an_application_probes_are_answered_and_all_else_passed_on():
+    """Before it looks at hosts, logins or schemes; its root is its own."""
+    seen = []
+
+    def strict(environ, start_response):
+        seen.append(environ["PATH_INFO"])
+        start_response("400 Bad Request", [("Content-Type", "text/plain")])
+        return [b"this host is not trusted"]
+
+    app = wsgi.health(Health(), otherwise=strict)
+    assert [get(app, path).status for path in ("/readyz", "/health", "/", "", "/health/page", "/x")] == [200, 200] + [
+        400
+    ] * 4
+    assert seen == ["/", "", "/health/page", "/x"]
+
+
 def test_a_failing_instance_answers_503():
     """On every route that asks for readiness."""
     health = Health()
