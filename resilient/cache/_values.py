@@ -209,6 +209,10 @@ class Store(Protocol):
         """Store, and return what was there."""
         ...
 
+    def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """The same for several, in order."""
+        ...
+
     def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
         """Store tombstones, and return what was there; where there is no room for them, delete."""
         ...
@@ -282,6 +286,10 @@ class AsyncStore(Protocol):
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""
+        ...
+
+    async def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """The same for several, in order."""
         ...
 
     async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:

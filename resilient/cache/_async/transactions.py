@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._async.writes import AsyncWrites
-from resilient.cache._causal import note
-from resilient.cache._entry import FENCE, Entry, Life, Unreadable, marker, pack, unpack
+from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, Unreadable, pack, unpack
 from resilient.cache._seen import Seen, is_fenced, milliseconds
 from resilient.cache._stamps import Marks
+from resilient.cache._values import Swap
 from resilient.errors import DeadlineExceeded
 
 __all__ = ["AsyncTransactions", "Fence"]
@@ -33,18 +33,16 @@ class AsyncTransactions(AsyncWrites):
         Raises:
             DeadlineExceeded: There is no time left; what was fenced until then stands for one lease.
         """
-        fences: list[Fence] = []
-        for key in keys:
-            now = self._clock.wall()
-            mark = marker(FENCE, now, self._lease, note(now))
+        marks = {key: self._mark(FENCE)[0] for key in keys}
+        for key in marks:
             self.flights.overtake(key)
-            try:
-                before = await self.tier.run(self.tier.store.exchange, key, mark, milliseconds(self._lease))
-            except DeadlineExceeded:
-                self.tier.remember([key])  # it may have been told or not
-                raise
-            fences.append(Fence(key, mark, before))
-        return fences
+        try:
+            before = await self.tier.run(self.tier.store.exchange_many, marks, milliseconds(self._lease))
+        except DeadlineExceeded:
+            self.tier.remember(list(marks))  # it may have been told or not
+            raise
+        found = [UNREACHABLE] * len(marks) if before is UNREACHABLE else before
+        return [Fence(key, mark, was) for (key, mark), was in zip(marks.items(), found, strict=True)]
 
     async def finish(
         self, fences: Iterable[Fence], entries: Mapping[str, Entry], marks: Marks, *, present: Collection[str] = ()
@@ -60,19 +58,46 @@ class AsyncTransactions(AsyncWrites):
                 of a moment before the fences.
             present: Keys whose entry counts only where they were cached before.
         """
+        swaps: list[Swap] = []
+        valued: set[str] = set()
         for key, mark, before in fences:
             self.flights.overtake(key)
             if before is UNREACHABLE:
                 await self.tier.bury([key])
                 continue
-            seen = self._glance(before)
-            entry = entries.get(key)
+            seen, entry = self._glance(before), entries.get(key)
             if entry is None or (key in present and seen.life is Life.GONE):
-                await self._end(key, mark, seen)
+                if is_fenced(seen):
+                    await self._end(key, mark, seen)
+                else:
+                    swaps.append((key, mark, *self._mark(TOMBSTONE)))
                 continue
-            raw = pack(marks.on(entry))
-            stored = await self._end(key, mark, seen, raw, milliseconds(entry.keep))
-            self.counts.add("stores" if stored else "refused")
+            raw, life = pack(marks.on(entry)), milliseconds(entry.keep)
+            if entry.version or is_fenced(seen):
+                stored = await self._end(key, mark, seen, raw, life)
+                self.counts.add("stores" if stored else "refused")
+            else:
+                swaps.append((key, mark, raw, life))
+                valued.add(key)
+        if swaps:
+            await self._end_many(swaps, valued)
+
+    async def _end_many(self, swaps: list[Swap], valued: set[str]) -> None:
+        """End several writes that met no other, in one round trip; where a fence is gone, nobody stores for a lease."""
+        keys, store = [swap[0] for swap in swaps], self.tier.store
+        try:
+            done = await self.tier.change(keys, store.swap_many, swaps)
+            if done is UNREACHABLE:
+                return
+            late = [key for key, did in zip(keys, done, strict=True) if not did]
+            if late:
+                mark, life = self._mark(FENCE)
+                await self.tier.change(late, store.put_many, dict.fromkeys(late, mark), life)
+        except DeadlineExceeded:
+            return  # remembered in the journal
+        refused = len(valued.intersection(late))
+        self.counts.add("stores", len(valued) - refused)
+        self.counts.add("refused", refused)
 
     async def cancel(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there."""

@@ -89,6 +89,10 @@ class MemoryStore:
         """Store, and return what was there."""
         return self.table.exchange(key, raw, life)
 
+    def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """The same for several."""
+        return [self.table.exchange(key, raw, life) for key, raw in entries.items()]
+
     def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
         """Store tombstones, and return what was there."""
         return [self.table.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
@@ -177,6 +181,17 @@ class RedisStore:
         except self._refusals:
             before = self._call("GETDEL", key)
         return before
+
+    def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """The same for several, in one round trip, or in two where there is no room."""
+        commands = [("SET", key, raw, "PX", life, "GET") for key, raw in entries.items()]
+        replies = self.channel.call_many(commands)
+        refused = {key: place for place, key in enumerate(entries) if isinstance(replies[place], self._refusals)}
+        if refused:
+            deleted = self.channel.call_many([("GETDEL", key) for key in refused])
+            for place, reply in zip(refused.values(), deleted, strict=True):
+                replies[place] = reply
+        return self._all(replies)
 
     def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
         """Store tombstones, and return what was there.
