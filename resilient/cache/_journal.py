@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from itertools import islice
+
+from resilient.runtime import fork_safe_lock
 
 __all__ = ["Journal"]
 
@@ -36,11 +37,11 @@ class Journal:
         """Entries created at or before this moment of the wall clock are not trusted any more."""
         self._keys: dict[str, int] = {}
         self._turn = 0
+        self._lock = fork_safe_lock()
         self.reset()
 
     def reset(self) -> None:
-        """Forget who held what lock: for a forked child. The keys stay, since their change is still to be told."""
-        self._lock = threading.Lock()
+        """Forget who replays: for a forked child. The keys stay, since their change is still to be told."""
         self._replaying = False
         self._taken: dict[str, int] = {}
 

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
+from resilient.arguments import is_name
 from resilient.errors import ConfigurationError, InvalidInput
 
 __all__ = ["check_namespace", "has_key", "parse", "physical", "render", "tag_name"]
@@ -85,7 +86,7 @@ def check_namespace(namespace: object) -> None:
     Raises:
         ConfigurationError: It is no word of letters, digits, ``_``, ``-`` and ``.``, at most 64 of them.
     """
-    if not isinstance(namespace, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", namespace):
+    if not is_name(namespace):
         raise ConfigurationError(
             "a cache's namespace is a word of letters, digits, '_', '-' and '.'",
             advice="write namespace='shop'; what tells entries apart belongs into their keys",
