@@ -263,3 +263,7 @@ def _shards_layout(options: argparse.Namespace) -> int:
 
     _say(str(_load(options.target, kind).layout()))
     return 0
+
+
+if __name__ == "__main__":  # without this, python -m resilient.cli would say of everything that all is well
+    sys.exit(main())

@@ -247,3 +247,11 @@ def test_the_command_itself(folder):
     assert told.stdout == f"resilient {resilient.__version__}\n"
     told = subprocess.run([*run, "health", "cli_target:good"], capture_output=True, text=True, check=True)
     assert told.stdout.startswith("ready: pass")
+
+
+def test_the_module_is_the_command():
+    """``python -m resilient.cli`` asks too, and does not end with 0 for want of anything to do."""
+    command = [sys.executable, "-m", "resilient.cli", "health", "http://127.0.0.1:1/readyz"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "no answer" in told.stderr
