@@ -91,6 +91,7 @@ class Behind(Generic[V]):
         self._version = version
         self._plan: Plan | None = None
         self._buffer = Buffer(cache.namespace, pace.size)
+        self._closed = False
         self._turn = Turn()
         self._timer = Timer(self._round, pace.every, f"cache-{cache.namespace}-behind")
         Exit.hook(self.drain)
@@ -113,8 +114,11 @@ class Behind(Generic[V]):
             Overloaded: Too many values wait; this one was not taken.
             InvalidInput: The value cannot be cached, or lacks what the template names.
             DeadlineExceeded: There is no time left; it was not taken.
+            Unavailable: The cache is closed; it was not taken.
         """
         deadline.check()
+        if self._closed:
+            raise Unavailable(f"the cache {self._cache.namespace!r} is closed, and nothing would store this value")
         told, plan, engine = self._told(value), self._planned(), self._cache.main
         key = self._cache.physical(self._make_key(told, {}))
         entry = engine.entry(value, plan._replace(tags=self._make_tags(told, {})))
@@ -149,6 +153,7 @@ class Behind(Generic[V]):
 
     def drain(self, seconds: float = _PATIENCE) -> None:
         """Store all that waits, for the last time; what cannot be stored within so many seconds is lost, and told."""
+        self._closed = True
         self._timer.close()
         if len(self._buffer) and self._turn.take(seconds):
             try:

@@ -201,15 +201,18 @@ def test_a_value_that_comes_while_one_is_stored_is_stored_after_it(cache: Memory
 
 
 def test_closing_stores_what_waits(cache: MemoryCache, database: Database, lost: Any) -> None:
-    """close() is the last round; what fails in it is lost, and told."""
-    first, second = behind(cache, database), behind(cache, database)
-    first(Seen(1, 1))
+    """close() is the last round; what fails in it is lost, and told; nothing is taken after it."""
+    save = behind(cache, database)
+    save(Seen(1, 1))
     cache.close()
     assert database.rows == {1: 1}
-    second(Seen(2, 1))
-    second(Seen(3, 1))
-    database.fails = [ConnectionResetError("gone")]
-    cache.close()
+    with pytest.raises(Unavailable, match="closed"):
+        save(Seen(1, 2))
+    with MemoryCache() as other:
+        save = behind(other, database)
+        save(Seen(2, 1))
+        save(Seen(3, 1))
+        database.fails = [ConnectionResetError("gone")]
     assert database.rows == {1: 1}
     assert [(each.count, each.error, each.keys) for each in lost.events] == [(2, "", ("test:seen:2", "test:seen:3"))]
 
