@@ -81,7 +81,7 @@ class _Set(ReplicaSet):
     """A replica set over an engine of theirs."""
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine, _replicas_of(engine), name="peer", probe_interval=None)
+        super().__init__(engine, _replicas_of(engine), name="peer", probe_interval=None, unbounded=True)
         for node in self.router.replicas:
             if SWAP == "replica":
                 node.health.state, node.proven = "up", float("inf")  # the same file holds all that the primary holds
