@@ -23,7 +23,8 @@ import tempfile
 import tokenize
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+_TOOLS = Path(__file__).resolve().parent
+ROOT = _TOOLS.parent
 
 # This file bears the name of the library it uses, and Python puts a script's own folder first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "tools"]
@@ -69,7 +70,7 @@ def translate(source: Path) -> str:
         library.unasync_files([str(before)], [library.Rule("/_async/", "/_sync/", additional_replacements=names)])
         made = after.read_text(encoding="utf-8")
     header = f"# Generated from {source.relative_to(ROOT)} by tools/unasync.py: do not edit.\n"
-    return formatted(header + _DOCSTRING.sub(_translate_docstring, made), twin(source))
+    return header + _DOCSTRING.sub(_translate_docstring, made)
 
 
 def _translate_docstring(match: re.Match[str]) -> str:
@@ -78,18 +79,20 @@ def _translate_docstring(match: re.Match[str]) -> str:
     return _WORD.sub(r"\1", text)
 
 
-def formatted(text: str, path: Path) -> str:
-    """The text as ruff sorts and formats it."""
+def formatted(texts: dict[Path, str]) -> dict[Path, str]:
+    """The texts of files under the root as ruff sorts and formats them; all at once, since it is slow to start."""
     ruff = [sys.executable, "-m", "ruff"]
-    name = ["--stdin-filename", str(path), "-"]
-    ours = 'lint.isort.known-first-party=["resilient"]'  # also before the twin is there for ruff to find
-    sort = ["check", "--select", "I,F401,RUF022", "--fix-only", "--quiet", "--config", ours]
-    for command in (sort, ["format", "--quiet"]):
-        done = subprocess.run(
-            [*ruff, *command, *name], input=text, capture_output=True, text=True, check=True, cwd=ROOT
-        )
-        text = done.stdout
-    return text
+    ours = 'lint.isort.known-first-party=["resilient"]'  # also before the twins are there for ruff to find
+    sort = ["check", "--select", "I,F401,RUF022", "--fix-only", "--quiet", "--no-cache", "--config", ours, "."]
+    with tempfile.TemporaryDirectory() as folder:
+        places = {path: Path(folder) / path.relative_to(ROOT) for path in texts}
+        for path, place in places.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(texts[path], encoding="utf-8")
+        Path(folder, "pyproject.toml").write_bytes((_TOOLS.parent / "pyproject.toml").read_bytes())
+        for command in (sort, ["format", "--quiet", "--no-cache", "."]):
+            subprocess.run([*ruff, *command], check=True, cwd=folder)
+        return {path: place.read_text(encoding="utf-8") for path, place in places.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the sync twins of the files in folders called _async.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a twin is not up to date")
     check = parser.parse_args(arguments).check
-    wanted = {twin(source): translate(source) for source in sources()}
+    wanted = formatted({twin(source): translate(source) for source in sources()})
     leftover = set((ROOT / "resilient").glob("**/_sync/**/*.py")) - wanted.keys()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in sorted({*stale, *leftover}):

@@ -211,7 +211,7 @@ def test_no_read_returns_what_was_invalidated_before_it_began(
     caplog.set_level(logging.CRITICAL, "resilient")
 
     async def main() -> None:
-        for number in range(repeat(2_500)):  # of each of twelve kinds
+        for number in range(repeat(1_000)):  # of each of twelve kinds
             try:
                 await schedule(seed + number, options, jumps=jumps, death=death)
             except AssertionError as error:
@@ -230,7 +230,7 @@ def test_who_is_alive_loads_once(repeat: Callable[[int], int], seed: int) -> Non
         return world.loads
 
     async def main() -> None:
-        for number in range(repeat(2_500)):
+        for number in range(repeat(1_000)):
             world_loads = await play(seed + number)
             assert world_loads == 1, f"seed {seed + number}"
 

@@ -112,6 +112,13 @@ class Process:
         await self.cache.invalidate("k")
         self._returned(value)
 
+    async def evict(self) -> None:
+        """The server has no room, and takes whatever stands there: a value, a lease, or a fence."""
+        for _ in range(self.world.random.randrange(6)):
+            await self.world.step()
+        there = self.world.table.get_many(["n:k"])[0]
+        self.world.table.swap("n:k", there, None, 0)
+
     def _returned(self, value: str) -> None:
         if not self.dead:
             self.world.known = max(self.world.known, int(value))
@@ -191,6 +198,8 @@ async def schedule(seed: int, *, loss: float, death: bool, versions: bool) -> tu
         process = world.random.choice(processes)
         # A process that dies between its own change and its own invalidation leaves an old value: not promised.
         kinds = [process.read, process.save, process.save]
+        if victim is None:  # a writer that dies, and whose fence is evicted, leaves an old value: not promised
+            kinds += [process.evict]
         if process is not victim:
             kinds += [process.change_and_invalidate]
         tasks.append(asyncio.create_task(world.random.choice(kinds)()))
@@ -233,7 +242,7 @@ def test_nothing_old_is_served_in_the_end(
     caplog.set_level(logging.CRITICAL, "resilient")  # each schedule has its outages
 
     async def main() -> None:
-        for seed in range(repeat(10_000)):
+        for seed in range(repeat(2_500)):  # of each of six kinds
             served, row = await schedule(seed, loss=loss, death=death, versions=versions)
             assert served == {row}, f"seed {seed}"
 
@@ -257,7 +266,7 @@ def test_with_versions_the_newest_of_the_writers_values_stays_cached(repeat: Cal
         assert found.result() == world.row, f"seed {seed}"
 
     async def all_of_them() -> None:
-        for seed in range(repeat(10_000)):
+        for seed in range(repeat(2_500)):
             await main(seed)
 
     asyncio.run(all_of_them())
