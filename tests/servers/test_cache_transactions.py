@@ -268,6 +268,136 @@ def test_a_transaction_that_wrote_reads_its_own_writes(engine: sa.Engine, make: 
         assert cache.query(session, BEST, ttl=60)[0].id == 3
 
 
+PAGE = sa.select(Player.id, Player.score).order_by(Player.score.desc(), Player.id).limit(50).offset(1000)
+
+
+@pytest.fixture
+def many(engine: sa.Engine) -> None:
+    """1,200 players."""
+    with Session(engine) as session:
+        session.add_all(Player(id=number, nickname=f"p{number}", score=number) for number in range(10, 1206))
+        session.commit()
+
+
+def page(engine: sa.Engine, cache: Cache) -> list[tuple[int, int]]:
+    """The page, from the cache or the database."""
+    with Session(engine) as session:
+        return [tuple(row) for row in cache.query(session, PAGE, ttl=60)]
+
+
+@pytest.mark.usefixtures("many")
+def test_a_paged_query_is_invalidated_by_its_tables_tag(engine: sa.Engine, make: Callable[..., Cache]) -> None:
+    """C3: a transaction that writes to the table makes every page of it be read anew, in all processes; others stay."""
+    sent: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda *a: sent.append(a[2]) if "SELECT" in a[2] else None)
+    mine, theirs = make(), make()
+    users = sa.select(User.id, User.name)
+
+    def ask(cache: Cache) -> tuple[list[tuple[int, int]], list[tuple[int, str]]]:
+        with Session(engine) as session:
+            others = [tuple(row) for row in cache.query(session, users, ttl=60)]
+        return page(engine, cache), others
+
+    first = ask(mine)
+    assert len(first[0]) == 50
+    assert ask(theirs) == first
+    assert len(sent) == 2
+    with Session(engine) as session, mine.on_commit(session):
+        session.execute(sa.update(Player).where(Player.id == 50).values(score=100_000))
+        assert page(engine, theirs) == first[0]
+        session.rollback()
+    assert ask(theirs) == first
+    assert len(sent) == 2, "a rollback left the rows cached"
+    with Session(engine) as session, mine.on_commit(session):
+        session.execute(sa.update(Player).where(Player.id == 50).values(score=100_000))
+        session.commit()
+    second = ask(theirs)
+    assert second[0] != first[0]
+    assert second[0][0] == (206, 206), "one more stands above the page"
+    assert second[1] == first[1]
+    assert len(sent) == 3, "the page alone was read anew"
+    assert ask(mine) == second
+    theirs.invalidate_tags("table:player", "table:user")
+    assert ask(mine) == second
+    assert len(sent) == 5
+
+
+@pytest.mark.usefixtures("many")
+def test_pages_read_while_writers_commit_are_never_old(engine: sa.Engine, make: Callable[..., Cache]) -> None:
+    """Four processes read a page while two write to its table: who asks after a commit gets what it made."""
+    caches = [make(lease=10) for _ in range(6)]
+    top = sa.select(sa.func.max(Player.score))
+    committed = [1205]
+    old: list[tuple[int, int]] = []
+    stop = threading.Event()
+    lock = threading.Lock()
+
+    def write(cache: Cache) -> None:
+        for _ in range(15):
+            with Session(engine) as session, cache.on_commit(session):
+                player = session.get_one(Player, 1, with_for_update=True)
+                highest = session.scalars(sa.select(sa.func.max(Player.score))).one()
+                player.score = highest + 1
+                session.commit()
+            with lock:
+                committed[0] = max(committed[0], highest + 1)
+
+    def read(cache: Cache) -> None:
+        while not stop.is_set():
+            least = committed[0]
+            with Session(engine) as session:
+                (seen,) = cache.query(session, top, ttl=60)[0]
+            if seen < least:
+                old.append((seen, least))
+
+    with ThreadPoolExecutor(6) as pool:
+        readers = [pool.submit(read, cache) for cache in caches[2:]]
+        for writer in [pool.submit(write, cache) for cache in caches[:2]]:
+            writer.result()
+        stop.set()
+        for reader in readers:
+            reader.result()
+    assert old == []
+    with Session(engine) as session:
+        assert make().query(session, top, ttl=60)[0][0] == session.scalars(top).one()
+
+
+_DYING = """
+    import os, signal, sys
+    import sqlalchemy as sa
+    from sqlalchemy.orm import Session
+    from resilient.cache import Cache
+    database, server, lease = sys.argv[1:]
+    cache = Cache(server, namespace="shop", ttl=300, lease=float(lease), connect_timeout=2.0, timeout=2.0)
+    cache.main.finish_tags = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    with Session(sa.create_engine(database)) as session, cache.on_commit(session):
+        session.execute(sa.text("UPDATE player SET score = 100000 WHERE id = 50"))
+        session.commit()
+"""
+
+
+@pytest.mark.usefixtures("many")
+def test_a_process_killed_between_commit_and_tags_costs_one_lease(
+    engine: sa.Engine, make: Callable[..., Cache], mariadb: MariaDbCluster, redis_server: RedisServer
+) -> None:
+    """Nobody is served the rows of before the commit, though nobody told; after the lease they are cached again."""
+    cache = make()
+    before = page(engine, cache)
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_DYING), mariadb.primary.url, redis_server.url, str(LEASE)],
+        check=False,
+        timeout=30,
+    )
+    assert ended.returncode == -9
+    after = page(engine, cache)
+    assert after != before
+    until = time.monotonic() + LEASE + 5
+    while cache.stats().hits == 0 and time.monotonic() < until:
+        assert page(engine, cache) == after
+        time.sleep(0.05)
+    assert cache.stats().hits > 0
+
+
 # ------------------------------------------------------------------------------------------------------- leaderboards
 
 

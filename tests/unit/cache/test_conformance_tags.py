@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resilient.cache._entry import LEASE, TOMBSTONE, marker
-from resilient.cache._stamps import LIFE, is_unsure
+from resilient.cache._stamps import LIFE, UNKNOWN, is_unsure
 from resilient.errors import ConfigurationError, InvalidInput, NotFound, Unavailable
 from resilient.testing import FakeClock
 
@@ -468,3 +468,21 @@ def test_of_two_writers_of_a_tag_neither_brings_back_what_the_other_changed(kind
     raw = done(kind, cache.main.tier.store.get(cache.main.stamps.keys(["t"])[1]))
     assert raw[2] == TOMBSTONE
     assert is_unsure(raw), "another writer may be at work: the stamp is a short one"
+
+
+@pytest.mark.parametrize("committing", [True, False], ids=["a commit", "an invalidation"])
+def test_a_writer_that_dies_beside_another_costs_one_lease(kind: Any, clock: FakeClock, committing: bool) -> None:
+    """The stamp that the other left is a short one: what was loaded under it before the dead one's commit goes."""
+    cache = kind(lease=0.3 if kind.real_time else 10.0)
+    done(kind, cache.main.fence_tags(["t"]))  # its writer commits below, and dies
+    if committing:
+        done(kind, cache.main.finish_tags(done(kind, cache.main.fence_tags(["t"])), ["t"], UNKNOWN))
+    else:
+        cache.invalidate_tags("t")
+    assert cache.get_or_load("k", lambda: "from before its commit", tags=["t"]) == "from before its commit"
+    clock.advance(10.1)
+    if kind.real_time:
+        time.sleep(0.4)
+    assert cache.get("k") is None
+    assert cache.get_or_load("k", lambda: "from after it", tags=["t"]) == "from after it"
+    assert cache.get("k") == "from after it"
