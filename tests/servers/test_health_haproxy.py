@@ -35,7 +35,7 @@ SLACK = 0.0 if float(os.environ.get("RESILIENT_SCALE", "0.02")) >= 1 else 1.5  #
 Figures = Callable[..., None]
 
 APP = """
-import os, time
+import os
 import sqlalchemy as sa
 from flask import Flask
 from resilient.flask import health_blueprint
@@ -49,9 +49,8 @@ health = Health(shared=mode, peers=peers)
 health.add("db", checks.sqlalchemy(engine), ttl=0.2)
 if mode == "peers":
     health.background(every=0.1)
-if os.environ.get("WARM_UP"):
-    warm = time.monotonic() + float(os.environ["WARM_UP"])
-    health.add("warm", lambda: time.monotonic() > warm, views=["startup"], ttl=0)
+if os.environ.get("WARM"):
+    health.add("warm", lambda: os.path.exists(os.environ["WARM"]), views=["startup"], ttl=0)
 app = Flask(__name__)
 app.register_blueprint(health_blueprint(health))
 
@@ -73,7 +72,7 @@ CONFIG = """
 control_socket_disable = True
 def post_worker_init(worker):
     from balanced import health
-    health.drain_on_sigterm(delay=2.0)
+    health.drain_on_sigterm(delay=DELAY)
 """
 
 
@@ -94,6 +93,8 @@ class Pool:
     balancer: HAProxy
     instances: dict[str, Gunicorn]
     paths: dict[str, TcpProxy]
+    warm: dict[str, Path]
+    """Files that say that an instance which drains has warmed up."""
 
     def settle(self) -> None:
         """Both in, and asked often enough for peers to have heard of each other."""
@@ -110,7 +111,7 @@ class Pools:
         self._folder, self._stack = folder, stack
         self._made: dict[tuple[object, ...], Pool] = {}
         (folder / "balanced.py").write_text(APP)
-        (folder / "conf.py").write_text(CONFIG)
+        (folder / "conf.py").write_text(CONFIG.replace("DELAY", str(2.0 + SLACK)))
 
     def get(self, mode: str, database: MariaDbNode, redis: RedisServer, *, drains: bool) -> Pool:
         key = (mode, drains, database.port, redis.port)
@@ -125,7 +126,9 @@ class Pools:
         for name, path in paths.items():
             url = sa.make_url(database.url).set(port=path.port).render_as_string(hide_password=False)
             env = {"DB": url, "REDIS": redis.url, "MODE": mode, "SERVICE": "shop", "NAME": name}
-            env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "WARM_UP": "0.5" if drains else ""}
+            warm = self._folder / f"warm-{name}"
+            warm.touch()
+            env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "WARM": str(warm) if drains else ""}
             made = Gunicorn(
                 "balanced:app",
                 env=env,
@@ -137,7 +140,7 @@ class Pools:
             instances[name] = self._stack.enter_context(made)
         ports = {name: each.port for name, each in instances.items()}
         balancer = self._stack.enter_context(HAProxy(ports, inter=INTER, fall=FALL, rise=RISE))
-        return Pool(balancer, instances, paths)
+        return Pool(balancer, instances, paths, {name: self._folder / f"warm-{name}" for name in "ab"})
 
 
 @pytest.fixture(scope="module")
@@ -359,6 +362,7 @@ def test_a_rolling_restart_fails_no_request(
     with Users(found.balancer.port, "/name", 50) as users:
         time.sleep(0.5)
         for name, instance in list(found.instances.items()) * repeat(3):
+            found.warm[name].unlink()
             os.kill(instance.pid, signal.SIGTERM)  # as a supervisor does: to the master alone
             began = time.monotonic()
             while instance.get("/readyz")[0] != 503:
@@ -370,6 +374,7 @@ def test_a_rolling_restart_fails_no_request(
             instance.restart()
             assert instance.get("/readyz")[0] == 503  # it is still warming up, and says so
             assert instance.get("/livez")[0] == 200
+            found.warm[name].touch()
             found.balancer.wait_state(name, "UP", 6)
             time.sleep(0.5)
     figures(

@@ -103,7 +103,7 @@ def test_one_deadline_bounds_all_parts_and_says_which_was_late(
         server.thaw()
     told = "the answer, without it" if error is None else str(error).split(";")[0]
     figures("deadline", frozen=late, took=f"{took:.2f} s", said=told.replace(str(mariadb.primary.port), "3306"))
-    assert took <= limit(1.05)
+    assert took <= limit(1.1)
     if late == "cache":
         assert error is None
         assert shop.sources[-1] != "shared"
