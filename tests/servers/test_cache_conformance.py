@@ -25,7 +25,7 @@ def _load(name: str) -> ModuleType:
 
 _fixtures, _suite, _loads = _load("conftest"), _load("test_conformance"), _load("test_conformance_loads")
 _writes, _tags = _load("test_conformance_writes"), _load("test_conformance_tags")
-clock, kind, at_once = _fixtures.clock, _fixtures.kind, _fixtures.at_once
+clock, kind, at_once, gathered = _fixtures.clock, _fixtures.kind, _fixtures.at_once, _fixtures.gathered
 database, source, table = _suite.database, _loads.source, _writes.table
 for _each in (_suite, _loads, _writes, _tags):
     globals().update({name: test for name, test in vars(_each).items() if name.startswith("test_")})

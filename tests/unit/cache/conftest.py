@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -205,3 +206,15 @@ def kind(request: pytest.FixtureRequest, clock: FakeClock, store_name: str, stor
 def at_once() -> Callable[[int, Callable[[int], Any]], list[Any]]:
     """Calls a function on several threads at once."""
     return together
+
+
+@pytest.fixture
+def gathered() -> Callable[..., None]:
+    """Holds a loader up until so many others wait for what it loads, or for five seconds."""
+
+    def wait(count: int, *caches: Any) -> None:
+        end = time.monotonic() + 5
+        while sum(cache.stats().waits for cache in caches) < count and time.monotonic() < end:
+            time.sleep(0.002)
+
+    return wait

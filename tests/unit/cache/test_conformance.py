@@ -501,16 +501,15 @@ def test_who_comes_after_an_invalidation_does_not_share_a_load_from_before(kind:
 # -------------------------------------------------------------------------------------------------- single flight
 
 
-def test_of_many_callers_one_loads(kind: Any, at_once: Any) -> None:
+def test_of_many_callers_one_loads(kind: Any, at_once: Any, gathered: Any) -> None:
     """C5: many callers on a cold key run the loader once, and each gets a copy of its own."""
     cache = kind()
     calls = []
-    here = threading.Event()
 
     @cache.lazy("hot")
     def load() -> list[int]:
         calls.append(1)
-        here.wait(0.2)
+        gathered(29, cache)
         return [1]
 
     results = at_once(30, lambda _: load())
@@ -519,15 +518,14 @@ def test_of_many_callers_one_loads(kind: Any, at_once: Any) -> None:
     assert len(calls) == 1
 
 
-def test_waiters_share_the_loaders_error(kind: Any, at_once: Any) -> None:
+def test_waiters_share_the_loaders_error(kind: Any, at_once: Any, gathered: Any) -> None:
     """A failing source is asked once, not once per waiter."""
     cache = kind()
     calls = []
-    here = threading.Event()
 
     def load() -> str:
         calls.append(1)
-        here.wait(0.2)
+        gathered(9, cache)
         raise ConnectionResetError("gone")
 
     results = at_once(10, lambda _: cache.get_or_load("hot", load))

@@ -68,15 +68,14 @@ def start(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
 # ------------------------------------------------------------------------------------------------------ the lease
 
 
-def test_of_several_processes_one_loads(kind: Any, at_once: Any) -> None:
+def test_of_several_processes_one_loads(kind: Any, at_once: Any, gathered: Any) -> None:
     """C5: many callers of several processes on a cold key run the loader once, and all get its value."""
     caches = [kind(), kind(), kind()]
     calls = []
-    here = threading.Event()
 
     def load() -> list[int]:
         calls.append(1)
-        here.wait(0.3)
+        gathered(17, *caches)
         return [1]
 
     results = at_once(18, lambda index: caches[index % 3].get_or_load("hot", load))
