@@ -14,13 +14,13 @@ import weakref
 import pytest
 from prometheus_client import CollectorRegistry
 
-from resilient import causality, events
+from resilient import causality, events, runtime
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
 from resilient.events import _stream
 from resilient.events.prometheus import PrometheusSink
 from resilient.ledger import MemoryStore
 from resilient.policy import _waits
-from resilient.runtime import Periodic, PerLoop, WorkerPool, after_fork, fork_safe_lock, start_thread
+from resilient.runtime import Periodic, PerLoop, WorkerPool, after_fork, at_exit, fork_safe_lock, start_thread
 
 word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
 
@@ -233,6 +233,28 @@ def test_fork_hooks_run_for_living_objects_only() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_what_is_to_be_done_at_the_end_is_done_for_living_objects_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hooks of what is gone are not called, and an exception of one does not keep the others from being called."""
+    monkeypatch.setattr(runtime, "_exit_hooks", [])
+    called: list[str] = []
+
+    class Thing:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            at_exit(self.end)
+
+        def end(self) -> None:
+            called.append(self.name)
+            raise RuntimeError("it cannot")
+
+    things = [Thing(name) for name in "abcd"]
+    del things[::2]
+    gc.collect()
+    things.append(Thing("e"))
+    runtime._run_at_exit()
+    assert called == ["b", "d", "e"]
+
+
 def test_a_lock_held_by_a_thread_of_the_parent_is_free_in_a_child() -> None:
     """It is free before any hook runs, so that hooks may take it; the parent's holder keeps it."""
     lock = fork_safe_lock()
