@@ -104,10 +104,10 @@ class Policy:
     def _check_pairs(self) -> None:
         if self.version_of is not None and not isinstance(self.version_of, str) and not callable(self.version_of):
             raise ConfigurationError(f"version_of is a name or a function, not {self.version_of!r}")
-        if self.soft_timeout is not None and not (self.stale_if_error or self.stale_while_revalidate):
+        if self.soft_timeout is not None and self.stale_if_error <= self.stale_while_revalidate:
             raise ConfigurationError(
-                "soft_timeout serves the old value when a load is slow, and no old value is kept here",
-                advice="add stale_while_revalidate= or stale_if_error=, or write hard_timeout=",
+                "soft_timeout serves the old value to a reader who waits for a load, and here nobody waits who has one",
+                advice="add stale_if_error=, longer than stale_while_revalidate=, or write hard_timeout=",
             )
         if self.soft_timeout is not None and self.hard_timeout is not None and self.soft_timeout > self.hard_timeout:
             raise ConfigurationError("soft_timeout is not above hard_timeout")

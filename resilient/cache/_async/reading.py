@@ -14,7 +14,7 @@ from resilient.cache._freshness import LoadOptions, Policy
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
-from resilient.errors import ConfigurationError
+from resilient.errors import ConfigurationError, InvalidInput
 
 __all__ = ["AsyncReading"]
 
@@ -39,6 +39,11 @@ class AsyncReading(AsyncTagged):
     def _policy(self, ttl: float | None, options: LoadOptions | None = None) -> Policy:
         seconds: Any = self._ttl if ttl is None else ttl
         given: Any = dict(options or {})
+        unknown = given.keys() - LoadOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(
+                f"no option is called {min(unknown)!r}; there are: {', '.join(LoadOptions.__annotations__)}"
+            )
         if "early" in given:
             given["early"] = float(given["early"])
         if "cache_errors" in given:
@@ -102,8 +107,11 @@ class AsyncReading(AsyncTagged):
             **options: As for `get_or_load`, for each key.
 
         Raises:
+            InvalidInput: One text was given instead of a list.
             Unavailable: The loader failed, and for some key nothing is left to serve.
         """
+        if isinstance(keys, str):
+            raise InvalidInput("keys are a list of texts", advice=f"write get_many([{keys!r}])")
         names = list(dict.fromkeys(keys))
         if not names:
             return {}

@@ -15,7 +15,7 @@ from resilient.cache._seen import Plan
 from resilient.cache._sync.functions import Lazy
 from resilient.cache._sync.tagged import Tagged, tag_names
 from resilient.cache._values import Loader, Lookup
-from resilient.errors import ConfigurationError
+from resilient.errors import ConfigurationError, InvalidInput
 
 __all__ = ["Reading"]
 
@@ -40,6 +40,11 @@ class Reading(Tagged):
     def _policy(self, ttl: float | None, options: LoadOptions | None = None) -> Policy:
         seconds: Any = self._ttl if ttl is None else ttl
         given: Any = dict(options or {})
+        unknown = given.keys() - LoadOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(
+                f"no option is called {min(unknown)!r}; there are: {', '.join(LoadOptions.__annotations__)}"
+            )
         if "early" in given:
             given["early"] = float(given["early"])
         if "cache_errors" in given:
@@ -103,8 +108,11 @@ class Reading(Tagged):
             **options: As for `get_or_load`, for each key.
 
         Raises:
+            InvalidInput: One text was given instead of a list.
             Unavailable: The loader failed, and for some key nothing is left to serve.
         """
+        if isinstance(keys, str):
+            raise InvalidInput("keys are a list of texts", advice=f"write get_many([{keys!r}])")
         names = list(dict.fromkeys(keys))
         if not names:
             return {}

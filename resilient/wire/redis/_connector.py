@@ -130,7 +130,7 @@ def check_ready(client: Any, *, asynchronous: bool, unbounded: bool) -> None:
         )
     if module.startswith("redis.asyncio") is not asynchronous:
         wanted, face = ("redis.asyncio", "sync") if asynchronous else ("redis", "async")
-        raise ConfigurationError(f"this client has the {face} face", advice=f"pass one of {wanted}")
+        raise ConfigurationError(f"this client has the {face} face", advice=f"pass a client of the package {wanted}")
     options = connection_options(client)
     if options.get("decode_responses"):
         raise _decoding()

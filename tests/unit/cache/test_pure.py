@@ -214,6 +214,23 @@ def test_times_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
         Policy(**options)
 
 
+def test_a_soft_timeout_that_would_never_serve_anything_is_refused() -> None:
+    """Who is served the old value at once does not wait, so that no time limit of its wait means anything."""
+    for options in ({"stale_while_revalidate": 30}, {"stale_while_revalidate": 30, "stale_if_error": 30}):
+        with pytest.raises(ConfigurationError, match="stale_if_error=, longer than"):
+            Policy(60, soft_timeout=1, **options)
+    Policy(60, soft_timeout=1, stale_while_revalidate=30, stale_if_error=60)
+
+
+def test_what_is_misspelt_is_told_by_its_name() -> None:
+    """An option that there is not, and one text where a list belongs."""
+    cache: Any = Cache(ttl=60)
+    with pytest.raises(TypeError, match=r"no option is called 'stale'; there are: .*stale_if_error"):
+        cache.lazy("user:{user_id}", stale=5)
+    with pytest.raises(InvalidInput, match=r"get_many\(\['user:1'\]\)"):
+        cache.get_many("user:1")
+
+
 # --------------------------------------------------------------------------------------------------------- journal
 
 
