@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from resilient.cache._keys import render
 from resilient.errors import InvalidInput, needs_extra
@@ -75,7 +75,7 @@ def tables_in(element: Any) -> set[str]:
         >>> sorted(tables_in(sa.select(sa.table("Player").join(sa.table("team"), sa.true()))))
         ['player', 'team']
     """
-    elements: Iterable[Any] = visitors.iterate(element)
+    elements = cast("Iterable[Any]", visitors.iterate(element))
     return {str(getattr(each, "fullname", each.name)).lower() for each in elements if each.__visit_name__ == "table"}
 
 
@@ -108,7 +108,7 @@ def written_in(compiled: Any, text: str) -> tuple[set[str], bool]:
         for match in _TARGET.finditer(text):
             names |= _bare(match.group(1))
         return names, bool(names) or not _READS.match(text) or bool(_CHANGES.search(text))
-    elements: Iterable[Any] = visitors.iterate(statement)
+    elements = cast("Iterable[Any]", visitors.iterate(statement))
     changes = [each for each in elements if getattr(each, "is_dml", False)]
     names = set()
     for each in changes:
