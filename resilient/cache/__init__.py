@@ -14,6 +14,7 @@ The server may die at any time: then values come from their loaders, and what ch
 before it is trusted again.
 """
 
+from resilient.cache._async.behind import AsyncBehind
 from resilient.cache._async.cache import AsyncCache
 from resilient.cache._async.functions import AsyncLazy, AsyncWriter
 from resilient.cache._async.leaderboard import AsyncLeaderboard
@@ -31,6 +32,7 @@ from resilient.cache._events import (
     ValueRefused,
     WritesLost,
 )
+from resilient.cache._sync.behind import Behind
 from resilient.cache._sync.cache import Cache
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.leaderboard import Leaderboard
@@ -39,6 +41,7 @@ from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._values import AsyncStore, CacheStats, Lookup, Store
 
 __all__ = [
+    "AsyncBehind",
     "AsyncCache",
     "AsyncLazy",
     "AsyncLeaderboard",
@@ -47,6 +50,7 @@ __all__ = [
     "AsyncRefresher",
     "AsyncStore",
     "AsyncWriter",
+    "Behind",
     "Cache",
     "CacheDown",
     "CacheRead",
