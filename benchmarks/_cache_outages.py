@@ -282,16 +282,18 @@ def races(url: str) -> dict[str, str]:
         configured(url)
         from cacheops import cached
 
-        held: list[Any] = []
+        loaders: list[Any] = []
 
-        def through(load: Any) -> Any:
-            if not held:
-                held.append(cached(timeout=60, extra="race")(held[1]))
-            held[1:] = [load]
-            return held[0]()
+        @cached(timeout=60, extra="race")
+        def raced() -> str:
+            return str(loaders[-1]())
+
+        def through(load: Any) -> str:
+            loaders.append(load)
+            return str(raced())
 
         def forget() -> None:
-            held[0].invalidate()
+            raced.invalidate()
 
         found["cacheops"] = _race(through, forget)
     return found
