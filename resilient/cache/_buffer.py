@@ -61,7 +61,7 @@ class Buffer:
 
     def __len__(self) -> int:
         """How many keys have a value that is not stored yet."""
-        return len(self._waiting.keys() | self._taken.keys())
+        return len(self._waiting) + sum(key not in self._waiting for key in tuple(self._taken))
 
     @property
     def waiting(self) -> int:
