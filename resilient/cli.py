@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["health", "nowhere:health"])
         2
     """
-    options = _parser().parse_args(argv)
+    options = _parse(argv)
     try:
         return int(options.run(options))
     except _Failed as error:
@@ -103,6 +103,17 @@ def _parser() -> argparse.ArgumentParser:
     layout.add_argument("target", help="module:attr of a resilient.storage.shards.ShardSet")
     layout.set_defaults(run=_shards_layout)
     return parser
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options; keys may stand behind an option too, where argparse alone takes them for something else."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(options, "keys") or any(each.startswith("-") for each in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.keys += rest
+    return options
 
 
 # --------------------------------------------------------------------------------------------------------- targets

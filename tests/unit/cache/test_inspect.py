@@ -164,6 +164,11 @@ def test_the_command_tells_keys_and_ends_with_0_if_all_are_served(
     assert "value, fresh" in capsys.readouterr().out
     assert main(["cache", "inspect", "inspected_module:cache", "a", "b"]) == 1
     assert "b\n  nothing\n" in capsys.readouterr().out
+    assert main(["cache", "inspect", "inspected_module:cache", "--namespace", "any", "a", "b"]) == 1
+    assert "b\n  nothing\n" in capsys.readouterr().out
+    for strays in (["--nowhere", "a"], ["a", "-x"]):
+        with pytest.raises(SystemExit):
+            main(["cache", "inspect", "inspected_module:cache", *strays])
     assert main(["cache", "inspect", "inspected_module:cache"]) == 0
     assert "keys: 1" in capsys.readouterr().out
 
