@@ -213,6 +213,8 @@ class Marks(NamedTuple):
 
     def on(self, entry: Entry) -> Entry:
         """An entry with these stamps; without a generation, so that nobody reads it, where one of its tags has none."""
+        if not entry.tags and not self.names:
+            return entry._replace(generation=self.generation)
         names = tags_of(entry)
         if names == self.names:
             return entry._replace(generation=self.generation, tags=self.block()) if self.whole else _bare(entry)

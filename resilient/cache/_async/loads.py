@@ -135,6 +135,7 @@ class AsyncLoads(AsyncLeases):
         if stale and self._throttle.holds(key, began) and self._stands_in(seen, policy):
             return self._lookup(seen, stale=True)  # its source failed a moment ago
         patience = None if errand.why is REFRESH else policy.patience(stale=stale)
+        seen = await self._whole(seen, errand.plan)
         waits = False
         while True:
             moment = self._clock.monotonic()
@@ -202,7 +203,8 @@ class AsyncLoads(AsyncLeases):
         """The value: loaded here, or by another process; ``None`` if that renews it already."""
         policy, why = errand.plan.policy, errand.why
         while not is_fenced(seen):
-            seen = await self._settled(flight, seen, errand.plan)
+            seen = await self._settled(seen, errand.plan)
+            flight.bears(seen.marks)
             if not seen.marks.whole:  # the store does not answer, or a writer is about to change what bears a tag
                 break
             got = await self._claim(flight, seen, errand.plan.codec, force=why is REFRESH)

@@ -14,7 +14,7 @@ from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import AsyncFlights
 from resilient.cache._seen import Seen, is_absence
-from resilient.cache._stamps import Marks, invalidated
+from resilient.cache._stamps import UNKNOWN, Marks, invalidated
 from resilient.cache._values import Counts, Lookup
 from resilient.clock import Clock
 from resilient.errors import NotFound
@@ -50,7 +50,15 @@ class AsyncReads:
 
     async def look(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Seen:
         """One round trip, and what it found; a second one where the entry bears tags that its reader did not name."""
-        return (await self.look_many((key,), codec, tags))[0]
+        stamps = self.stamps
+        keys = (key, *stamps.keys(tags)) if tags else (key, stamps.namespace)
+        found = await self.tier.read(self.tier.store.get_many, keys)
+        if found is UNREACHABLE:
+            return Seen(UNREACHABLE, marks=Marks(tags))
+        raw, marks = found[0], Marks(tags, tuple(found[1:]))
+        if raw is None or not marks.lacking(raw):
+            return self._judge(raw, codec, marks)
+        return (await self._weigh((raw,), codec, marks))[0]
 
     async def look_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Seen]:
         """What is under each key, in as many round trips."""
@@ -83,27 +91,24 @@ class AsyncReads:
             marks: The stamps that stand; ``None`` where they do not matter.
             more: Those of tags that the reader did not name.
         """
-        seen = self._read(raw, codec, marks, more)
-        return seen if marks is None else seen._replace(marks=marks)
-
-    def _read(self, raw: Any, codec: Codec, marks: Marks | None, more: Mapping[str, bytes | None] | None) -> Seen:
+        stood = UNKNOWN if marks is None else marks
         if raw is None or raw is UNREACHABLE:
-            return Seen(raw)
+            return Seen(raw, marks=stood)
         try:
             entry = unpack(raw)
             now = self._clock.wall()
             life = entry.life(now)
             if marks is not None and (life is not Life.GONE or entry.generation) and not marks.stand(entry, more):
-                return Seen(raw, invalidated(now, self._lease, told(entry)))
+                return Seen(raw, invalidated(now, self._lease, told(entry)), marks=stood)
             if life is Life.GONE or entry.created <= self.tier.journal.horizon:
-                return Seen(raw, entry)
+                return Seen(raw, entry, marks=stood)
             if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):
                 raise Unreadable("bad header")  # what is no value must not be taken for one, nor the other way round
-            return Seen(raw, entry, codec.decode(entry.codec, entry.schema, entry.body), life)
+            return Seen(raw, entry, codec.decode(entry.codec, entry.schema, entry.body), life, stood)
         except Unreadable as error:
             self.counts.add("unreadable")
             events.emit(EntryUnreadable(cache=self._name, reason=error.reason))
-            return Seen(raw)
+            return Seen(raw, marks=stood)
 
     async def find(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
         """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing."""

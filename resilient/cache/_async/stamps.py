@@ -27,6 +27,9 @@ from resilient.errors import DeadlineExceeded
 
 __all__ = ["AsyncStamps", "TagFence"]
 
+_REMEMBERED = 1000  # stamps
+_WHILE = 60.0  # seconds
+
 
 class TagFence(NamedTuple):
     """A stamp that a writer has fenced: its key, the fence, and what was there before."""
@@ -52,6 +55,8 @@ class AsyncStamps:
         self._tier = tier
         self._lease = lease
         self._clock = clock
+        self._lasting: dict[bytes, tuple[float, float]] = {}
+        """Stamps that need no longer life, since when, and for entries that live how long."""
         self._last: tuple[bytes | None, int] = (None, 0)
 
     def generation(self, raw: bytes | None) -> int:
@@ -95,12 +100,15 @@ class AsyncStamps:
         if not marks.raws:
             return marks
         now = self._clock.wall()
+        if all(self._lasts(raw, now, keep) for raw in marks.raws):
+            return marks
         places: dict[int, bytes] = {}
         refused = False
         for at, (key, raw) in enumerate(zip(self.keys(marks.names), marks.raws, strict=True)):
             if number(raw) or is_fence(raw):
                 new = extended(raw, now, keep)
                 if new is None:
+                    self._lasting[raw or b""] = now, keep
                     continue
             else:
                 new = planted(now, life_for(keep))  # nothing is there, or no bytes of ours
@@ -113,6 +121,15 @@ class AsyncStamps:
         if refused:  # somebody else was quicker
             return await self.read(marks.names)
         return marks.changed(places) if places else marks
+
+    def _lasts(self, raw: bytes | None, now: float, keep: float) -> bool:
+        """Whether a stamp was found to need nothing a while ago, for entries that live as long."""
+        if raw is None:
+            return False
+        since, longest = self._lasting.get(raw, (0.0, 0.0))
+        if len(self._lasting) > _REMEMBERED:
+            self._lasting.clear()
+        return 0.0 <= now - since < _WHILE and keep <= longest
 
     async def onto(self, entry: Entry) -> Entry:
         """An entry with the stamps of this moment."""

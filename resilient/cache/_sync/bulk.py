@@ -133,6 +133,10 @@ class Bulk(Loads):
         found: dict[int, Lookup[Any] | None] = {}
         batch: list[_Part] = []
         waits: list[_Part] = []
+        if not needed[0][1].marks.whole:  # one look found them all
+            settled = self._settled(needed[0][1], plan)
+            gone = settled.raw is UNREACHABLE
+            needed = [(place, settled if gone else seen._replace(marks=settled.marks)) for place, seen in needed]
         for place, seen in needed:
             if self._throttle.holds(keys[place], began) and self._stands_in(seen, policy):
                 found[place] = self._lookup(seen, stale=True)  # its source failed a moment ago
@@ -260,10 +264,10 @@ class Bulk(Loads):
 
     def _settled_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
         """The same with the stamps that what is loaded is to bear; one look found them all."""
-        settled = self._settled(batch[0].flight, batch[0].seen, plan)
+        settled = self._settled(batch[0].seen, plan)
         if settled.raw is UNREACHABLE:
             return [part._replace(seen=settled) for part in batch]
-        for part in batch[1:]:
+        for part in batch:
             part.flight.bears(settled.marks)
         return [part._replace(seen=part.seen._replace(marks=settled.marks)) for part in batch]
 

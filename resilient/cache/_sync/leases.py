@@ -78,7 +78,14 @@ class Leases(Reads):
 
     # --------------------------------------------------------------------------------------------------------- claims
 
-    def _settled(self, flight: Flight, seen: Seen, plan: Plan) -> Seen:
+    def _whole(self, seen: Seen, plan: Plan) -> Seen:
+        """What was seen, with stamps where there were none, for who is about to join a flight.
+
+        Who finds none could not tell whether one came and went since the flight's leader found none.
+        """
+        return seen if seen.marks.whole else self._settled(seen, plan)
+
+    def _settled(self, seen: Seen, plan: Plan) -> Seen:
         """What was seen, with the stamps that what is loaded now is to bear: made where they are absent.
 
         They are read before the load begins, so that an invalidation while it runs makes its result a miss.
@@ -88,7 +95,6 @@ class Leases(Reads):
         marks = self.stamps.settled(seen.marks, plan.policy.ttl + plan.policy.stale)
         if not marks.raws:
             return Seen(UNREACHABLE, marks=marks)
-        flight.bears(marks)
         return seen if marks is seen.marks else seen._replace(marks=marks)
 
     def _claim(self, flight: Flight, seen: Seen, codec: Codec, *, force: bool = False) -> Lease | Seen:

@@ -136,6 +136,7 @@ class Loads(Leases):
         if stale and self._throttle.holds(key, began) and self._stands_in(seen, policy):
             return self._lookup(seen, stale=True)  # its source failed a moment ago
         patience = None if errand.why is REFRESH else policy.patience(stale=stale)
+        seen = self._whole(seen, errand.plan)
         waits = False
         while True:
             moment = self._clock.monotonic()
@@ -203,7 +204,8 @@ class Loads(Leases):
         """The value: loaded here, or by another process; ``None`` if that renews it already."""
         policy, why = errand.plan.policy, errand.why
         while not is_fenced(seen):
-            seen = self._settled(flight, seen, errand.plan)
+            seen = self._settled(seen, errand.plan)
+            flight.bears(seen.marks)
             if not seen.marks.whole:  # the store does not answer, or a writer is about to change what bears a tag
                 break
             got = self._claim(flight, seen, errand.plan.codec, force=why is REFRESH)

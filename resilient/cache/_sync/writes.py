@@ -72,7 +72,11 @@ class Writes(Reads):
 
     def _stamped(self, keys: list[str], entry: Entry) -> Entry:
         """An entry with the stamps of this moment; keys are remembered as changed where there is no time for it."""
-        return (self._stamped_many(dict.fromkeys(keys, entry)))[keys[0]]
+        try:
+            return self.stamps.onto(entry)
+        except BaseException:  # out of time, or cancelled: what is there now is old
+            self.tier.remember(keys)
+            raise
 
     def _stamped_many(self, entries: dict[str, Entry]) -> dict[str, Entry]:
         try:
