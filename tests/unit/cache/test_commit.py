@@ -129,7 +129,7 @@ def test_every_way_to_change_the_cache_waits_for_the_commit(
         get_user.invalidate(17)
         assert [other.get(key) for key in ("a", "b", "c", "d", "user:17")] == ["old"] * 5
         assert (cache.get("a"), cache.get("c"), cache.get("d")) == ("new", None, None)
-        assert cache.get_many("abcde") == {"a": "new", "b": "new", "e": "old"}
+        assert cache.get_many(list("abcde")) == {"a": "new", "b": "new", "e": "old"}
         session.commit()
     assert other.get_many(["a", "b", "c", "d", "e", "user:17"]) == {"a": "new", "b": "new", "e": "old"}
 
@@ -248,7 +248,7 @@ def test_a_savepoint_that_is_rolled_back_takes_its_changes_with_it(
             after.set("d", "new")
         outer.rollback()
         session.commit()
-    assert other.get_many("abcd") == {"a": "new", "b": "new", "c": "old", "d": "old"}
+    assert other.get_many(list("abcd")) == {"a": "new", "b": "new", "c": "old", "d": "old"}
 
 
 def test_a_block_in_a_savepoint_belongs_to_it(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
@@ -449,11 +449,11 @@ def test_a_loader_of_many_in_a_transaction_that_has_written_is_for_it_alone(
         rename(session)
         after.set("b", "new")
         after.invalidate("a")
-        assert cache.get_many("abc", load_many=load) == {"a": "loaded", "b": "new", "c": "loaded"}
-        assert other.get_many("bc") == {}
+        assert cache.get_many(list("abc"), load_many=load) == {"a": "loaded", "b": "new", "c": "loaded"}
+        assert other.get_many(list("bc")) == {}
         assert cache.get_or_load("c", lambda: "own") == "own"
         session.rollback()
-    assert other.get_many("abc") == {"a": "loaded"}
+    assert other.get_many(list("abc")) == {"a": "loaded"}
 
 
 def test_what_is_changed_after_the_commit_in_the_block_is_changed_at_once(

@@ -60,7 +60,7 @@ def test_values_are_written_after_the_commit_and_not_before(cache: MemoryCache, 
         assert (cache.get("a"), cache.get("c")) == ("new", None)
         assert other.get_or_load("a", lambda: "loaded") == "loaded"
         assert other.get("a") is None
-    assert other.get_many("abcd") == {"a": "new", "b": "new", "d": "old"}
+    assert other.get_many(list("abcd")) == {"a": "new", "b": "new", "d": "old"}
 
 
 def test_the_commit_may_come_in_the_block(cache: MemoryCache, other: Cache) -> None:
@@ -77,14 +77,14 @@ def test_outside_of_any_transaction_changes_are_made_at_once(cache: MemoryCache,
     with on_commit(cache) as after:
         after.set("a", "new")
         after.delete("b")
-        assert other.get_many("ab") == {"a": "new"}
+        assert other.get_many(list("ab")) == {"a": "new"}
 
 
 def test_a_rollback_leaves_the_cache_untouched(cache: MemoryCache, other: Cache) -> None:
     """An error in the block lifts its fences."""
     with pytest.raises(LookupError), transaction.atomic(), on_commit(cache) as after:
         _fail(after)
-    assert other.get_many("abcd") == dict.fromkeys("abcd", "old")
+    assert other.get_many(list("abcd")) == dict.fromkeys("abcd", "old")
 
 
 def _fail(after: Any) -> None:
@@ -101,7 +101,7 @@ def test_a_rollback_in_the_block_lifts_its_fences(cache: MemoryCache, other: Cac
                 _fail(after)
         except LookupError:
             after.set("c", "new")
-    assert other.get_many("abcd") == {"a": "old", "b": "old", "c": "new", "d": "old"}
+    assert other.get_many(list("abcd")) == {"a": "old", "b": "old", "c": "new", "d": "old"}
 
 
 def test_a_rollback_after_the_block_costs_one_lease(cache: MemoryCache, other: Cache, clock: FakeClock) -> None:
@@ -132,7 +132,7 @@ def test_a_savepoint_that_is_rolled_back_takes_its_changes_with_it(cache: Memory
         except LookupError:
             pass
         assert cache.get("a") == "outer"
-    assert other.get_many("abcd") == {"a": "outer", "b": "kept", "c": "old", "d": "old"}
+    assert other.get_many(list("abcd")) == {"a": "outer", "b": "kept", "c": "old", "d": "old"}
 
 
 def test_a_block_that_failed_forgets_if_it_is_committed_all_the_same(cache: MemoryCache, other: Cache) -> None:
@@ -143,7 +143,7 @@ def test_a_block_that_failed_forgets_if_it_is_committed_all_the_same(cache: Memo
                 _fail(after)
         except LookupError:
             pass
-    assert other.get_many("abcd") == {"c": "old", "d": "old"}
+    assert other.get_many(list("abcd")) == {"c": "old", "d": "old"}
 
 
 def test_a_function_of_write_through_caches_after_the_commit(cache: MemoryCache, other: Cache) -> None:
@@ -206,3 +206,39 @@ def test_an_async_cache_is_refused() -> None:
     """Django's transactions are synchronous."""
     with pytest.raises(ConfigurationError, match="AsyncCache"):
         on_commit(AsyncCache())  # type: ignore[arg-type]
+
+
+def test_tags_are_fenced_until_the_commit_and_forgotten_with_it(cache: MemoryCache, other: Cache) -> None:
+    """Django does not say that a COMMIT is about to come: from its change on nothing that bears the tag is cached."""
+    cache.set("a", "old", tags=["t"])
+    cache.set("b", "old", tags=["u"])
+    with transaction.atomic(), on_commit(cache) as after:
+        after.invalidate_tags("t")
+        after.set("c", "new", tags=["t", "u"])
+        assert other.get_many(["a", "b", "d"]) == {"b": "old", "d": "old"}
+        assert other.get_or_load("a", lambda: "loaded", tags=["t"]) == "loaded"
+        assert cache.get_or_load("a", lambda: "own", tags=["t"]) == "own"
+    assert other.get_many(["a", "b", "c", "d"]) == {"b": "old", "c": "new", "d": "old"}
+    with transaction.atomic(), on_commit(cache) as after:
+        after.clear()
+        after.set("d", "new")
+    assert other.get_many(["a", "b", "c", "d"]) == {"d": "new"}
+
+
+def test_tags_of_what_was_rolled_back_stay(cache: MemoryCache, other: Cache) -> None:
+    """Of a savepoint, or of the whole transaction; and outside of any transaction they are forgotten at once."""
+    cache.set("a", "old", tags=["t"])
+    cache.set("b", "old", tags=["u"])
+    with transaction.atomic(), on_commit(cache) as after:
+        after.invalidate_tags("u")
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            after.invalidate_tags("t")
+            raise ZeroDivisionError
+    assert other.get_many(["a", "b"]) == {"a": "old"}
+    with pytest.raises(ZeroDivisionError), transaction.atomic(), on_commit(cache) as after:
+        after.invalidate_tags("t")
+        raise ZeroDivisionError
+    assert other.get_many(["a", "b"]) == {"a": "old"}
+    with on_commit(cache) as after:
+        after.invalidate_tags("t")
+        assert other.get("a") is None
