@@ -5,6 +5,7 @@ The pure part of `on_commit`: no clock, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from resilient.cache._entry import Entry
@@ -102,6 +103,10 @@ class Pending:
             if key in changes.keys:
                 return True, changes.keys[key]
         return False, None
+
+    def forgets(self, tags: Collection[str]) -> bool:
+        """Whether one of these tags is among those to forget, or everything is."""
+        return any(changes.everything or not changes.tags.keys().isdisjoint(tags) for _, changes in self._layers)
 
     def whole(self) -> Changes:
         """All changes as one."""

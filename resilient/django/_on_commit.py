@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -95,6 +95,11 @@ class _Batch:
             if key in change.changes.keys:
                 return True, change.changes.keys[key]
         return False, None
+
+    def forgets(self, tags: Collection[str]) -> bool:
+        """Whether one of these tags is to be forgotten, or everything is."""
+        changes = [change.changes for change in self._alive()]
+        return any(each.everything or not each.tags.keys().isdisjoint(tags) for each in changes)
 
     def collect(self, changes: Changes) -> None:
         """Fence the keys, and have the changes made after the commit."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -77,6 +78,10 @@ class Commit:
     def find(self, key: str) -> tuple[bool, Entry | None]:
         """Whether a key is among the changes, and its new entry."""
         return self._pending.find(key)
+
+    def forgets(self, tags: Collection[str]) -> bool:
+        """Whether one of these tags is to be forgotten, or everything is."""
+        return self._pending.forgets(tags)
 
     def collect(self, changes: Changes) -> None:
         """Keep changes for the commit; after it, with no other transaction begun, they are made at once."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,6 +55,10 @@ class Sink(Protocol):
 
     def find(self, key: str) -> tuple[bool, Entry | None]:
         """Whether a key is among the changes, and its new entry."""
+        ...
+
+    def forgets(self, tags: Collection[str]) -> bool:
+        """Whether one of these tags is among what is to be forgotten, or everything is."""
         ...
 
     def collect(self, changes: Changes) -> None:
@@ -150,7 +154,7 @@ class Deferred:
             return self._lookup(entry, plan.codec)
         if not among and not self._sink.wrote():
             return self._main().through(key, load, plan, refresh=refresh)
-        if not among and not refresh:
+        if not among and not refresh and not self._sink.forgets(plan.tags):
             found = self._main().find(key, plan.codec, plan.tags)
             if found is not None:
                 return found
@@ -164,7 +168,11 @@ class Deferred:
         """The values of several keys, told to the loader by their places; `NOTHING` for what does not exist."""
         if not self._sink.wrote() and not any(self._sink.find(key)[0] for key in keys):
             return self._main().through_many(keys, load, plan)
-        found = self.find_many(list(keys), plan.codec, plan.tags)
+        if self._sink.forgets(plan.tags):
+            mine = [self._sink.find(key)[1] for key in keys]
+            found = [None if entry is None else self._lookup(entry, plan.codec) for entry in mine]
+        else:
+            found = self.find_many(list(keys), plan.codec, plan.tags)
         missing = [place for place, each in enumerate(found) if each is None]
         loaded = load(missing) if missing else {}
         return [loaded.get(place, NOTHING) if each is None else each.value for place, each in enumerate(found)]

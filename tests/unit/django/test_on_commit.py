@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,11 +232,11 @@ def test_tags_of_what_was_rolled_back_stay(cache: MemoryCache, other: Cache) -> 
     cache.set("b", "old", tags=["u"])
     with transaction.atomic(), on_commit(cache) as after:
         after.invalidate_tags("u")
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
+        with suppress(ZeroDivisionError), transaction.atomic():
             after.invalidate_tags("t")
             raise ZeroDivisionError
     assert other.get_many(["a", "b"]) == {"a": "old"}
-    with pytest.raises(ZeroDivisionError), transaction.atomic(), on_commit(cache) as after:
+    with suppress(ZeroDivisionError), transaction.atomic(), on_commit(cache) as after:
         after.invalidate_tags("t")
         raise ZeroDivisionError
     assert other.get_many(["a", "b"]) == {"a": "old"}
