@@ -12,10 +12,13 @@ from typing import Any
 
 from _cache_peers import ASYNC, SYNC, Contender, installed
 
-Pairs = dict[str, dict[str, list[float]]]
-"""Of each measure, and of each contender: how many times the base it was, slice by slice."""
+Slices = list[tuple[float, float]]
+"""Seconds for a call of the base, and for one of a contender, slice by slice."""
+Pairs = dict[str, dict[str, Slices]]
+"""Of each measure, and of each contender."""
 
-SLICE = 0.002  # seconds: short enough that a pair sees one state of the machine
+COUNTS = {"hit": 10, "miss": 3, "many": 1}
+"""Calls in a slice: short enough that some slices of each run undisturbed on a busy machine."""
 TASKS = 50
 _fresh = itertools.count()
 
@@ -44,8 +47,10 @@ def seconds(call: Callable[[], Any], count: int) -> float:
     return (time.perf_counter() - begun) / count
 
 
-def count_for(cost: float) -> int:
-    return max(2, int(SLICE / max(cost, 1e-7)))
+def times(slices: Slices) -> float:
+    """How many times as fast as its base a contender was, where both were disturbed least."""
+    base, mine = (sorted(column)[len(slices) // 10] for column in zip(*slices, strict=True))
+    return base / mine
 
 
 def sync_ratios(url: str, rounds: int) -> Pairs:
@@ -59,39 +64,36 @@ def sync_ratios(url: str, rounds: int) -> Pairs:
                 contender.close()
 
 
-def _paired(contenders: list[Contender], measure: str, base: str, rounds: int) -> dict[str, list[float]]:
+def _paired(contenders: list[Contender], measure: str, base: str, rounds: int) -> dict[str, Slices]:
     found = {each.name: call for each in contenders if (call := calls_of(each, measure)) is not None}
     # What a miss or a bulk read is compared with is another call than the contender's own.
     reference = next(each for each in contenders if each.name == base)
     against = calls_of(reference, "many" if measure == "many" else "hit")
     assert against is not None
-    counts = {name: count_for(seconds(call, 20)) for name, call in found.items()}
-    least = count_for(seconds(against, 50))
-    ratios: dict[str, list[float]] = defaultdict(list)
+    count, pairs = COUNTS[measure], defaultdict[str, Slices](list)
+    for call in found.values():
+        seconds(call, count)  # opens what it needs
     for _ in range(rounds):
         for name, call in found.items():
-            before = seconds(against, least)
-            mine = seconds(call, counts[name])
-            ratios[name].append((before + seconds(against, least)) / 2 / mine)
-    return ratios
+            pairs[name].append((seconds(against, count), seconds(call, count)))
+    return pairs
 
 
 # ------------------------------------------------------------------------------------------------------------ threads
 
 
-def thread_ratios(url: str, rounds: int, threads: int = 20) -> dict[str, list[float]]:
+def thread_ratios(url: str, rounds: int, threads: int = 20) -> dict[str, Slices]:
     """Hits of twenty threads on one cache, by those of twenty threads on one raw client."""
     contenders = [each for each in installed(SYNC, url) if each.hit is not None]
     base = next(each for each in contenders if each.name == "redis-py GET")
-    ratios: dict[str, list[float]] = defaultdict(list)
+    pairs = defaultdict[str, Slices](list)
     for _ in range(max(5, rounds // 6)):
         for contender in contenders:
-            raw = rate(base.hit, threads)
-            ratios[contender.name].append(rate(contender.hit, threads) / raw)
+            pairs[contender.name].append((1 / rate(base.hit, threads), 1 / rate(contender.hit, threads)))
     for contender in contenders:
         if contender.close is not None:
             contender.close()
-    return ratios
+    return pairs
 
 
 def rate(call: Any, threads: int, length: float = 0.08) -> float:
@@ -167,21 +169,15 @@ async def async_ratios(url: str, rounds: int) -> Pairs:
 
 async def _apaired(
     contenders: list[Contender], measure: str, spend: Any, against: str, rounds: int
-) -> dict[str, list[float]]:
+) -> dict[str, Slices]:
     found = {each.name: call for each in contenders if (call := calls_of(each, measure)) is not None}
     name_of_base = "redis.asyncio + orjson" if against == "many" else "redis.asyncio GET"
     base = calls_of(next(each for each in contenders if each.name == name_of_base), against)
     assert base is not None
-    many = TASKS if spend is crowd else 1
-    counts = {}
-    for name, call in found.items():
-        await spend(call, 2)
-        counts[name] = max(1, count_for(await spend(call, 10)) // many)
-    least = max(1, count_for(await spend(base, 10)) // many)
-    ratios: dict[str, list[float]] = defaultdict(list)
+    count, pairs = 1 if spend is crowd else COUNTS[measure], defaultdict[str, Slices](list)
+    for call in found.values():
+        await spend(call, count)
     for _ in range(rounds):
         for name, call in found.items():
-            before = await spend(base, least)
-            mine = await spend(call, counts[name])
-            ratios[name].append((before + await spend(base, least)) / 2 / mine)
-    return ratios
+            pairs[name].append((await spend(base, count), await spend(call, count)))
+    return pairs
