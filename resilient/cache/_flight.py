@@ -72,10 +72,12 @@ class Flight:
     def suits(self, raw: Any, now: float, marks: Marks = UNKNOWN) -> bool:
         """Whether who found these bytes and stamps in the store may share what this flight loads.
 
-        Other bytes than the leader knows of stem from a change by another process, which may be newer than the load;
-        and so do other stamps. So may nothing at all, once a tombstone that was put over the lease could be over too.
+        Other bytes than the leader knows of stem from a change by another process, which may be newer than the load; so
+        do other stamps, and one that is absent may have come and gone. So may nothing at all, once a tombstone that was
+        put over the lease could be over too.
         """
-        if marks.seen not in self._stamps or marks.names != self.tags:
+        seen = marks.seen
+        if seen not in self._stamps or None in seen or marks.names != self.tags:
             return False
         return _head(raw) in self._known and (raw is not None or now < self._until)
 
