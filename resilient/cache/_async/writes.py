@@ -167,11 +167,21 @@ class AsyncWrites(AsyncReads):
     async def _end_by_version(self, key: str, fence: bytes, seen: Seen, raw: bytes, life: int) -> bool:
         """The same with a version. The values of writers who met live one lease: a third may have been among them."""
         lease = milliseconds(self._lease)
-        short = min(life, lease) if is_fenced(seen) else life
+        short = min(life, lease) if is_fenced(seen) or self._just_written(seen) else life
         done = await self.tier.change([key], self.tier.store.settle, key, fence, raw, short, lease)
         if done == Settled.UNKNOWN:
             await self.tier.change([key], self.tier.store.put, key, *self._mark(FENCE))
         return bool(done == Settled.STORED)
+
+    def _just_written(self, seen: Seen) -> bool:
+        """Whether what a writer found was written within the last lease: that writer may have met a third one.
+
+        What is loaded took some time, and nobody loads while a writer is at work.
+        """
+        entry = seen.entry
+        return (
+            entry is not None and entry.version > 0 and not entry.cost and entry.age(self._clock.wall()) < self._lease
+        )
 
     def _mark(self, flag: int) -> tuple[bytes, int]:
         """A tombstone or a fence of this moment, and how long it stands."""
