@@ -53,7 +53,7 @@ def lines_of_key(cache: Cache | AsyncCache, key: str) -> tuple[bool, list[str]]:
         >>> cache.set("greeting", "hello")
         >>> served, lines = lines_of_key(cache, "greeting")
         >>> served, lines[0], lines[2]
-        (True, 'greeting', '  codec tagged; 61 bytes stored, 6 decoded')
+        (True, 'greeting', '  codec tagged; 69 bytes stored, 6 decoded')
     """
     raw, left = _look(cache, physical(cache.namespace, key))
     if raw is None:
