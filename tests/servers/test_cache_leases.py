@@ -251,7 +251,7 @@ def test_waiters_are_woken_and_do_not_ask_again_and_again(redis_server: Any, cli
 
 
 def test_every_key_of_ours_has_an_end(redis_server: Any, client: redis.Redis) -> None:
-    """Leases, values, and what wakes those who wait: nothing stays for ever."""
+    """Leases, values, what wakes those who wait, the stamp of the namespace: nothing stays for ever."""
     gate = threading.Event()
     with (
         Cache(redis_server.url, namespace="shop", ttl=60, timeout=5.0) as first,
@@ -269,7 +269,7 @@ def test_every_key_of_ours_has_an_end(redis_server: Any, client: redis.Redis) ->
         for thread in (leader, waiter):
             thread.join(10)
     left = list(client.scan_iter())
-    assert {key.split(b":")[1] for key in left} == {b"k", b"wake"}
+    assert {key.split(b":")[1] for key in left} == {b"k", b"wake", b"all"}
     assert all(client.pttl(key) > 0 for key in left)
 
 

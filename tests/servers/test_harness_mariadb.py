@@ -269,8 +269,9 @@ def test_processes_share_the_installed_data(mariadb, tmp_path):
     code = """
 import sys, pathlib
 from resilient.testing.servers import MariaDbServer, mariadb
-install = mariadb._install
-mariadb._install = lambda folder: (print("installed", flush=True), install(folder))
+template = mariadb._template
+install = template._install
+template._install = lambda folder: (print("installed", flush=True), install(folder))
 with MariaDbServer(template=pathlib.Path(sys.argv[1])) as server:
     print(server.query("SELECT 1 + 1"))
 """

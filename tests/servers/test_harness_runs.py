@@ -23,9 +23,9 @@ def note(*servers):
     Path(os.environ["NOTES"]).write_text(" ".join(f"{s.pid}:{s.directory}" for s in servers))
 
 def test_servers(redis_server, mariadb):
-    note(redis_server, *mariadb.nodes)
     redis_server.freeze()
     mariadb.primary.freeze()
+    note(redis_server, *mariadb.nodes)
     if os.environ.get("HANG"):
         time.sleep(600)
 
