@@ -8,6 +8,7 @@ import decimal
 import pickle
 import random
 import sys
+import threading
 import tracemalloc
 import uuid
 import zoneinfo
@@ -135,11 +136,14 @@ def mutate(raw: bytes, chance: random.Random) -> bytes:
 
 
 _watched: list[str] | None = None
+_watcher = 0
 
 
 def _audit(event: str, _: tuple[Any, ...]) -> None:
-    if _watched is not None and event.startswith(
-        ("exec", "compile", "os.", "subprocess.", "pickle.", "socket.", "ctypes.")
+    if (
+        _watched is not None
+        and threading.get_ident() == _watcher  # servers for other tests may be made ready meanwhile
+        and event.startswith(("exec", "compile", "os.", "subprocess.", "pickle.", "socket.", "ctypes."))
     ):
         _watched.append(event)
 
@@ -147,11 +151,11 @@ def _audit(event: str, _: tuple[Any, ...]) -> None:
 @pytest.fixture
 def executed() -> Iterator[list[str]]:
     """What the interpreter executed in the test, by its audit events."""
-    global _watched
+    global _watched, _watcher
     if not any(getattr(_audit, "installed", ())):
         sys.addaudithook(_audit)
         _audit.installed = (True,)  # type: ignore[attr-defined]  # a hook stays for the life of the process
-    _watched = []
+    _watched, _watcher = [], threading.get_ident()
     yield _watched
     _watched = None
 
