@@ -44,7 +44,7 @@ demo: $(VENV)/.demo ## the tour: an application that keeps answering while its p
 	@$(RUN) -m examples.imagery.tour $(ARGS)
 
 test: $(VENV)/.dev ## the whole suite, with whatever servers this machine has
-	@$(PYTEST) -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) -n 4 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # -------------------------------------------------------------------------------------------------- for developers
 

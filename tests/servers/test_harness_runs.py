@@ -16,8 +16,10 @@ from resilient.testing.servers import MariaDbCluster, Process, RedisServer
 HERE = Path(__file__).parent
 
 TESTS = """
-import os, time
+import os, signal, time
 from pathlib import Path
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background may have it ignored
 
 def note(*servers):
     Path(os.environ["NOTES"]).write_text(" ".join(f"{s.pid}:{s.directory}" for s in servers))
