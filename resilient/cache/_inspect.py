@@ -144,8 +144,8 @@ def _wait(cache: Cache | AsyncCache, ask: Callable[[], Any]) -> Any:
             return await ask()
         finally:
             channel = getattr(cache.store, "channel", None)
-            if channel is not None:
-                await channel.aclose()  # its connections belong to this loop, which ends here
+            if channel is not None:  # its connections belong to this loop, which ends here
+                await getattr(channel, "unbind", channel.aclose)()
 
     return asyncio.run(asked())
 

@@ -138,3 +138,8 @@ class AsyncReadyChannel(AsyncChannel):
 
     async def aclose(self) -> None:
         """Nothing: who made the client closes it."""
+
+    async def unbind(self) -> None:
+        """Give up the connections of this event loop, which ends: the client makes new ones in the next."""
+        pool = getattr(self._client, "connection_pool", None)
+        await (self._client.close() if pool is None else pool.disconnect())

@@ -10,7 +10,7 @@ import textwrap
 import uuid
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -22,6 +22,8 @@ from resilient.cache import Cache
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Unreadable
 from resilient.errors import InvalidInput
+
+E = TypeVar("E")
 
 
 class Base(orm.DeclarativeBase):
@@ -102,6 +104,13 @@ def session() -> Iterator[Session]:
     engine.dispose()
 
 
+def the(session: Session, kind: type[E], number: int) -> E:
+    """The player with that number; SQLAlchemy 2.0 has no `get_one` yet."""
+    found = session.get(kind, number)
+    assert found is not None
+    return found
+
+
 def through(value: Any, kind: Any = ANYTHING, reader: Any = None) -> Any:
     number, body = Codec(kind).encode(value)
     codec = Codec(kind if reader is None else reader)
@@ -159,7 +168,7 @@ def test_a_result_is_refused_with_the_way_to_its_rows(session: Session) -> None:
 
 def test_an_entity_comes_back_detached_with_its_columns(session: Session) -> None:
     """Values and their types survive; the entity is detached and unchanged, as after its session was closed."""
-    one = session.get_one(Player, 1)
+    one = the(session, Player, 1)
     found = through(one, Player)
     state = sa.inspect(found)
     assert type(found) is Player
@@ -175,19 +184,19 @@ def test_an_entity_comes_back_detached_with_its_columns(session: Session) -> Non
 @pytest.mark.parametrize("name", ["games", "about"])
 def test_what_was_not_loaded_is_not_there(session: Session, name: str) -> None:
     """A relationship or deferred column that was not loaded raises DetachedInstanceError, as after a closed session."""
-    found = through(session.get_one(Player, 1), Player | None)
+    found = through(the(session, Player, 1), Player | None)
     with pytest.raises(orm.exc.DetachedInstanceError):
         getattr(found, name)
 
 
 def test_an_entity_from_the_cache_joins_a_session(session: Session) -> None:
     """merge(load=False) and add bring it into a session without a query; then it loads and saves as any other."""
-    found = through(session.get_one(Player, 1), Player)
+    found = through(the(session, Player, 1), Player)
     session.expunge_all()
     merged = session.merge(found, load=False)
     assert [game.score for game in merged.games] == [50, 100, 150]
     session.expunge_all()
-    found = through(session.get_one(Player, 1), Player)
+    found = through(the(session, Player, 1), Player)
     session.expunge_all()
     session.add(found)
     assert found.about == "long"
@@ -195,7 +204,7 @@ def test_an_entity_from_the_cache_joins_a_session(session: Session) -> None:
     found.extra["level"] = 99
     session.commit()
     session.expunge_all()
-    kept = session.get_one(Player, 1)
+    kept = the(session, Player, 1)
     assert (kept.nickname, kept.extra) == ("Ada", {"level": 99})
 
 
@@ -210,15 +219,15 @@ def test_loaded_relationships_come_along(session: Session) -> None:
     assert type(found[2]) is Professional
     with pytest.raises(orm.exc.DetachedInstanceError):
         _ = found[2].sponsor  # a query of the base class leaves it for later
-    assert session.get_one(Professional, 3).sponsor == "Acme"
-    assert through(session.get_one(Professional, 3), Player).sponsor == "Acme"
+    assert the(session, Professional, 3).sponsor == "Acme"
+    assert through(the(session, Professional, 3), Player).sponsor == "Acme"
     games = through(players[0].games, list[Game])
     assert [game.score for game in games] == [50, 100, 150]
 
 
 def test_entities_stand_wherever_their_type_does(session: Session) -> None:
     """In rows, dicts and tuples, by annotation; one entity met twice comes back as one."""
-    one = session.get_one(Player, 1)
+    one = the(session, Player, 1)
     row = session.execute(sa.select(Player, Player.id).where(Player.id == 1)).one()
     found = through(row, sa.Row[tuple[Player, int]])
     assert (found.Player.nickname, found.id) == ("gamer1", 1)
@@ -229,7 +238,7 @@ def test_entities_stand_wherever_their_type_does(session: Session) -> None:
 
 def test_without_its_type_an_entity_is_refused_at_the_first_store(session: Session) -> None:
     """The error names the annotation and the dataclass way, and no value."""
-    one = session.get_one(Player, 1)
+    one = the(session, Player, 1)
     for kind in (ANYTHING, Setting, dict[str, Any]):
         with pytest.raises(InvalidInput, match="dataclass") as caught:
             Codec(kind).encode(one)
@@ -240,7 +249,7 @@ def test_without_its_type_an_entity_is_refused_at_the_first_store(session: Sessi
 @pytest.mark.parametrize("case", ["expired", "changed", "new", "deleted", "related"])
 def test_an_entity_that_is_not_as_in_the_database_is_refused(session: Session, case: str) -> None:
     """Expired columns, changes not flushed, what was never stored or is deleted: the message says what to do."""
-    one = session.get_one(Player, 1)
+    one = the(session, Player, 1)
     words = {"expired": "refresh", "changed": "commit or flush", "new": "flush it", "deleted": "deleted"}
     if case == "expired":
         session.commit()
@@ -249,7 +258,7 @@ def test_an_entity_that_is_not_as_in_the_database_is_refused(session: Session, c
     elif case == "new":
         one = player(9)
     elif case == "deleted":
-        one = session.get_one(Player, 2)
+        one = the(session, Player, 2)
         session.delete(one)
         session.flush()
     else:
@@ -270,7 +279,7 @@ def test_a_part_of_the_columns_is_enough(session: Session) -> None:
 
 def test_another_layout_of_a_related_table_is_a_miss(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry written before a column was added to any class in it is not read."""
-    one = session.get_one(Player, 1)
+    one = the(session, Player, 1)
     assert one.games
     codec = Codec(Player)
     number, body = codec.encode(one)
@@ -283,7 +292,7 @@ def test_another_layout_of_a_related_table_is_a_miss(session: Session, monkeypat
 
 def test_without_a_type_an_entry_of_entities_reads_as_dicts(session: Session) -> None:
     """As a dataclass does."""
-    found = through([session.get_one(Player, 1)], list[Player], ANYTHING)
+    found = through([the(session, Player, 1)], list[Player], ANYTHING)
     assert found[0]["nickname"] == "gamer1"
 
 
@@ -320,7 +329,7 @@ def test_the_decorator_caches_entities(session: Session) -> None:
     @cache.lazy("brief:{number}")
     def brief(number: int) -> Brief:
         calls.append(-number)
-        return Brief(number, session.get_one(Player, number))
+        return Brief(number, the(session, Player, number))
 
     assert [get_player(1).nickname, get_player(1).nickname] == ["gamer1", "gamer1"]  # type: ignore[union-attr]  # it is there
     assert get_player(1) is not get_player(1)
