@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from resilient.errors import DeadlineExceeded, InvalidInput, NotFound, OutcomeUnknown, Refused, ResilientError
+from resilient.errors import InvalidInput, NotFound, Refused, ResilientError
+from resilient.policy.classify import default
 from resilient.runtime import fork_safe_lock
 
 __all__ = ["Throttle", "ambiguous", "is_failure", "name_of", "rebuilt", "remembered"]
@@ -33,11 +35,24 @@ def is_failure(error: Exception) -> bool:
 
 
 def ambiguous(error: BaseException) -> bool:
-    """Whether a writer that raised this may yet have changed its store."""
-    if not isinstance(error, Exception):
-        return True  # cancelled or interrupted midway
-    unknown = isinstance(error, OutcomeUnknown | DeadlineExceeded | OSError)
-    return unknown or bool(getattr(error, "connection_invalidated", False))
+    """Whether a writer that raised this may yet have changed its store.
+
+    It has not where its error says so: one of this library's own, or a database's about a statement that it refused.
+    Anything else may come of what a writer does after its commit, or be the loss of the answer to it.
+
+    Examples:
+        >>> ambiguous(Refused("not yours to change")), ambiguous(KeyError("id"))
+        (False, True)
+    """
+    if isinstance(error, ResilientError):
+        verdict = default(error)
+    elif "sqlalchemy" in sys.modules:
+        from resilient.wire._sql_errors import classify
+
+        verdict = classify(error)
+    else:
+        verdict = None
+    return verdict is None or not verdict.no_effect
 
 
 def remembered(error: Exception, kinds: Sequence[type[Exception]]) -> type[Exception] | None:

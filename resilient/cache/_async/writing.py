@@ -165,9 +165,13 @@ class AsyncWriting(AsyncReading):
     ) -> Callable[[AsyncLoader[P, R]], AsyncWriter[P, R]]:
         """Store with a function, then cache what it returned. The function ends its own transaction.
 
-        If it raises, the cache is as it was. If it returns ``None`` or a number (a count of rows), the key is
-        invalidated instead. Two writers of one key at the same time leave it uncached for one lease, since neither can
-        tell whose value is the newer; with ``version_of`` they can, and the newer value stays, for one lease.
+        If it raises an error which says that nothing was changed (`Refused`, `InvalidInput`, `Conflict`, `CircuitOpen`
+        and the like; what SQLAlchemy raises for a statement that the database refused), the cache is as it was. After
+        any other error it may have committed all the same, and the key is invalidated. So it is if the function returns
+        ``None`` or a number (a count of rows).
+
+        Two writers of one key at the same time leave it uncached for one lease, since neither can tell whose value is
+        the newer; with ``version_of`` they can, and the newer value stays, for one lease.
 
         Args:
             template: The key, the same as that of the function that loads it.

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import math
+import sqlite3
 import threading
 import time
 import uuid
@@ -14,10 +15,11 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy.exc
 
 from resilient import events
 from resilient.cache import EntryUnreadable
-from resilient.errors import ConfigurationError, InvalidInput, NotFound, Unavailable
+from resilient.errors import ConfigurationError, InvalidInput, NotFound, Refused, Unavailable
 from resilient.policy import deadline
 from resilient.testing import FakeClock
 
@@ -613,14 +615,50 @@ def test_a_failed_write_leaves_the_cache_as_it_was(kind: Any, database: Database
     get_user, save_user = writer(kind(), database)
     get_user(17)
     clock.advance(5)
-    with pytest.raises(RuntimeError):
-        save_user(17, "Eve", RuntimeError("rolled back"))
+    with pytest.raises(Refused):
+        save_user(17, "Eve", Refused("rolled back"))
     kept = get_user.lookup(17)
     assert (kept.value.name, kept.source) == ("Ada", kind.source)
     assert kept.age == pytest.approx(5, abs=0.01)
-    with pytest.raises(RuntimeError):
-        save_user(18, "Eve", RuntimeError("rolled back"))
+    with pytest.raises(Refused):
+        save_user(18, "Eve", Refused("rolled back"))
     assert get_user.lookup(18).source == "loader"
+
+
+def test_a_statement_that_the_database_refused_leaves_the_cache_as_it_was(kind: Any, database: Database) -> None:
+    """A duplicate key, told by the driver's number, changed nothing."""
+    get_user, save_user = writer(kind(), database)
+    get_user(17)
+    with sqlite3.connect(":memory:") as base:
+        base.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        base.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(sqlite3.IntegrityError) as duplicate:
+            base.execute("INSERT INTO t VALUES (1)")
+    base.close()
+    with pytest.raises(sqlalchemy.exc.IntegrityError):
+        save_user(17, "Eve", sqlalchemy.exc.IntegrityError("INSERT", {}, duplicate.value))
+    assert get_user.lookup(17).source == kind.source
+
+
+class DriverError(Exception):
+    """An error of a driver that nobody knows."""
+
+
+@pytest.mark.parametrize("error", [KeyError("id"), DriverError(2013, "Lost connection during query")], ids=repr)
+def test_a_writer_that_commits_and_then_fails_forgets_the_value(kind: Any, database: Database, error: Any) -> None:
+    """Whatever does not say that nothing was changed may come after the commit: the old value is not served again."""
+    cache = kind()
+    get_user, _ = writer(cache, database)
+
+    @cache.write_through("user:{user_id}")
+    def save(user_id: int, name: str) -> User:
+        database.rows[user_id] = User(user_id, name)
+        raise error
+
+    get_user(17)
+    with pytest.raises(type(error)):
+        save(17, "Eve")
+    assert get_user(17).name == "Eve"
 
 
 def test_a_write_whose_outcome_is_unknown_forgets_the_value(kind: Any, database: Database) -> None:
