@@ -42,7 +42,7 @@ class Journal:
 
     def reset(self) -> None:
         """Forget who replays: for a forked child. The keys stay, since their change is still to be told."""
-        self._replaying = False
+        self._batch: list[str] | None = None
         self._taken: dict[str, int] = {}
 
     def __bool__(self) -> bool:
@@ -65,16 +65,22 @@ class Journal:
     def begin(self, most: int = 500) -> list[str] | None:
         """Some of the keys to delete, or ``None`` where somebody replays already."""
         with self._lock:
-            if self._replaying:
+            if self._batch is not None:
                 return None
-            self._replaying = True
             self._taken = dict(islice(self._keys.items(), most))
-            return list(self._taken)
+            self._batch = list(self._taken)
+            return self._batch
+
+    def release(self, batch: list[str]) -> None:
+        """End the replay of what `begin` gave, if `done` has not: nothing of it was deleted."""
+        with self._lock:
+            if self._batch is batch:
+                self._batch = None
 
     def done(self, keys: Iterable[str]) -> None:
         """End the replay. ``keys`` were deleted; one that was added again meanwhile stays."""
         with self._lock:
-            self._replaying = False
+            self._batch = None
             for key in keys:
                 if self._keys.get(key) == self._taken.get(key):
                     self._keys.pop(key, None)

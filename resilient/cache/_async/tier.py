@@ -94,7 +94,7 @@ class AsyncTier:
             self._counts.add("unreachable")
             return UNREACHABLE  # the breaker is open: no call, and no error to make of it
         while self.journal:
-            if await self._guarded(self._replay) is not True:
+            if not await self._retold():
                 return UNREACHABLE
         return await self._guarded(operation, *args)
 
@@ -151,7 +151,7 @@ class AsyncTier:
         while self.journal:
             if self._breaker is not None and self._breaker.retry_after:
                 return True  # open: no call is made
-            if await self._guarded(self._replay) is not True:
+            if not await self._retold():
                 return True
         return False
 
@@ -163,8 +163,12 @@ class AsyncTier:
     async def tell_the_rest(self) -> None:
         """Make a last try, whatever the breaker says; what could not be told is an event."""
         with contextlib.suppress(DeadlineExceeded, *self._caught):
-            while self.journal and await self._replay():
-                continue
+            while (batch := self.journal.begin(_BATCH)) is not None:
+                try:
+                    if not await self._replay(batch):
+                        break
+                finally:
+                    self.journal.release(batch)
         if self.journal and not self._over:
             self._over = True
             events.emit(ChangesUntold(cache=self._name, keys=len(self.journal)))
@@ -202,16 +206,26 @@ class AsyncTier:
             seconds = self._clock.monotonic() - since
             events.emit(CacheUp(cache=self._name, seconds=seconds, replayed=replayed))
 
-    async def _replay(self) -> bool:
-        """Delete one batch of the journal's keys. Whether the caller may go on."""
-        keys = self.journal.begin(_BATCH)
-        if keys is None:
-            return False  # somebody else does; until then the tier cannot be trusted
-        done: list[str] = []
+    async def _retold(self) -> bool:
+        """Delete one batch of the journal's keys. Whether the caller may go on.
+
+        Where somebody else does so already no call is made, and the breaker hears of none: what was not asked is no
+        proof that the tier answers. Until the other is done the tier cannot be trusted.
+        """
+        batch = self.journal.begin(_BATCH)
+        if batch is None:
+            deadline.check()
+            self._counts.add("unreachable")
+            return False
         try:
-            await self._bury(keys)
-            done = keys
+            return await self._guarded(self._replay, batch) is not UNREACHABLE
         finally:
-            self.journal.done(done)
-            self._replayed += len(done)
-        return True
+            self.journal.release(batch)
+
+    async def _replay(self, batch: list[str]) -> bool:
+        """Delete these keys. Whether there were any."""
+        if batch:
+            await self._bury(batch)
+        self.journal.done(batch)
+        self._replayed += len(batch)
+        return bool(batch)

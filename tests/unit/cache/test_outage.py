@@ -337,3 +337,86 @@ def test_a_process_that_ends_tells_what_it_has_not_told(cache: MemoryCache) -> N
         cache.invalidate("k")
     runtime._run_at_exit()
     assert cache.stats().journal == 0
+
+
+class _Slow:
+    """What a store does that is gone: each call waits, then fails."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class _SlowStore(_Slow):
+    def get_many(self, _: Any) -> Any:
+        self.calls += 1
+        time.sleep(0.02)
+        raise ConnectionError
+
+    def bury(self, *_: Any) -> Any:
+        return self.get_many(())
+
+
+class _AsyncSlowStore(_Slow):
+    async def get_many(self, _: Any) -> Any:
+        self.calls += 1
+        await asyncio.sleep(0.02)
+        raise ConnectionError
+
+    def bury(self, *_: Any) -> Any:
+        return self.get_many(())
+
+
+def test_one_key_in_the_journal_keeps_the_breaker_from_nothing(at_once: Any) -> None:
+    """Callers who find that another tells the journal make no call, which is no success: the breaker opens."""
+    cache = MemoryCache()
+    store = cache.main.tier.store = _SlowStore(cache.store)  # type: ignore[assignment]
+    cache.invalidate("k")
+    end = time.monotonic() + 1
+
+    def read(_: int) -> None:
+        while cache.stats().state == "up" and time.monotonic() < end:
+            assert cache.get("k") is None
+
+    at_once(6, read)
+    assert cache.stats().state == "down"
+    assert store.calls <= 6
+
+
+def test_one_key_in_the_journal_keeps_the_breaker_of_tasks_from_nothing() -> None:
+    """The same with tasks."""
+
+    async def main() -> None:
+        cache = AsyncMemoryCache()
+        store = cache.main.tier.store = _AsyncSlowStore(cache.store)  # type: ignore[assignment]
+        await cache.invalidate("k")
+        end = time.monotonic() + 1
+
+        async def read() -> None:
+            while cache.stats().state == "up" and time.monotonic() < end:
+                assert await cache.get("k") is None
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(read() for _ in range(6)))
+        assert cache.stats().state == "down"
+        assert store.calls <= 6
+
+    asyncio.run(main())
+
+
+def test_a_replay_that_is_refused_leaves_the_turn_to_the_next(cache: MemoryCache, clock: FakeClock) -> None:
+    """A caller without time, or an open breaker, does not keep the journal for itself."""
+    cache.fail()
+    cache.invalidate("k")
+    with deadline(0), pytest.raises(DeadlineExceeded):
+        cache.get("k")
+    for _ in range(5):
+        cache.get("k")
+    cache.restore()
+    clock.advance(2)
+    cache.get("k")
+    assert cache.stats().journal == 0
+    assert cache.stats().state == "up"
