@@ -26,6 +26,7 @@ from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._values import Loader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput
 from resilient.policy import deadline
+from resilient.runtime import fork_safe_lock
 
 if TYPE_CHECKING:
     from resilient.cache._sync.cache import Cache
@@ -93,8 +94,9 @@ class Leaderboard(Generic[M]):
         # All its keys stand in one slot of a Cluster: that of the lease's key.
         self._key = f"{namespace}:scores:{{{self._lease_key}}}"
         self._on: tuple[Any, Scores] | None = None
-        self._lost = False
-        """The server missed a change, or may have: it must forget the board before it is asked."""
+        self._lock = fork_safe_lock()
+        self._lost = 0
+        """How many changes the server missed, or may have: it must forget the board before it is asked."""
 
     # ----------------------------------------------------------------------------------------------------------- reads
 
@@ -163,7 +165,7 @@ class Leaderboard(Generic[M]):
 
     def invalidate(self) -> None:
         """Forget the board: the next read loads it. What is being loaded now is not kept."""
-        self._lost = True
+        self._missed()
         self._catch_up()
 
     def rebuild(self) -> None:
@@ -173,24 +175,36 @@ class Leaderboard(Generic[M]):
             self._build(header)
 
     def _change(self, what: str, member: M, turned: float) -> float | None:
-        raw, lost = member_bytes(member), self._lost
-        self._lost = True  # until the server was told
-        if lost:
-            self._catch_up()
-            return None
-        tier = self._cache.main.tier
-        found: float | None = tier.run(self._scores().change, what, raw, turned, milliseconds(self._lease))
-        if found is UNREACHABLE:
-            return None
-        self._lost = False
-        return found
+        raw = member_bytes(member)
+        found: float | None = None
+        try:
+            if self._lost:
+                told = self._catch_up()
+            else:
+                tier = self._cache.main.tier
+                found = tier.run(self._scores().change, what, raw, turned, milliseconds(self._lease))
+                told = found is not UNREACHABLE
+        except BaseException:  # out of time, or cancelled: the server may not have heard of it
+            self._missed()
+            raise
+        if told:
+            return found
+        self._missed()
+        return None
+
+    def _missed(self) -> None:
+        with self._lock:
+            self._lost += 1
 
     def _catch_up(self) -> bool:
         """Forget the board, if the server missed a change. Whether it can be trusted."""
-        if self._lost:
+        lost = self._lost
+        if lost:
             if self._cache.main.tier.run(self._scores().drop) is UNREACHABLE:
                 return False
-            self._lost = False
+            with self._lock:
+                if self._lost == lost:  # else another was missed, maybe after the board was forgotten
+                    self._lost = 0
         return True
 
     # ------------------------------------------------------------------------------------------------------- the board

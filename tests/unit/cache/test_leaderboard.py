@@ -294,3 +294,74 @@ def test_the_async_face() -> None:
         await cache.aclose()
 
     asyncio.run(story())
+
+
+def test_calls_that_meet_leave_the_board_where_it_is(clock: FakeClock, at_once: Callable[..., list[Any]]) -> None:
+    """Changes and reads at the same moment in one process: all are made, and nothing is loaded again."""
+    cache, source = MemoryCache(clock=clock), Source([(each, each) for each in range(8)])
+    board = Leaderboard(cache, "players", source, ttl=60)
+    board.top()
+    scores = board._scores()
+    gate, change = threading.Barrier(4), scores.change
+
+    def slowly(*args: Any) -> Any:
+        gate.wait(10)
+        return change(*args)
+
+    scores.change = slowly  # type: ignore[method-assign]
+    at_once(4, lambda number: board.add(number, 100 + number))
+    assert [each.member for each in board.top(4)] == [3, 2, 1, 0]
+    assert source.loads == 1
+
+
+def test_calls_of_tasks_that_meet_leave_the_board_where_it_is() -> None:
+    """The same with tasks."""
+
+    async def story() -> None:
+        rows, loads = {each: each for each in range(8)}, 0
+
+        async def load() -> list[tuple[int, int]]:
+            nonlocal loads
+            loads += 1
+            return list(rows.items())
+
+        cache = AsyncCache(fakeredis.FakeAsyncRedis(), namespace="game", unbounded=True)
+        board = AsyncLeaderboard(cache, "players", load, ttl=60)
+        await board.top()
+        for turn in range(5):
+            await asyncio.gather(*(board.add(number, 100 + turn) for number in range(5)), board.top())
+        assert [each.score for each in await board.top(6)] == [104] * 5 + [7]
+        assert loads == 1
+        await cache.aclose()
+
+    asyncio.run(story())
+
+
+def test_one_of_two_changes_that_meet_is_missed(clock: FakeClock) -> None:
+    """The board is forgotten once before it is asked again; so it is when one is missed while it is forgotten."""
+    cache, source = MemoryCache(clock=clock), Source()
+    board = Leaderboard(cache, "players", source, ttl=60)
+    board.top()
+    scores = board._scores()
+    change, drop, drops = scores.change, scores.drop, 0
+
+    def fails(*args: Any) -> Any:
+        raise ConnectionError
+
+    def dropped() -> Any:
+        nonlocal drops
+        drops += 1
+        done = drop()
+        if drops == 1:  # another thread's change, begun before
+            board._missed()
+        return done
+
+    scores.change = fails  # type: ignore[method-assign]
+    board.add("gamer4", 999)
+    scores.change, scores.drop = change, dropped  # type: ignore[method-assign]
+    source.rows["gamer4"] = 999
+    assert board.top(1)[0].member == "gamer4"
+    assert board.count() == 4
+    board.top()
+    assert drops == 2
+    assert source.loads == 3
