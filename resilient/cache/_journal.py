@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from resilient.runtime import fork_safe_lock
+from resilient.runtime import after_fork, fork_safe_lock
 
 __all__ = ["Journal"]
 
@@ -39,6 +39,7 @@ class Journal:
         self._turn = 0
         self._lock = fork_safe_lock()
         self.reset()
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget who replays: for a forked child. The keys stay, since their change is still to be told."""

@@ -110,7 +110,7 @@ class AsyncCache(AsyncWriting):
         self._plans = {}
         self._tagged = {}
         self._behind = []
-        self._journal = Journal(journal, namespace_key(namespace))
+        self._journal_size = journal
         self.codec = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         store, judge = _open(
             target, size, clock, {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
@@ -123,7 +123,7 @@ class AsyncCache(AsyncWriting):
             store,
             self.namespace,
             pipeline=None if store.local else guard(self.namespace, judge, self.clock),
-            journal=self._journal,
+            journal=Journal(self._journal_size, namespace_key(self.namespace)),
             lease=self.lease,
             clock=self.clock,
             counts=self._counts,
@@ -140,7 +140,6 @@ class AsyncCache(AsyncWriting):
     def _forget(self) -> None:
         """In a forked child: locks may be held by threads that do not exist, and loads are led by them."""
         self._counts.reset()
-        self._journal.reset()
         self.main.reset()
 
     # ----------------------------------------------------------------------------------------------------- the rest
@@ -167,8 +166,9 @@ class AsyncCache(AsyncWriting):
 
     def stats(self) -> CacheStats:
         """What this cache did in this process so far."""
-        down = self.main.tier.down_since is not None
-        return CacheStats(**self._counts.read(), journal=len(self._journal), state="down" if down else "up")
+        tier = self.main.tier
+        state: Literal["up", "down"] = "up" if tier.down_since is None else "down"
+        return CacheStats(**self._counts.read(), journal=len(tier.journal), state=state)
 
     async def aclose(self) -> None:
         """Close the connections that were made here; an in-process cache forgets its entries.

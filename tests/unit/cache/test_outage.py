@@ -420,3 +420,37 @@ def test_a_replay_that_is_refused_leaves_the_turn_to_the_next(cache: MemoryCache
     cache.get("k")
     assert cache.stats().journal == 0
     assert cache.stats().state == "up"
+
+
+def test_another_store_is_not_told_what_the_first_one_missed(cache: MemoryCache, clock: FakeClock) -> None:
+    """A change that waits to be told is told to the store that missed it, whatever store stands in meanwhile."""
+    cache.set("k", "old")
+    cache.fail()
+    cache.invalidate("k")
+    with cache.use(MemoryCache(clock=clock)):
+        assert cache.stats().journal == 0
+        cache.set("k", "borrowed")
+        assert cache.get("k") == "borrowed"
+    assert cache.stats().journal == 1
+    cache.restore()
+    clock.advance(2)
+    assert cache.get("k") is None
+    assert cache.stats().journal == 0
+
+
+def test_another_store_of_tasks_is_not_told_what_the_first_one_missed(clock: FakeClock) -> None:
+    """The same with tasks."""
+
+    async def main() -> None:
+        cache = AsyncMemoryCache(clock=clock)
+        await cache.set("k", "old")
+        cache.fail()
+        await cache.invalidate("k")
+        with cache.use(AsyncMemoryCache(clock=clock)):
+            await cache.set("k", "borrowed")
+            assert await cache.get("k") == "borrowed"
+        cache.restore()
+        clock.advance(2)
+        assert await cache.get("k") is None
+
+    asyncio.run(main())
