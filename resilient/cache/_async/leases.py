@@ -18,9 +18,21 @@ from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 
-__all__ = ["AsyncLeases"]
+__all__ = ["Ask", "AsyncLeases", "returned"]
 
 _LOADS = 64  # at once, where the user names no number: in the background, and while the shared tier is away
+
+
+class Ask:
+    """An operation of the store, and whether it was begun: what an open breaker kept back changed nothing."""
+
+    def __init__(self, operation: AsyncLoader[..., Any]) -> None:
+        self._operation = operation
+        self.sent = False
+
+    async def __call__(self, *args: Any) -> Any:
+        self.sent = True
+        return await self._operation(*args)
 
 
 class AsyncLeases(AsyncReads):
@@ -106,7 +118,15 @@ class AsyncLeases(AsyncReads):
             force: Take it also from somebody who loads.
         """
         claim, lease = self._claiming(flight, seen, force=force)
-        found = await self.tier.run(self.tier.store.claim, *claim)
+        ask = Ask(self.tier.store.claim)
+        try:
+            found = await self.tier.run(ask, *claim)
+        except BaseException:  # cancelled, or out of time: the store may have granted it
+            if ask.sent:
+                await self._release(flight.key, lease)
+            raise
+        if found is UNREACHABLE and ask.sent:
+            self._background.finish(self._release, flight.key, lease)
         return await self._claimed(flight, found, lease, codec, seen.marks)
 
     def _claiming(
@@ -174,11 +194,8 @@ class AsyncLeases(AsyncReads):
         return None
 
     async def _release(self, key: str, lease: Lease) -> None:
-        """Give the right to load back, so that the next caller may try at once."""
-        if lease.over is None:
-            await self._conclude(key, lease.header, None, 0)
-        else:
-            await self._conclude(key, lease.header, released(lease.over), 0)
+        """Give the right to load back, so that the next caller may try at once; no harm is done where it was not had."""
+        await self._conclude(*returned(key, lease))
 
     async def _conclude(self, key: str, header: bytes, raw: bytes | None, life: int, *, count: bool = False) -> None:
         """Put something in the place of a claim; where the caller has no time left for it, in the background."""
@@ -194,3 +211,8 @@ class AsyncLeases(AsyncReads):
         done = await self.tier.run(self.tier.store.swap, key, header, raw, life)
         if count and done is not UNREACHABLE:
             self.counts.add("stores" if done else "refused")
+
+
+def returned(key: str, lease: Lease) -> tuple[str, bytes, bytes | None, int]:
+    """The swap that gives the right to load back: the value that was there stays."""
+    return key, lease.header, None if lease.over is None else released(lease.over), 0

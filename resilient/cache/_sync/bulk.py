@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from resilient import events
 from resilient.cache._causal import at_or_after
-from resilient.cache._entry import NEGATIVE, Entry, Life, pack, released, stamp
+from resilient.cache._entry import NEGATIVE, Entry, Life, pack, stamp
 from resilient.cache._events import CacheRead
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._stamps import Marks
+from resilient.cache._sync.leases import Ask, returned
 from resilient.cache._sync.loads import READ, RENEW, Errand, Loads, Outcome
 from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._values import Loader, Lookup
@@ -248,12 +249,9 @@ class Bulk(Loads):
                 asked.append((part, *self._claiming(part.flight, part.seen)))
         if not asked:
             return granted, []
-        answers = self.tier.run(self.tier.store.claim_many, [claim for _, claim, _ in asked])
-        if answers is UNREACHABLE:
-            answers = [UNREACHABLE] * len(asked)
         others: list[_Part] = []
-        for (part, _, lease), answer in zip(asked, answers, strict=True):
-            got = self._claimed(part.flight, answer, lease, plan.codec, part.seen.marks)
+        gained = self._claim_all(asked, plan)
+        for (part, _, _), got in zip(asked, gained, strict=True):
             if isinstance(got, Lease):
                 granted.append((part, got))
             elif got.raw is UNREACHABLE or is_fenced(got):
@@ -261,6 +259,25 @@ class Bulk(Loads):
             else:
                 others.append(part._replace(seen=got))
         return granted, others
+
+    def _claim_all(self, asked: list[tuple[_Part, Any, Lease]], plan: Plan) -> list[Lease | Seen]:
+        """The right to load each key, or what was found there instead."""
+        returns = [returned(part.flight.key, lease) for part, _, lease in asked]
+        ask = Ask(self.tier.store.claim_many)
+        try:
+            answers = self.tier.run(ask, [claim for _, claim, _ in asked])
+            if answers is UNREACHABLE:
+                answers = [UNREACHABLE] * len(asked)
+                if ask.sent:
+                    self._background.finish(self._conclude_many, returns)  # some may have been granted
+            return [
+                self._claimed(part.flight, answer, lease, plan.codec, part.seen.marks)
+                for (part, _, lease), answer in zip(asked, answers, strict=True)
+            ]
+        except BaseException:  # cancelled, or out of time
+            if ask.sent:
+                self._conclude_many(returns)
+            raise
 
     def _settled_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
         """The same with the stamps that what is loaded is to bear; one look found them all."""
@@ -308,12 +325,7 @@ class Bulk(Loads):
             return outcomes
         finally:
             if leases:
-                self._conclude_many(
-                    [
-                        (key, lease.header, None if lease.over is None else released(lease.over), 0)
-                        for key, lease in leases.items()
-                    ]
-                )
+                self._conclude_many([returned(key, lease) for key, lease in leases.items()])
 
     def _made(
         self, part: _Part, values: Mapping[int, Any], plan: Plan, created: float, cost: float
@@ -335,7 +347,7 @@ class Bulk(Loads):
         entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost, version=version)
         return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), number, body), entry
 
-    def _conclude_many(self, swaps: list[tuple[str, Any, Any, int]], *, count: bool = False) -> None:
+    def _conclude_many(self, swaps: Sequence[tuple[str, Any, Any, int]], *, count: bool = False) -> None:
         """Put something in the place of each claim; where the caller has no time left for it, in the background."""
         if not swaps:
             return
@@ -347,7 +359,7 @@ class Bulk(Loads):
         except DeadlineExceeded:
             self._background.finish(self._swap_many, swaps, count)
 
-    def _swap_many(self, swaps: list[tuple[str, Any, Any, int]], count: bool) -> None:  # noqa: FBT001 - a job
+    def _swap_many(self, swaps: Sequence[tuple[str, Any, Any, int]], count: bool) -> None:  # noqa: FBT001 - a job
         done = self.tier.run(self.tier.store.swap_many, swaps)
         if count and done is not UNREACHABLE:
             self.counts.add("stores", sum(done))

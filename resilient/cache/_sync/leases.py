@@ -19,9 +19,21 @@ from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 
-__all__ = ["Leases"]
+__all__ = ["Ask", "Leases", "returned"]
 
 _LOADS = 64  # at once, where the user names no number: in the background, and while the shared tier is away
+
+
+class Ask:
+    """An operation of the store, and whether it was begun: what an open breaker kept back changed nothing."""
+
+    def __init__(self, operation: Loader[..., Any]) -> None:
+        self._operation = operation
+        self.sent = False
+
+    def __call__(self, *args: Any) -> Any:
+        self.sent = True
+        return self._operation(*args)
 
 
 class Leases(Reads):
@@ -107,7 +119,15 @@ class Leases(Reads):
             force: Take it also from somebody who loads.
         """
         claim, lease = self._claiming(flight, seen, force=force)
-        found = self.tier.run(self.tier.store.claim, *claim)
+        ask = Ask(self.tier.store.claim)
+        try:
+            found = self.tier.run(ask, *claim)
+        except BaseException:  # cancelled, or out of time: the store may have granted it
+            if ask.sent:
+                self._release(flight.key, lease)
+            raise
+        if found is UNREACHABLE and ask.sent:
+            self._background.finish(self._release, flight.key, lease)
         return self._claimed(flight, found, lease, codec, seen.marks)
 
     def _claiming(
@@ -175,11 +195,8 @@ class Leases(Reads):
         return None
 
     def _release(self, key: str, lease: Lease) -> None:
-        """Give the right to load back, so that the next caller may try at once."""
-        if lease.over is None:
-            self._conclude(key, lease.header, None, 0)
-        else:
-            self._conclude(key, lease.header, released(lease.over), 0)
+        """Give the right to load back, so that the next caller may try at once; no harm is done where it was not had."""
+        self._conclude(*returned(key, lease))
 
     def _conclude(self, key: str, header: bytes, raw: bytes | None, life: int, *, count: bool = False) -> None:
         """Put something in the place of a claim; where the caller has no time left for it, in the background."""
@@ -195,3 +212,8 @@ class Leases(Reads):
         done = self.tier.run(self.tier.store.swap, key, header, raw, life)
         if count and done is not UNREACHABLE:
             self.counts.add("stores" if done else "refused")
+
+
+def returned(key: str, lease: Lease) -> tuple[str, bytes, bytes | None, int]:
+    """The swap that gives the right to load back: the value that was there stays."""
+    return key, lease.header, None if lease.over is None else released(lease.over), 0

@@ -1,0 +1,157 @@
+"""What becomes of a claim whose answer is lost: nobody waits for a process that does not know that it has it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
+from resilient.policy import deadline
+
+LEASE = 6.0
+AT_ONCE = LEASE / 2
+"""Seconds in which a reader must have its value: one that waits for a lease takes longer."""
+
+
+class Lossy(MemoryStore):
+    """A store that does what it is asked, and loses the answer to the next claim."""
+
+    local = False
+    failures = (ConnectionError,)
+    loses = False
+
+    def _lose(self) -> None:
+        if self.loses:
+            self.loses = False
+            raise ConnectionError
+
+    def claim(self, *args: Any) -> Any:
+        done = super().claim(*args)
+        self._lose()
+        return done
+
+    def claim_many(self, *args: Any) -> Any:
+        done = super().claim_many(*args)
+        self._lose()
+        return done
+
+
+class AsyncLossy(AsyncMemoryStore):
+    """The same for tasks; or one that never answers the next claim."""
+
+    local = False
+    failures = (ConnectionError,)
+    loses = False
+    hangs: asyncio.Event | None = None
+
+    async def _lose(self) -> None:
+        if self.loses:
+            self.loses = False
+            raise ConnectionError
+        if self.hangs is not None:
+            event, self.hangs = self.hangs, None
+            event.set()
+            await asyncio.Event().wait()
+
+    async def claim(self, *args: Any) -> Any:
+        done = await super().claim(*args)
+        await self._lose()
+        return done
+
+    async def claim_many(self, *args: Any) -> Any:
+        done = await super().claim_many(*args)
+        await self._lose()
+        return done
+
+
+def loaded() -> str:
+    """What is loaded."""
+    return "new"
+
+
+async def aloaded() -> str:
+    """The same for tasks."""
+    return "new"
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["nothing", "a value"])
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_claim_whose_answer_is_lost_is_given_back(stale: bool, many: bool) -> None:
+    """The next process loads at once, whether the key was empty or held an old value."""
+    store = Lossy()
+    mine, theirs = (Cache(store, namespace="n", ttl=300, lease=LEASE) for _ in range(2))
+    if stale:
+        mine.get_or_load("k", lambda: "old", ttl=0.01, stale_if_error=60)
+        time.sleep(0.02)
+    store.loses = True
+    if many:
+        assert mine.get_many(["k"], load_many=lambda keys: dict.fromkeys(keys, "new"), stale_if_error=60) == {
+            "k": "new"
+        }
+    else:
+        assert mine.get_or_load("k", loaded, stale_if_error=60) == "new"
+    began = time.monotonic()
+    assert theirs.get_or_load("k", loaded, stale_if_error=60) == "new"
+    assert time.monotonic() - began < AT_ONCE
+    mine.close()
+
+
+@pytest.mark.parametrize("how", ["lost", "cancelled", "late"])
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, many: bool) -> None:
+    """The same with tasks, and where the one who claims is cancelled or runs out of time."""
+
+    async def main() -> None:
+        store = AsyncLossy()
+        mine, theirs = (AsyncCache(store, namespace="n", ttl=300, lease=LEASE) for _ in range(2))
+        asked = asyncio.Event()
+        if how == "lost":
+            store.loses = True
+        else:
+            store.hangs = asked
+
+        async def read() -> Any:
+            async with deadline(0.05 if how == "late" else 60):
+                if many:
+                    return await mine.get_many(["k", "l"], load_many=load_many)
+                return await mine.get_or_load("k", aloaded)
+
+        async def load_many(keys: list[str]) -> dict[str, str]:
+            return dict.fromkeys(keys, "new")
+
+        task = asyncio.create_task(read())
+        if how == "cancelled":
+            await asked.wait()
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        began = time.monotonic()
+        assert await theirs.get_or_load("k", aloaded) == "new"
+        assert time.monotonic() - began < AT_ONCE
+        await mine.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_an_open_breaker_keeps_back_is_not_given_back() -> None:
+    """While the store is away a load sends nothing, also not afterwards."""
+    store = Lossy()
+    cache = Cache(store, namespace="n", ttl=300, lease=LEASE)
+    swaps = 0
+
+    def gone(*_: Any) -> Any:
+        raise ConnectionError
+
+    def swap(*_: Any) -> Any:
+        nonlocal swaps
+        swaps += 1
+        raise ConnectionError
+
+    store.get_many = store.claim = gone  # type: ignore[method-assign]
+    store.swap = swap  # type: ignore[method-assign]
+    for number in range(20):
+        assert cache.get_or_load(f"k{number}", loaded) == "new"
+    cache.close()
+    assert swaps <= 3
