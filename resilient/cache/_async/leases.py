@@ -194,7 +194,7 @@ class AsyncLeases(AsyncReads):
         return None
 
     async def _release(self, key: str, lease: Lease) -> None:
-        """Give the right to load back, so that the next caller may try at once; no harm is done where it was not had."""
+        """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
         await self._conclude(*returned(key, lease))
 
     async def _conclude(self, key: str, header: bytes, raw: bytes | None, life: int, *, count: bool = False) -> None:

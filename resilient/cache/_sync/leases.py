@@ -195,7 +195,7 @@ class Leases(Reads):
         return None
 
     def _release(self, key: str, lease: Lease) -> None:
-        """Give the right to load back, so that the next caller may try at once; no harm is done where it was not had."""
+        """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
         self._conclude(*returned(key, lease))
 
     def _conclude(self, key: str, header: bytes, raw: bytes | None, life: int, *, count: bool = False) -> None:

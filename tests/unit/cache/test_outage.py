@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -11,13 +12,17 @@ from functools import partial
 from typing import Any
 
 import pytest
+import redis
 
 from resilient import events, runtime
 from resilient.cache import Cache, CacheDown, CacheRead, CacheUp, ChangesUntold
+from resilient.cache._guard import guard
+from resilient.clock import SYSTEM
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 from resilient.testing import FakeClock
 from resilient.testing.cache import AsyncMemoryCache, MemoryCache
+from resilient.wire.redis import classify
 
 
 @pytest.fixture
@@ -454,3 +459,66 @@ def test_another_store_of_tasks_is_not_told_what_the_first_one_missed(clock: Fak
         assert await cache.get("k") is None
 
     asyncio.run(main())
+
+
+def test_callers_in_a_hurry_do_not_open_the_breaker_for_everybody() -> None:
+    """A call that the caller's own deadline cut short says nothing of the server; one of the full limit does."""
+    cache = MemoryCache()
+
+    def get_many(_: Any) -> Any:
+        time.sleep(min(0.03, deadline.remaining() or 0.0))
+        raise TimeoutError
+
+    cache.store.get_many = get_many  # type: ignore[method-assign]
+    for _ in range(6):
+        with deadline(0.01), pytest.raises(DeadlineExceeded):
+            cache.get("k")
+    assert cache.stats().state == "up"
+    for _ in range(3):
+        with deadline(5):
+            assert cache.get("k") is None
+    assert cache.stats().state == "down"
+
+
+def test_tasks_in_a_hurry_do_not_open_the_breaker_for_everybody() -> None:
+    """The same with tasks."""
+
+    async def main() -> None:
+        cache = AsyncMemoryCache()
+
+        async def get_many(_: Any) -> Any:
+            end = time.monotonic() + min(0.03, deadline.remaining() or 0.0)
+            while time.monotonic() < end:  # the call ends before the task is told that its time is over
+                pass
+            raise TimeoutError
+
+        cache.store.get_many = get_many  # type: ignore[method-assign]
+        for _ in range(6):
+            with pytest.raises(DeadlineExceeded):
+                async with deadline(0.01):
+                    await cache.get("k")
+        assert cache.stats().state == "up"
+        for _ in range(3):
+            async with deadline(5):
+                assert await cache.get("k") is None
+        assert cache.stats().state == "down"
+
+    asyncio.run(main())
+
+
+def test_what_a_server_of_redis_did_not_answer_in_a_hurry_is_not_counted() -> None:
+    """The same with the errors of redis-py."""
+    pipeline = guard("test", classify, SYSTEM)
+
+    def late() -> None:
+        raise redis.exceptions.TimeoutError("Timeout reading from socket")
+
+    for _ in range(6):
+        with deadline(0.001), contextlib.suppress(redis.exceptions.TimeoutError, DeadlineExceeded):
+            pipeline.call(late)
+    assert pipeline.breaker is not None
+    assert pipeline.breaker.state == "closed"
+    for _ in range(3):
+        with deadline(5), pytest.raises(redis.exceptions.TimeoutError):
+            pipeline.call(late)
+    assert pipeline.breaker.state == "open"
