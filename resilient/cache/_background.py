@@ -161,6 +161,10 @@ class Cap:
         for _ in range(self._size):
             self._places.put(None)
 
+    def inside(self) -> bool:
+        """Whether the caller runs inside a place."""
+        return id(self) in _inside.get()
+
     def take(self) -> Any:
         """Take a place, to be given back with what this returns; inside another place there is always one.
 
@@ -196,6 +200,10 @@ class AsyncCap:
         self._size = size
         self._limit = limit
         self._places = PerLoop(lambda: asyncio.Semaphore(size))
+
+    def inside(self) -> bool:
+        """Whether the caller runs inside a place."""
+        return id(self) in _inside.get()
 
     async def take(self) -> Any:
         """Take a place; see `Cap.take`."""

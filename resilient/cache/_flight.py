@@ -35,7 +35,20 @@ LATE = Landed()
 class Flight:
     """One load of one key, led by one thread or task."""
 
-    __slots__ = ("_known", "_stamps", "_until", "key", "leader", "overtaken", "place", "shared", "signal", "tags")
+    __slots__ = (
+        "_known",
+        "_stamps",
+        "_until",
+        "key",
+        "leader",
+        "overtaken",
+        "place",
+        "pushes",
+        "shared",
+        "signal",
+        "started",
+        "tags",
+    )
 
     def __init__(self, key: str, place: int, leader: object, seen: Any, marks: Marks = UNKNOWN) -> None:
         self.key = key
@@ -48,6 +61,10 @@ class Flight:
         """Somebody waits for it."""
         self.overtaken = False
         """The key was changed since: what this flight loads is for those who wait, not for the store."""
+        self.started = False
+        """Its loader runs, or will without waiting for its turn."""
+        self.pushes = False
+        """It took the place of one that waited for its turn, and takes the lease of that one too."""
         self.tags = marks.names
         """Those that its value is to bear."""
         self._stamps = [marks.seen]
@@ -98,17 +115,28 @@ class _Table:
         self._flights: dict[str, dict[int, Flight]] = {}
 
     def _join(  # noqa: PLR0917 - called once by each face
-        self, key: str, seen: object, now: float, marks: Marks, place: int, caller: object, leader: object
+        self,
+        key: str,
+        seen: object,
+        now: float,
+        marks: Marks,
+        place: int,
+        caller: object,
+        leader: object,
+        inside: bool,  # noqa: FBT001 - same
     ) -> tuple[Flight, bool]:
         with self._lock:
             places = self._flights.setdefault(key, {})
             flight = places.get(place)
-            if flight is not None and (flight.leader == caller or flight.suits(seen, now, marks)):
+            # Who waits here from inside a load holds a place that a flight which waits for its turn may be waiting for.
+            pushes = inside and flight is not None and not flight.started and flight.leader != caller
+            if flight is not None and not pushes and (flight.leader == caller or flight.suits(seen, now, marks)):
                 if flight.signal is None:
                     flight.signal = self._make_signal()
                 flight.shared = True
                 return flight, False
             flight = places[place] = Flight(key, place, leader, seen, marks)
+            flight.pushes, flight.started = pushes, inside and leader is not None
             if leader is None:
                 flight.signal = self._make_signal()
                 flight.shared = True
@@ -173,7 +201,7 @@ class Flights(_Table):
     """Flights led by threads."""
 
     def join(
-        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False
+        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False, inside: bool = False
     ) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new: then who called sees to it that it is led, and lands.
 
@@ -183,9 +211,11 @@ class Flights(_Table):
             now: The clock's monotonic reading.
             marks: The stamps that it found there.
             away: A new flight will be led by another thread, which says so with `lead`.
+            inside: The caller runs inside a load that holds one of the places for loads: it joins no flight whose
+                loader has not begun, but leads one in its place.
         """
         me = threading.get_ident()
-        return self._join(key, seen, now, marks, 0, me, None if away else me)
+        return self._join(key, seen, now, marks, 0, me, None if away else me, inside)
 
     def _make_signal(self) -> _Signal:
         return _Signal()
@@ -226,12 +256,12 @@ class AsyncFlights(_Table):
     """Flights led by tasks; those of different event loops do not share."""
 
     def join(
-        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False
+        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False, inside: bool = False
     ) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new; the arguments are those of `Flights.join`."""
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
-        return self._join(key, seen, now, marks, id(loop), me, None if away else me)
+        return self._join(key, seen, now, marks, id(loop), me, None if away else me, inside)
 
     def _make_signal(self) -> asyncio.Future[Landed | None]:
         return asyncio.get_running_loop().create_future()

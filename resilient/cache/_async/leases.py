@@ -67,14 +67,17 @@ class AsyncLeases(AsyncReads):
         """Begin no more loads in the background."""
         await self._background.close()
 
-    async def _run(self, load: AsyncLoader[[], Any], seen: Seen) -> Any:
-        """Call the loader, under the cap where it holds; it reads no database older than what made it necessary."""
+    async def _run(self, load: AsyncLoader[[], Any], seen: Seen, *flights: Flight) -> Any:
+        """Call the loader of these flights, under the cap where it holds.
+
+        It reads no database older than what made it necessary.
+        """
         note = self._told(seen)
         capped = self._capped or seen.raw is UNREACHABLE
-        if not note and not capped:
-            return await load()
         place = await self._cap.take() if capped else None
         try:
+            for flight in flights:
+                flight.started = True
             if not note:
                 return await load()
             with at_or_after(note):

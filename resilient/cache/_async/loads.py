@@ -139,7 +139,9 @@ class AsyncLoads(AsyncLeases):
         waits = False
         while True:
             moment = self._clock.monotonic()
-            flight, new = self.flights.join(key, seen.raw, moment, seen.marks, away=patience is not None)
+            flight, new = self.flights.join(
+                key, seen.raw, moment, seen.marks, away=patience is not None, inside=self._cap.inside()
+            )
             if not new and self.flights.mine(flight):
                 return Lookup(await errand.load(), "loader", 0.0)  # the loader reads its own key: no end to waiting
             if new and patience is None:
@@ -207,7 +209,8 @@ class AsyncLoads(AsyncLeases):
             flight.bears(seen.marks)
             if not seen.marks.whole:  # the store does not answer, or a writer is about to change what bears a tag
                 break
-            got = await self._claim(flight, seen, errand.plan.codec, force=why is REFRESH)
+            force = why is REFRESH or flight.pushes
+            got = await self._claim(flight, seen, errand.plan.codec, force=force)
             if isinstance(got, Lease):
                 return await self._load(flight, seen, got, errand)
             seen = self._checked(got, policy)
@@ -217,6 +220,8 @@ class AsyncLoads(AsyncLeases):
                 return (self._lookup(seen), *written(seen))
             if why is RENEW:
                 return None
+            if force:
+                continue
             if seen.life is Life.STALE and self._revalidates(seen, policy):
                 return (self._lookup(seen, stale=True), *written(seen))
             seen = self._checked(await self._await_holder(flight, seen, errand.plan.codec), policy)
@@ -248,7 +253,7 @@ class AsyncLoads(AsyncLeases):
             self.counts.add("refused")  # a writer is at work
         try:
             try:
-                value = await self._run(errand.load, seen)
+                value = await self._run(errand.load, seen, flight)
             except NotFound as error:
                 lease = await self._absent(flight, lease, plan, error, created)
                 raise

@@ -142,7 +142,9 @@ class Bulk(Loads):
             if self._throttle.holds(keys[place], began) and self._stands_in(seen, policy):
                 found[place] = self._lookup(seen, stale=True)  # its source failed a moment ago
                 continue
-            flight, new = self.flights.join(keys[place], seen.raw, began, seen.marks, away=patience is not None)
+            flight, new = self.flights.join(
+                keys[place], seen.raw, began, seen.marks, away=patience is not None, inside=self._cap.inside()
+            )
             (batch if new else waits).append(_Part(place, flight, seen))
         if batch and patience is None:
             found |= self._lead_many(batch, load, plan, READ)
@@ -299,7 +301,7 @@ class Bulk(Loads):
         try:
             try:
                 with at_or_after(*{self._told(part.seen) for part, _ in granted}):
-                    values = self._run(errand.load, away)
+                    values = self._run(errand.load, away, *(part.flight for part, _ in granted))
             except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
                 self.counts.add("load_errors")
                 return {part.place: self._instead(part.flight, part.seen, errand, error) for part, _ in granted}

@@ -68,14 +68,17 @@ class Leases(Reads):
         """Begin no more loads in the background."""
         self._background.close()
 
-    def _run(self, load: Loader[[], Any], seen: Seen) -> Any:
-        """Call the loader, under the cap where it holds; it reads no database older than what made it necessary."""
+    def _run(self, load: Loader[[], Any], seen: Seen, *flights: Flight) -> Any:
+        """Call the loader of these flights, under the cap where it holds.
+
+        It reads no database older than what made it necessary.
+        """
         note = self._told(seen)
         capped = self._capped or seen.raw is UNREACHABLE
-        if not note and not capped:
-            return load()
         place = self._cap.take() if capped else None
         try:
+            for flight in flights:
+                flight.started = True
             if not note:
                 return load()
             with at_or_after(note):

@@ -140,7 +140,9 @@ class Loads(Leases):
         waits = False
         while True:
             moment = self._clock.monotonic()
-            flight, new = self.flights.join(key, seen.raw, moment, seen.marks, away=patience is not None)
+            flight, new = self.flights.join(
+                key, seen.raw, moment, seen.marks, away=patience is not None, inside=self._cap.inside()
+            )
             if not new and self.flights.mine(flight):
                 return Lookup(errand.load(), "loader", 0.0)  # the loader reads its own key: no end to waiting
             if new and patience is None:
@@ -208,7 +210,8 @@ class Loads(Leases):
             flight.bears(seen.marks)
             if not seen.marks.whole:  # the store does not answer, or a writer is about to change what bears a tag
                 break
-            got = self._claim(flight, seen, errand.plan.codec, force=why is REFRESH)
+            force = why is REFRESH or flight.pushes
+            got = self._claim(flight, seen, errand.plan.codec, force=force)
             if isinstance(got, Lease):
                 return self._load(flight, seen, got, errand)
             seen = self._checked(got, policy)
@@ -218,6 +221,8 @@ class Loads(Leases):
                 return (self._lookup(seen), *written(seen))
             if why is RENEW:
                 return None
+            if force:
+                continue
             if seen.life is Life.STALE and self._revalidates(seen, policy):
                 return (self._lookup(seen, stale=True), *written(seen))
             seen = self._checked(self._await_holder(flight, seen, errand.plan.codec), policy)
@@ -249,7 +254,7 @@ class Loads(Leases):
             self.counts.add("refused")  # a writer is at work
         try:
             try:
-                value = self._run(errand.load, seen)
+                value = self._run(errand.load, seen, flight)
             except NotFound as error:
                 lease = self._absent(flight, lease, plan, error, created)
                 raise

@@ -258,6 +258,77 @@ def test_while_the_store_is_away_so_many_loaders_run_at_once_and_no_more(clock: 
     assert most == 64
 
 
+@pytest.mark.parametrize("away", [True, False], ids=["away", "there"])
+def test_a_load_within_a_load_waits_for_none_that_waits_for_its_place(away: bool) -> None:
+    """All places are taken by loads that read one more key, for which another caller waits for a place already."""
+    cache = MemoryCache(max_loads=2, lease=10)
+    if away:
+        cache.fail()
+    full, waiting = threading.Barrier(3), threading.Event()
+
+    def page() -> str:
+        full.wait(10)
+        assert waiting.wait(10)
+        return f"with {cache.get_or_load('config', lambda: 'config')}"
+
+    take = cache.main._cap.take
+
+    def take_told() -> Any:
+        if full.n_waiting == 0 and threading.current_thread().name == "third":
+            waiting.set()
+        return take()
+
+    cache.main._cap.take = take_told  # type: ignore[method-assign]
+    found: list[Any] = []
+    with ThreadPoolExecutor(2) as pool:
+        pages = [pool.submit(cache.get_or_load, f"page{number}", page) for number in range(2)]
+        full.wait(10)
+        third = threading.Thread(
+            target=lambda: found.append(cache.get_or_load("config", lambda: "third")), name="third"
+        )
+        third.start()
+        began = time.monotonic()
+        assert [each.result(20) for each in pages] == ["with config"] * 2
+        assert time.monotonic() - began < 4
+        third.join(10)
+    assert found[0] in {"third", "config"}
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["away", "there"])
+def test_a_load_within_a_load_of_a_task_waits_for_none_that_waits_for_its_place(away: bool) -> None:
+    """The same with tasks."""
+
+    async def main() -> None:
+        cache = AsyncMemoryCache(max_loads=2, lease=10)
+        if away:
+            cache.fail()
+        full, waiting = asyncio.Semaphore(0), asyncio.Event()
+
+        async def config() -> str:
+            return "config"
+
+        async def page() -> str:
+            full.release()
+            await waiting.wait()
+            return f"with {await cache.get_or_load('config', config)}"
+
+        pages = [asyncio.create_task(cache.get_or_load(f"page{number}", page)) for number in range(2)]
+        for _ in pages:
+            await full.acquire()
+        take = cache.main._cap.take
+
+        async def take_told() -> Any:
+            waiting.set()
+            return await take()
+
+        cache.main._cap.take = take_told  # type: ignore[method-assign]
+        third = asyncio.create_task(cache.get_or_load("config", config))
+        async with asyncio.timeout(4):
+            assert await asyncio.gather(*pages, third) == ["with config", "with config", "config"]
+
+    asyncio.run(main())
+
+
 # ------------------------------------------------------------------------------------ what the journal holds is told
 
 
