@@ -92,6 +92,7 @@ class Table:
         if current is not None and raw is not None and 0 < version_in(raw) < version_in(current):
             if not current[2] & FENCE:
                 self._patch(key, BUSY.start, bytes(4))
+                self._ring(key)
             return False
         if raw is None:
             self._entries.pop(key, None)
@@ -154,11 +155,14 @@ class Table:
         with self._lock:
             current = self._live(key)
             same = bool(current) and bool(seen) and current[:HEAD] == seen[:HEAD]  # type: ignore[index]  # both are there
-            if life and (same or not current):
+            leases = bool(header[2] & LEASE)
+            if leases and (same or not current):
                 self._keep(key, header, life)
                 return None
             if same:
                 self._patch(key, 0, header)
+                raw, until = self._entries[key]
+                self._entries[key] = raw, max(until, self._clock.monotonic() + life / 1000)
                 return None
             if not current:
                 return None, 0.0

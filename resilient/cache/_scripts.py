@@ -26,13 +26,15 @@ local none = '\\0\\0\\0\\0\\0\\0\\0\\0'
 CLAIM: Final = """
 local seen = redis.call('GETRANGE', KEYS[1], 0, 58)
 local same = ARGV[1] ~= '' and string.sub(seen, 1, 36) == ARGV[1]
-if ARGV[3] ~= '0' then
+if math.floor(string.byte(ARGV[2], 3) / 8) % 2 == 1 then
   if same or seen == '' then
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
     return 1
   end
 elseif same then
   redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
+  local left = redis.call('PTTL', KEYS[1])
+  if left >= 0 and left < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
   return 1
 end
 if seen == '' then return {'', 0} end
@@ -44,8 +46,10 @@ return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}
 """
 """Begin to load: put a lease where nothing is, or where what was seen still is; else say what is there, and how long.
 
-Where somebody else loads, it is noted that somebody waits. A life of 0 rewrites the header of a value and keeps the
-rest. Arguments: the head that was seen (empty: nothing), the bytes to put, the lease in milliseconds.
+Where somebody else loads, it is noted that somebody waits. Bytes that are no lease are the new header of a value, of
+which the rest is kept: it stays there for as long as its load may take, since what is gone cannot be replaced; until
+when it is served its header says. Arguments: the head that was seen (empty: nothing), the bytes to put, the lease in
+milliseconds.
 """
 
 SWAP: Final = (

@@ -169,9 +169,9 @@ class Store(Protocol):
         """Begin to load, in one step.
 
         Where nothing is, or what is there still begins as ``seen``, put the header there for so long and return
-        ``None``: the caller is to load. A life of 0 writes the header over that of a value, which keeps its body and
-        its life. Otherwise return what is there and for how many seconds; where it says that somebody loads, the byte
-        is set that says that somebody waits.
+        ``None``: the caller is to load. A header that is no lease is written over that of the value that was seen,
+        which keeps its body and stays for so long at least. Otherwise return what is there and for how many seconds;
+        where it says that somebody loads, the byte is set that says that somebody waits.
         """
         ...
 
@@ -248,9 +248,9 @@ class AsyncStore(Protocol):
         """Begin to load, in one step.
 
         Where nothing is, or what is there still begins as ``seen``, put the header there for so long and return
-        ``None``: the caller is to load. A life of 0 writes the header over that of a value, which keeps its body and
-        its life. Otherwise return what is there and for how many seconds; where it says that somebody loads, the byte
-        is set that says that somebody waits.
+        ``None``: the caller is to load. A header that is no lease is written over that of the value that was seen,
+        which keeps its body and stays for so long at least. Otherwise return what is there and for how many seconds;
+        where it says that somebody loads, the byte is set that says that somebody waits.
         """
         ...
 

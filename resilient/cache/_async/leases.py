@@ -147,7 +147,7 @@ class AsyncLeases(AsyncReads):
         if entry is not None and seen.life is not Life.GONE and not held:
             lease = Lease(claimed(entry, now, self._lease), entry, seen.marks)
             flight.saw(lease.header, ends)
-            return (flight.key, expected, lease.header, 0), lease
+            return (flight.key, expected, lease.header, milliseconds(self._lease)), lease
         marks = seen.marks
         header = marker(LEASE, now, self._lease, told(entry), generation=marks.generation, tags=marks.block())
         lease = Lease(header, marks=marks)

@@ -515,3 +515,22 @@ def test_many_are_loaded_past_a_cache_in_a_bypass(kind: Any) -> None:
     with cache.bypass():
         assert cache.get_many(["a", "x"], load_many=table) == {"a": "A"}
     assert cache.get("a") == "set"
+
+
+def test_a_load_that_outlives_the_old_value_is_stored(kind: Any, clock: FakeClock) -> None:
+    """The old value is served no longer than it lives; what takes its place is not thrown away, nor loaded twice."""
+    cache, other = kind(), kind()
+    passes = time.sleep if kind.real_time else clock.advance
+
+    def load() -> str:
+        passes(0.3)
+        if not kind.real_time:
+            assert other.get("k") is None
+        return "new"
+
+    value = cache.lazy("k", ttl=0.4)(load)
+    cache.set("k", "old", ttl=0.4)
+    passes(0.2)
+    assert value.refresh() == "new"
+    assert other.get("k") == "new"
+    assert cache.stats().refused == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import fakeredis
@@ -15,6 +17,7 @@ from resilient.cache._entry import (
     LEASE,
     TOMBSTONE,
     Entry,
+    claimed,
     is_fence,
     keeping,
     kept_in,
@@ -157,3 +160,20 @@ def test_values_of_writers_who_met_live_one_lease() -> None:
     assert table.get_many(["k"]) != [None]
     clock.advance(2)
     assert table.get_many(["k"]) == [None]
+
+
+def test_who_waits_is_woken_by_a_value_that_is_refused_for_its_version(store: MemoryStore | RedisStore) -> None:
+    """A load that gives an older version than what is there ends like any other: nobody waits for the lease."""
+    newer = value(8)
+    store.put("k", newer, 60_000)
+    entry = unpack(newer)
+    header = claimed(entry, entry.created, 10.0)
+    assert store.claim("k", newer, header, 10_000) is None
+    assert store.claim("k", None, marker(LEASE, entry.created, 10.0), 10_000) is not None  # somebody waits
+    ended = threading.Event()
+    waiter = threading.Thread(target=lambda: (store.wait("k", unpack(header).stamp, 10.0), ended.set()))
+    waiter.start()
+    time.sleep(0.02)
+    assert store.swap("k", header, value(7), 60_000) is False
+    assert ended.wait(3)
+    waiter.join(3)
