@@ -7,7 +7,7 @@ from typing import Any
 
 from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._async.writes import AsyncWrites
-from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, pack, stamp, unpack
+from resilient.cache._entry import FAILED, NEGATIVE, Life, pack, stamp
 from resilient.cache._freshness import Policy
 from resilient.cache._seen import Plan, Seen, is_fenced, milliseconds
 from resilient.errors import InvalidInput, Overloaded
@@ -15,6 +15,16 @@ from resilient.errors import InvalidInput, Overloaded
 __all__ = ["AsyncCounters"]
 
 _TRIES = 200  # each time, somebody else was quicker: of so many at once one is the last
+
+
+class _Unread:
+    """A codec for who asks whether a value stands, and not for the value: of whatever type it is."""
+
+    def decode(self, number: int, schema: int, body: bytes) -> None:
+        """Nothing."""
+
+
+_UNREAD: Any = _Unread()
 
 
 class AsyncCounters(AsyncWrites):
@@ -61,13 +71,9 @@ class AsyncCounters(AsyncWrites):
     async def touch(self, key: str, policy: Policy) -> bool:
         """Give a value a new ttl from now on. Whether there was one."""
         for _ in range(_TRIES):
-            raw = await self.tier.run(self.tier.store.get, key)
-            try:
-                entry = None if raw is None or raw is UNREACHABLE else unpack(raw)
-            except Unreadable:
-                entry = None
-            now = self._clock.wall()
-            if entry is None or entry.life(now) is Life.GONE or entry.flags & (NEGATIVE | FAILED):
+            seen = await self.look(key, _UNREAD)
+            raw, entry, now = seen.raw, seen.entry, self._clock.wall()
+            if entry is None or seen.life is Life.GONE or entry.flags & (NEGATIVE | FAILED):
                 return False
             fresh, keep = policy.lives(random.random())  # noqa: S311 - spreads ends, hides nothing
             age = entry.age(now)

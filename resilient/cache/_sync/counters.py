@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, pack, stamp, unpack
+from resilient.cache._entry import FAILED, NEGATIVE, Life, pack, stamp
 from resilient.cache._freshness import Policy
 from resilient.cache._seen import Plan, Seen, is_fenced, milliseconds
 from resilient.cache._sync.tier import UNREACHABLE
@@ -16,6 +16,16 @@ from resilient.errors import InvalidInput, Overloaded
 __all__ = ["Counters"]
 
 _TRIES = 200  # each time, somebody else was quicker: of so many at once one is the last
+
+
+class _Unread:
+    """A codec for who asks whether a value stands, and not for the value: of whatever type it is."""
+
+    def decode(self, number: int, schema: int, body: bytes) -> None:
+        """Nothing."""
+
+
+_UNREAD: Any = _Unread()
 
 
 class Counters(Writes):
@@ -62,13 +72,9 @@ class Counters(Writes):
     def touch(self, key: str, policy: Policy) -> bool:
         """Give a value a new ttl from now on. Whether there was one."""
         for _ in range(_TRIES):
-            raw = self.tier.run(self.tier.store.get, key)
-            try:
-                entry = None if raw is None or raw is UNREACHABLE else unpack(raw)
-            except Unreadable:
-                entry = None
-            now = self._clock.wall()
-            if entry is None or entry.life(now) is Life.GONE or entry.flags & (NEGATIVE | FAILED):
+            seen = self.look(key, _UNREAD)
+            raw, entry, now = seen.raw, seen.entry, self._clock.wall()
+            if entry is None or seen.life is Life.GONE or entry.flags & (NEGATIVE | FAILED):
                 return False
             fresh, keep = policy.lives(random.random())  # noqa: S311 - spreads ends, hides nothing
             age = entry.age(now)

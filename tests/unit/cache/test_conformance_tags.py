@@ -486,3 +486,18 @@ def test_a_writer_that_dies_beside_another_costs_one_lease(kind: Any, clock: Fak
     assert cache.get("k") is None
     assert cache.get_or_load("k", lambda: "from after it", tags=["t"]) == "from after it"
     assert cache.get("k") == "from after it"
+
+
+def test_touch_gives_no_life_to_what_was_forgotten(kind: Any) -> None:
+    """A value that was cleared, or forgotten by a tag, is none; one that stands is one, its tags unnamed."""
+    cache, other = kind(), kind()
+    cache.set("a", 1)
+    assert other.touch("a", 60) is True
+    other.clear()
+    assert cache.touch("a", 60) is False
+    cache.set("b", 1, tags=["red"])
+    assert other.touch("b", 60) is True
+    assert cache.get("b") == 1
+    other.invalidate_tags("red")
+    assert cache.touch("b", 60) is False
+    assert cache.get("b") is None
