@@ -134,14 +134,15 @@ class AsyncDeferred:
         """What this transaction is to store, or what is stored."""
         among, entry = self._sink.find(key)
         if not among:
-            return await self._main().find(key, codec, tags)
+            return await self._main().find(key, codec, tags, forgets=self._sink.forgets)
         return None if entry is None else self._lookup(entry, codec)
 
     async def find_many(self, keys: list[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
         """The same for several keys."""
         ours = {key: entry for key in keys for among, entry in [self._sink.find(key)] if among}
         others = [key for key in keys if key not in ours]
-        found = dict(zip(others, await self._main().find_many(others, codec, tags) if others else [], strict=True))
+        there = await self._main().find_many(others, codec, tags, forgets=self._sink.forgets) if others else []
+        found = dict(zip(others, there, strict=True))
         for key, entry in ours.items():
             found[key] = None if entry is None else self._lookup(entry, codec)
         return [found[key] for key in keys]
@@ -151,10 +152,10 @@ class AsyncDeferred:
         among, entry = self._sink.find(key)
         if among and entry is not None and not refresh:
             return self._lookup(entry, plan.codec)
-        if not among and not self._sink.wrote():
+        if not among and not self._sink.wrote() and not self._sink.forgets(plan.tags):
             return await self._main().through(key, load, plan, refresh=refresh)
         if not among and not refresh and not self._sink.forgets(plan.tags):
-            found = await self._main().find(key, plan.codec, plan.tags)
+            found = await self._main().find(key, plan.codec, plan.tags, forgets=self._sink.forgets)
             if found is not None:
                 return found
         return Lookup(await load(), "loader", 0.0)
@@ -167,9 +168,10 @@ class AsyncDeferred:
         self, keys: Sequence[str], load: AsyncLoader[[list[int]], Mapping[int, Any]], plan: Plan
     ) -> list[Any]:
         """The values of several keys, told to the loader by their places; `NOTHING` for what does not exist."""
-        if not self._sink.wrote() and not any(self._sink.find(key)[0] for key in keys):
+        forgets = self._sink.forgets(plan.tags)
+        if not self._sink.wrote() and not forgets and not any(self._sink.find(key)[0] for key in keys):
             return await self._main().through_many(keys, load, plan)
-        if self._sink.forgets(plan.tags):
+        if forgets:
             mine = [self._sink.find(key)[1] for key in keys]
             found = [None if entry is None else self._lookup(entry, plan.codec) for entry in mine]
         else:

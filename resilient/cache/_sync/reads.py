@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from resilient import events
 from resilient.cache._codecs import ABSENCE, Codec
@@ -13,14 +13,17 @@ from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import Flights
 from resilient.cache._seen import Seen, is_absence
-from resilient.cache._stamps import UNKNOWN, Marks, invalidated
+from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
 from resilient.cache._sync.stamps import Stamps
 from resilient.cache._sync.tier import UNREACHABLE, Tier
 from resilient.cache._values import Counts, Lookup
 from resilient.clock import Clock
 from resilient.errors import NotFound
 
-__all__ = ["Reads"]
+__all__ = ["Forgets", "Reads"]
+
+Forgets: TypeAlias = Callable[[Collection[str]], bool]
+"""Whether what bears these tags is about to be forgotten."""
 
 
 class Reads:
@@ -111,16 +114,29 @@ class Reads:
             events.emit(EntryUnreadable(cache=self._name, reason=error.reason))
             return Seen(raw, marks=stood)
 
-    def find(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
-        """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing."""
-        return self._found(self.look(key, codec, tags))
+    def find(
+        self, key: str, codec: Codec, tags: tuple[str, ...] = (), *, forgets: Forgets | None = None
+    ) -> Lookup[Any] | None:
+        """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing.
 
-    def find_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
+        Args:
+            key: The key.
+            codec: Reads its value.
+            tags: Those that its reader knows it to bear.
+            forgets: Told the tags that it bears, says whether it counts as nothing all the same.
+        """
+        return self._found(self.look(key, codec, tags), forgets)
+
+    def find_many(
+        self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = (), *, forgets: Forgets | None = None
+    ) -> list[Lookup[Any] | None]:
         """The same for several keys in one round trip."""
-        return [self._found(seen) for seen in self.look_many(keys, codec, tags)]
+        return [self._found(seen, forgets) for seen in self.look_many(keys, codec, tags)]
 
-    def _found(self, seen: Seen) -> Lookup[Any] | None:
-        if seen.life is Life.FRESH and seen.entry is not None and not seen.entry.flags & (NEGATIVE | FAILED):
+    def _found(self, seen: Seen, forgets: Forgets | None) -> Lookup[Any] | None:
+        entry = seen.entry if seen.life is Life.FRESH else None
+        valued = entry is not None and not entry.flags & (NEGATIVE | FAILED)
+        if entry is not None and valued and (forgets is None or not forgets(tags_of(entry))):
             return self._hit(seen)
         self._missed()
         return None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from resilient.cache import Cache
 from resilient.testing import FakeClock
-from resilient.testing.cache import MemoryCache
+from resilient.testing.cache import AsyncMemoryCache, MemoryCache
 
 
 class Base(DeclarativeBase):
@@ -157,3 +159,46 @@ def test_a_transaction_reads_for_itself_what_it_is_about_to_forget(
         assert other.get_many([*KEYS, "new"]) == dict.fromkeys(KEYS, "old")
         session.rollback()
     assert other.get("user:17") == "old"
+
+
+def test_what_a_transaction_is_about_to_forget_it_does_not_get(
+    engine: sa.Engine, cache: MemoryCache, other: Cache
+) -> None:
+    """By a tag that only the value names, by one that its reader names, or all; before it has written as well."""
+    with Session(engine) as session, cache.on_commit(session) as after:
+        assert cache.get("list") == "old"
+        after.invalidate_tags("lists")
+        assert cache.get("list") is None
+        assert cache.get_many(KEYS) == {"user:17": "old", "bare": "old"}
+        rename(session)
+        assert cache.get_or_load("list", lambda: "own", tags=["users"]) == "own"
+        after.clear()
+        assert cache.get("bare") is None
+        assert cache.get_many(KEYS) == {}
+        assert other.get_many(KEYS) == dict.fromkeys(KEYS, "old")
+        session.rollback()
+    with Session(engine) as session, cache.on_commit(session) as after:
+        after.clear()
+        assert cache.get_or_load("bare", lambda: "own") == "own"
+        assert cache.get_many(KEYS, load_many=lambda keys: dict.fromkeys(keys, "own")) == dict.fromkeys(KEYS, "own")
+        assert other.get_many(KEYS) == dict.fromkeys(KEYS, "old")
+        session.rollback()
+
+
+def test_a_task_does_not_get_what_its_transaction_is_about_to_forget(tmp_path: Any) -> None:
+    """The same with tasks."""
+
+    async def main() -> None:
+        cache = AsyncMemoryCache(namespace="shop", ttl=300)
+        await cache.set("list", "old", tags=["lists"])
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db")
+        async with AsyncSession(engine) as session, cache.on_commit(session) as after:
+            assert await cache.get("list") == "old"
+            await after.invalidate_tags("lists")
+            assert await cache.get("list") is None
+            assert await cache.get_many(["list"]) == {}
+            await session.rollback()
+        await engine.dispose()
+        await cache.aclose()
+
+    asyncio.run(main())
