@@ -6,8 +6,10 @@ Written twice, since a thread and a task are started and held up in different wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -39,6 +41,7 @@ class Background:
         self._limit = limit
         self._clock = clock
         self._pool: WorkerPool | None = None
+        self._ends: WorkerPool | None = None
 
     def start(self, job: Callable[..., Any], *args: Any) -> bool:
         """Run a job that handles its own errors. ``False`` where there is no room."""
@@ -51,8 +54,13 @@ class Background:
             return False
         return True
 
-    finish = start
-    """Run what ends a load: as `start` does."""
+    def finish(self, job: Callable[..., Any], *args: Any) -> None:
+        """Run what ends a load, such as giving its lease back: there is room for it, and closing waits for it."""
+        ends = self._ends
+        if ends is None:
+            ends = self._ends = WorkerPool(f"cache-{self._name}-ends", 1, backlog=sys.maxsize)
+        with contextlib.suppress(Unavailable):  # closed at this moment: the lease ends by itself
+            contextvars.copy_context().run(self._submit, ends, job, args)
 
     def _submit(self, pool: WorkerPool, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
         _leave_caller()
@@ -63,10 +71,13 @@ class Background:
             job(*args)
 
     def close(self) -> None:
-        """Begin no more; what runs is left to end."""
+        """Begin no more; loads that run are left to end, and what ends others is waited for, a second at most."""
         pool, self._pool = self._pool, None
+        ends, self._ends = self._ends, None
         if pool is not None:
             pool.close()
+        if ends is not None:
+            ends.close(min(self._limit, 1.0))
 
 
 class AsyncBackground:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from resilient.errors import InvalidInput, NotFound, Refused, ResilientError
 from resilient.policy.classify import default
 from resilient.runtime import fork_safe_lock
 
-__all__ = ["Throttle", "ambiguous", "is_failure", "name_of", "rebuilt", "remembered"]
+__all__ = ["Throttle", "ambiguous", "another", "is_failure", "name_of", "rebuilt", "remembered"]
 
 _MISTAKES = (
     TypeError,
@@ -53,6 +54,26 @@ def ambiguous(error: BaseException) -> bool:
     else:
         verdict = None
     return verdict is None or not verdict.no_effect
+
+
+def another(error: BaseException) -> BaseException:
+    """The same error for one more caller; the very same where it cannot be copied.
+
+    An object that is raised in several threads would bear the tracebacks and the contexts of all of them.
+
+    Examples:
+        >>> first = LookupError("no row")
+        >>> another(first), another(first) is first
+        (LookupError('no row'), False)
+    """
+    try:
+        made = copy.copy(error)
+        if type(made) is not type(error) or made.args != error.args:
+            return error
+    except Exception:  # noqa: BLE001 - its constructor wants what it does not keep
+        return error
+    made.__cause__, made.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return made.with_traceback(error.__traceback__)
 
 
 def remembered(error: Exception, kinds: Sequence[type[Exception]]) -> type[Exception] | None:

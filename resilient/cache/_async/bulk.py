@@ -14,6 +14,7 @@ from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._causal import at_or_after
 from resilient.cache._entry import NEGATIVE, Entry, Life, pack, stamp
 from resilient.cache._events import CacheRead
+from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
 from resilient.cache._quick import NOTHING, fresh
@@ -176,7 +177,7 @@ class AsyncBulk(AsyncLoads):
                 errand = Errand(partial(self._one, load, part.place), plan)
                 return await self._fly(part.flight.key, part.seen, errand)
             if landed.error is not None:
-                raise landed.error
+                raise another(landed.error)
             return self._share(landed, plan)
         except NotFound:
             return None

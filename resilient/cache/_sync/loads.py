@@ -20,7 +20,7 @@ from resilient.cache._entry import (
     stamp,
 )
 from resilient.cache._events import CacheRead, LoadFailed
-from resilient.cache._failures import is_failure, name_of, rebuilt, remembered
+from resilient.cache._failures import another, is_failure, name_of, rebuilt, remembered
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
 from resilient.cache._quick import NOTHING, fresh
@@ -160,7 +160,7 @@ class Loads(Leases):
             if landed is None:
                 continue  # its leader was cancelled or ran out of time
             if landed.error is not None:
-                raise landed.error
+                raise another(landed.error)
             return self._share(landed, errand.plan)
 
     def _give_up(self, seen: Seen, stale: bool, error: ResilientError) -> Lookup[Any]:  # noqa: FBT001 - a state

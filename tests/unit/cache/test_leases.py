@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
 import pytest
 
 from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
+from resilient.cache._failures import another
 from resilient.policy import deadline
 
 LEASE = 6.0
@@ -155,3 +157,71 @@ def test_what_an_open_breaker_keeps_back_is_not_given_back() -> None:
         assert cache.get_or_load(f"k{number}", loaded) == "new"
     cache.close()
     assert swaps <= 3
+
+
+def test_a_lease_is_given_back_also_where_all_threads_load() -> None:
+    """There is room for what ends a load, however many run in the background; and closing waits for it."""
+    cache = Cache(Lossy(), namespace="n", ttl=300, lease=LEASE, max_loads=1)
+    background = cache.main._background
+    go, done = threading.Event(), threading.Event()
+    assert background.start(go.wait, 10)
+    assert not background.start(go.wait, 10)
+    background.finish(done.set)
+    assert done.wait(3)
+    ended: list[int] = []
+    for number in range(20):
+        background.finish(lambda number: (time.sleep(0.001), ended.append(number)), number)
+    go.set()
+    cache.close()
+    assert ended == list(range(20))
+
+
+def test_each_caller_gets_an_error_of_its_own(gathered: Any, at_once: Any) -> None:
+    """Those who wait for a load that fails do not share one object, whose traceback would be that of all."""
+    cache = Cache(Lossy(), namespace="n", ttl=300)
+    cause = OSError("the source is away")
+
+    def load() -> str:
+        gathered(2, cache)
+        raise LookupError("no row") from cause
+
+    def ask(_: int) -> Any:
+        return cache.get_or_load("k", load)
+
+    errors = at_once(3, ask)
+    assert [str(each) for each in errors] == ["no row"] * 3
+    assert len({id(each) for each in errors}) == 3
+    assert {each.__cause__ for each in errors} == {cause}
+    cache.close()
+
+
+def test_each_task_gets_an_error_of_its_own() -> None:
+    """The same with tasks."""
+
+    async def main() -> None:
+        cache = AsyncCache(AsyncLossy(), namespace="n", ttl=300)
+
+        async def load() -> str:
+            while cache.stats().waits < 2:  # noqa: ASYNC110 - a count tells of no event
+                await asyncio.sleep(0)
+            raise LookupError("no row")
+
+        errors = await asyncio.gather(*(cache.get_or_load("k", load) for _ in range(3)), return_exceptions=True)
+        assert [str(each) for each in errors] == ["no row"] * 3
+        assert len({id(each) for each in errors}) == 3
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+class Odd(Exception):
+    """An error whose constructor wants what it does not keep."""
+
+    def __init__(self, row: int, table: str) -> None:
+        super().__init__(f"no row {row} in {table}")
+
+
+def test_an_error_that_cannot_be_copied_is_raised_as_it_is() -> None:
+    """Rather than another one."""
+    error = Odd(17, "user")
+    assert another(error) is error
