@@ -104,14 +104,21 @@ class AsyncReading(AsyncTagged):
             ttl: Seconds the loaded values live; the cache's own by default.
             type: The type of the values; dataclasses need it.
             tags: The tags that all loaded values bear; see `get_or_load`.
-            **options: As for `get_or_load`, for each key.
+            **options: As for `get_or_load`, for each key; but for ``cache_errors`` and ``error_ttl``, since an error of
+                one load for many keys does not tell of which it is.
 
         Raises:
             InvalidInput: One text was given instead of a list.
+            ConfigurationError: An option makes no sense here.
             Unavailable: The loader failed, and for some key nothing is left to serve.
         """
         if isinstance(keys, str):
             raise InvalidInput("keys are a list of texts", advice=f"write get_many([{keys!r}])")
+        if not options.keys().isdisjoint(("cache_errors", "error_ttl")):
+            raise ConfigurationError(
+                "get_many remembers no errors, since one of many keys does not tell of which it is",
+                advice="leave out cache_errors and error_ttl, or use get_or_load for each key",
+            )
         names = list(dict.fromkeys(keys))
         if not names:
             return {}

@@ -534,3 +534,10 @@ def test_a_load_that_outlives_the_old_value_is_stored(kind: Any, clock: FakeCloc
     assert value.refresh() == "new"
     assert other.get("k") == "new"
     assert cache.stats().refused == 0
+
+
+@pytest.mark.parametrize("options", [{"cache_errors": [LookupError]}, {"error_ttl": 30}], ids=repr)
+def test_one_load_for_many_keys_remembers_no_error(kind: Any, options: Any) -> None:
+    """It is refused in words, rather than accepted and ignored."""
+    with pytest.raises(ConfigurationError, match="get_many remembers no errors"):
+        kind().get_many(["k"], load_many=lambda keys: dict.fromkeys(keys, 1), **options)
