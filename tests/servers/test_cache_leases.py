@@ -161,7 +161,7 @@ def client(redis_server: Any) -> Iterator[redis.Redis]:
 def test_a_cold_key_is_loaded_once_by_four_processes(
     processes: Processes, client: redis.Redis, repeat: Callable[[int], int]
 ) -> None:
-    """C5: 4 processes, threads and tasks mixed, with 25 callers each: one load, and all get its value soon after it."""
+    """4 processes, threads and tasks mixed, with 25 callers each: one load, and all get its value soon after it."""
     for index in range(repeat(100)):
         client.flushall()
         begin = time.time() + 2.0
@@ -175,7 +175,7 @@ def test_a_cold_key_is_loaded_once_by_four_processes(
 
 
 def test_when_the_holder_is_killed_another_takes_over_within_the_lease(processes: Processes, redis_server: Any) -> None:
-    """C5: the process that loads is killed; who waits for it loads when its lease ends, not later, without an error."""
+    """The process that loads is killed; who waits for it loads when its lease ends, not later, without an error."""
     holder = processes.start(HOLDER)
     assert processes.said(holder) == {"holds": True}
     with Cache(redis_server.url, namespace="shop", ttl=60, lease=1.0, timeout=5.0) as cache:
@@ -187,7 +187,7 @@ def test_when_the_holder_is_killed_another_takes_over_within_the_lease(processes
 
 
 def test_a_hot_key_that_ends_under_load_blocks_nobody(processes: Processes, client: redis.Redis) -> None:
-    """C5: while it is loaded anew, by one process for all, every reader is served what there is."""
+    """While it is loaded anew, by one process for all, every reader is served what there is."""
     seconds = 3.0
     started = [processes.start(HOT, str(seconds)) for _ in range(2)]
     found = [processes.said(process) for process in started]
@@ -198,7 +198,7 @@ def test_a_hot_key_that_ends_under_load_blocks_nobody(processes: Processes, clie
 
 
 def test_short_ttls_keep_reads_away_from_the_source(redis_server: Any) -> None:
-    """C4: with a ttl of 2 s a thousand reads a second ask the source once in two seconds."""
+    """With a ttl of 2 s a thousand reads a second ask the source once in two seconds."""
     with Cache(redis_server.url, namespace="shop", timeout=5.0) as cache:
         asked = []
 

@@ -162,7 +162,7 @@ def nearly_full(client: redis.Redis) -> Iterator[Callable[[str], None]]:
 def test_whatever_a_full_server_evicts_the_answers_are_right(
     redis_server: Any, client: redis.Redis, nearly_full: Callable[[str], None], policy: str, seed: int
 ) -> None:
-    """C7: two processes read and write far more than fits: no error, nothing old, and every key has a ttl."""
+    """Two processes read and write far more than fits: no error, nothing old, and every key has a ttl."""
     rows = dict.fromkeys(range(150), 0)
     chance = random.Random(seed)
     with (

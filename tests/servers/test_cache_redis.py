@@ -95,7 +95,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def test_the_people_page(redis_server: Any, people: People) -> None:
-    """C1: loader, then shared; nobody shares an entry; a query in an argument finds nothing; a dead server answers."""
+    """Loader, then shared; nobody shares an entry; a query in an argument finds nothing; a dead server answers."""
     with Cache(redis_server.url, namespace="page", ttl=300, timeout=2.0) as cache:
 
         @cache.lazy("about:{firstname}:{lastname}", ttl=1, negative_ttl=0.5)
@@ -115,7 +115,7 @@ def test_the_people_page(redis_server: Any, people: People) -> None:
 
 
 def test_a_cold_read_is_one_mget_and_one_set_and_a_warm_one_an_mget(redis_server: Any, client: redis.Redis) -> None:
-    """C2: the commands are counted on the server; every key has a ttl."""
+    """The commands are counted on the server; every key has a ttl."""
     with Cache(redis_server.url, namespace="shop", ttl=300, timeout=2.0) as cache:
         user = cache.lazy("user:{user_id}")(lambda user_id: {"id": user_id})
         user(1)  # the connection is open and the scripts are known
@@ -139,7 +139,7 @@ def test_a_cold_read_is_one_mget_and_one_set_and_a_warm_one_an_mget(redis_server
 
 
 def test_four_processes_worth_of_threads_never_store_a_value_read_before_an_invalidation(redis_server: Any) -> None:
-    """C5: loaders race with a writer that invalidates; what is cached in the end is what the source says."""
+    """Loaders race with a writer that invalidates; what is cached in the end is what the source says."""
     row = [0]
     caches = [Cache(redis_server.url, namespace="race", ttl=300, timeout=2.0) for _ in range(4)]
     stop = threading.Event()
@@ -371,7 +371,7 @@ def test_absence_and_values_are_not_mistaken_for_each_other(redis_server: Any, c
 
 
 def test_a_full_server_is_no_error(redis_server: Any, client: redis.Redis) -> None:
-    """C7: under noeviction a store is refused, the caller gets its value, and an invalidation still takes effect."""
+    """Under noeviction a store is refused, the caller gets its value, and an invalidation still takes effect."""
     with Cache(redis_server.url, namespace="full", ttl=300, timeout=2.0) as cache:
         user = cache.lazy("user:{user_id}")(lambda user_id: "x" * 1000)
         cache.set("user:1", "old")

@@ -287,7 +287,7 @@ def page(engine: sa.Engine, cache: Cache) -> list[tuple[int, int]]:
 
 @pytest.mark.usefixtures("many")
 def test_a_paged_query_is_invalidated_by_its_tables_tag(engine: sa.Engine, make: Callable[..., Cache]) -> None:
-    """C3: a transaction that writes to the table makes every page of it be read anew, in all processes; others stay."""
+    """A transaction that writes to the table makes every page of it be read anew, in all processes; others stay."""
     sent: list[str] = []
     sa.event.listen(engine, "before_cursor_execute", lambda *a: sent.append(a[2]) if "SELECT" in a[2] else None)
     mine, theirs = make(), make()

@@ -137,6 +137,7 @@ def test_a_dependency_that_hangs_for_half_a_minute(
     assert answer[0] == 503
     assert first <= limit(0.85)
     assert statistics.median(later) <= limit(0.010)
+    assert statistics.median(later) < first / 5, "the next probes waited for the check as well"
     assert runs == 1
 
 
@@ -154,6 +155,7 @@ def test_five_slow_checks(web: Gunicorn, limit: Limit, figures: Figures, repeat:
         measured=f"{ms(statistics.median(took))} (median of {len(took)}), {ms(min(took))} at best",
     )
     assert statistics.median(took) <= limit(0.115)
+    assert statistics.median(took) < 0.35, "the checks ran one after another"
 
 
 def test_fifty_concurrent_probes(web: Gunicorn, figures: Figures):
@@ -258,6 +260,7 @@ def test_forty_probes_that_hang(web: Gunicorn, mariadb: MariaDbCluster, limit: L
     assert live == (200, b"pass\n")
     assert statistics.median(took for _, took in ordinary) < limit(0.05)
     assert statistics.median(took for _, took in well) < limit(0.2)
+    assert statistics.median(took for _, took in [*ordinary, *well]) < 0.25, "others waited for the check that hangs"
     assert hanging or limit(1) > 1, "the probes had ended before the other routes were asked"
 
 

@@ -1,4 +1,4 @@
-"""P2: one outer deadline round three tries, against real servers that were frozen."""
+"""One outer deadline round three tries, against real servers that were frozen."""
 
 from __future__ import annotations
 

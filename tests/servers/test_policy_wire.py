@@ -1,4 +1,4 @@
-"""P1, P3 and P4 on the wire: what reaches a dependency is counted where it arrives."""
+"""What reaches a dependency is counted where it arrives."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def replica_ids(mariadb: MariaDbCluster) -> set[int]:
 
 
 def test_reads_go_to_replicas_and_a_write_moves_the_transaction(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R1: a read runs on a replica; after an INSERT the same session reads on the primary; the rows arrive."""
+    """A read runs on a replica; after an INSERT the same session reads on the primary; the rows arrive."""
     Session = db.sessionmaker()
     with db.scope():
         seen = set()
@@ -98,7 +98,7 @@ def test_reads_go_to_replicas_and_a_write_moves_the_transaction(db: ReplicaSet, 
 
 
 def test_a_writer_sees_its_write_while_replication_is_stopped(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R2: with the appliers stopped, the writer's next request sees its write, a stranger may not, strong does."""
+    """With the appliers stopped, the writer's next request sees its write, a stranger may not, strong does."""
     Session = db.sessionmaker()
     for node in mariadb.replicas:
         node.stop_replication()
@@ -121,7 +121,7 @@ def test_a_writer_sees_its_write_while_replication_is_stopped(db: ReplicaSet, ma
 
 
 def test_a_stopped_replica_leaves_after_max_lag_and_returns(mariadb: MariaDbCluster, db: ReplicaSet) -> None:
-    """R2, R4: beyond max_lag a replica leaves the rotation for everybody; caught up, it comes back within seconds."""
+    """Beyond max_lag a replica leaves the rotation for everybody; caught up, it comes back within seconds."""
     with ReplicaSet(
         mariadb.primary.url, [node.url for node in mariadb.replicas], probe_interval=0.05, max_lag=0.5
     ) as strict:
@@ -144,7 +144,7 @@ def test_a_stopped_replica_leaves_after_max_lag_and_returns(mariadb: MariaDbClus
 def test_every_write_is_read_back_at_once(
     db: ReplicaSet, mariadb: MariaDbCluster, repeat: Callable[[int], int]
 ) -> None:
-    """R2: every write is read back at once, each in a new session and by the token of the request before (of 500)."""
+    """Every write is read back at once, each in a new session and by the token of the request before (of 500)."""
     Session = db.sessionmaker()
     token = ""
     for number in range(1, repeat(500) + 1):
@@ -164,7 +164,7 @@ def _asks(Session: Callable) -> int:
 
 
 def test_what_is_no_proven_read_runs_on_the_primary(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R3: locks, functions with a side effect and raw text stay on the primary, and so does their transaction."""
+    """Locks, functions with a side effect and raw text stay on the primary, and so does their transaction."""
     Session = db.sessionmaker()
     primary = mariadb.primary.server_id
     for statement in (
@@ -186,7 +186,7 @@ def test_what_is_no_proven_read_runs_on_the_primary(db: ReplicaSet, mariadb: Mar
 
 
 def test_a_killed_replica_costs_no_reader_an_error(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R4: one replica is killed under load: no reader sees an error; back, it is used again within seconds."""
+    """One replica is killed under load: no reader sees an error; back, it is used again within seconds."""
     Session = db.sessionmaker()
     stop = threading.Event()
     errors: list[BaseException] = []
@@ -220,7 +220,7 @@ def test_a_killed_replica_costs_no_reader_an_error(db: ReplicaSet, mariadb: Mari
 
 
 def test_a_frozen_replica_keeps_no_caller_beyond_its_deadline(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R4: one replica is frozen: with a deadline of 1 s each read is answered within it; soon it is not asked."""
+    """One replica is frozen: with a deadline of 1 s each read is answered within it; soon it is not asked."""
     Session = db.sessionmaker()
     mariadb.replicas[0].freeze()
     slowest = 0.0
@@ -237,7 +237,7 @@ def test_a_frozen_replica_keeps_no_caller_beyond_its_deadline(db: ReplicaSet, ma
 
 
 def test_without_replicas_reads_go_to_the_primary(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R4: with all replicas gone the primary answers."""
+    """With all replicas gone the primary answers."""
     Session = db.sessionmaker()
     for node in mariadb.replicas:
         node.kill()
@@ -247,7 +247,7 @@ def test_without_replicas_reads_go_to_the_primary(db: ReplicaSet, mariadb: Maria
 
 
 def test_a_write_through_a_replica_is_refused_before_it_is_sent(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
-    """R5: a write on a replica's connection is our own error, and the server has never heard of it."""
+    """A write on a replica's connection is our own error, and the server has never heard of it."""
     before = mariadb.replicas[0].query("SHOW GLOBAL STATUS LIKE 'Com_insert'")
     with db.replica_engines[0].connect() as connection:
         for statement in (

@@ -67,7 +67,7 @@ def shards(urls: dict[str, str], one: sa.Engine) -> Iterator[ShardSet]:
 
 
 def test_each_user_is_on_exactly_one_shard(shards: ShardSet) -> None:
-    """S1 at a fiftieth: 2,000 users over four schemas, each where shard_for tells, and nowhere else."""
+    """A fiftieth of the full size: 2,000 users over four schemas, each where shard_for tells, and nowhere else."""
     for start in range(0, 2000, 100):
         by_shard: dict[str, list[int]] = {}
         for user in range(start, start + 100):
@@ -87,7 +87,7 @@ def test_each_user_is_on_exactly_one_shard(shards: ShardSet) -> None:
 
 
 def test_a_second_shard_and_a_missing_key_are_refused(shards: ShardSet) -> None:
-    """S1: nothing reaches any server."""
+    """Nothing reaches any server."""
     other = next(key for key in range(99) if shards.shard_for(key) != shards.shard_for(1))
     for wrong in (User(id=other), User()):
         with shards.session(key=1) as session:
@@ -131,7 +131,7 @@ SORTABLE = ("id", "name", "score", "balance", "ratio", "joined", "active", "tag"
 
 
 def test_a_gathered_read_equals_one_database(shards: ShardSet, one: sa.Engine) -> None:
-    """S2: 120 random reads, ordered by every type, with limits and offsets: row for row those of one database."""
+    """120 random reads, ordered by every type, with limits and offsets: row for row those of one database."""
     fill(shards, one, seed=7, count=300)
     rng = random.Random(11)
     conditions: list[Any] = [
@@ -177,7 +177,7 @@ def test_shards_are_asked_in_parallel(shards: ShardSet) -> None:
 def test_a_stopped_shard_hurts_only_its_keys(
     urls: dict[str, str], one: sa.Engine, mariadb: MariaDbCluster, tcp_proxy: Callable[[int], TcpProxy]
 ) -> None:
-    """S3: dead or silent: its keys fail typed and in time, others are served, a gathered read names it or tells."""
+    """Dead or silent: its keys fail typed and in time, others are served, a gathered read names it or tells."""
     proxy = tcp_proxy(mariadb.primary.port)
     places = {"a": urls["a"], "b": proxy.through(urls["b"])}
     with ShardSet(places, timeout=1.0, connect_timeout=0.5) as shards:
@@ -218,7 +218,7 @@ def test_a_stopped_shard_hurts_only_its_keys(
 
 
 def test_shards_on_two_servers(mariadb: MariaDbCluster) -> None:
-    """S1, S3: two instances; one is killed and the other goes on; restarted, its keys are served again."""
+    """Two instances; one is killed and the other goes on; restarted, its keys are served again."""
     second = mariadb.replicas[0]
     second.query("SET GLOBAL read_only = 0")  # used here as a server of its own, for a schema the primary lacks
     second.query("CREATE DATABASE app_second CHARACTER SET utf8mb4")

@@ -240,7 +240,7 @@ def test_a_wrong_choice_is_refused_when_the_cache_is_made(face: Any, options: di
 
 @pytest.mark.parametrize("method", ["zlib", "zstd"])
 def test_two_hundred_rows_shrink_to_a_quarter(method: Any) -> None:
-    """C6: against their JSON, and the longer value comes back; a value of seven bytes is stored raw."""
+    """Against their JSON, and the longer value comes back; a value of seven bytes is stored raw."""
     for name in ("safe", "json", "orjson"):
         made = codec(name, compress=method)
         number, body = made.encode(ROWS)

@@ -124,7 +124,7 @@ COLUMNS = (Player.id, Player.nickname, Player.balance, Player.born, Player.seen,
 
 
 def test_rows_come_back_as_rows(session: Session) -> None:
-    """C3: names, types, unpacking and equality are those of the row that the database gave; no type is needed."""
+    """Names, types, unpacking and equality are those of the row that the database gave; no type is needed."""
     rows = session.execute(sa.select(*COLUMNS).order_by(Player.id)).all()
     for found in (through(rows), through(rows, list[sa.Row[Any]]), through(rows, Sequence[sa.Row[tuple[int, str]]])):
         assert found == rows

@@ -394,7 +394,7 @@ def test_get_or_load_needs_no_decorator(kind: Any, database: Database) -> None:
 def test_while_the_source_fails_the_old_value_is_served_up_to_its_limit(
     kind: Any, clock: FakeClock, database: Database
 ) -> None:
-    """C10: reads go on, marked stale, up to the hard limit; then a typed Unavailable; on recovery they refresh."""
+    """Reads go on, marked stale, up to the hard limit; then a typed Unavailable; on recovery they refresh."""
 
     @kind().lazy("user:{user_id}", ttl=10, stale_if_error=60)
     def get_user(user_id: int) -> User:
@@ -444,7 +444,7 @@ def test_a_mistake_of_the_program_is_not_hidden_by_an_old_value(kind: Any, clock
 
 
 def test_a_load_that_began_before_an_invalidation_is_not_stored(kind: Any) -> None:
-    """C5: the value read before the change never overwrites it, whichever process invalidates."""
+    """The value read before the change never overwrites it, whichever process invalidates."""
     cache, other = kind(), kind()
     for invalidator in (cache, other):
         row = ["old"]
@@ -504,7 +504,7 @@ def test_who_comes_after_an_invalidation_does_not_share_a_load_from_before(kind:
 
 
 def test_of_many_callers_one_loads(kind: Any, at_once: Any, gathered: Any) -> None:
-    """C5: many callers on a cold key run the loader once, and each gets a copy of its own."""
+    """Many callers on a cold key run the loader once, and each gets a copy of its own."""
     cache = kind()
     calls = []
 
@@ -714,7 +714,7 @@ def test_only_if_present_leaves_unread_keys_alone(kind: Any, database: Database)
 
 
 def test_of_two_racing_writers_the_newer_value_is_served(kind: Any, database: Database) -> None:
-    """C2: the older writer, delayed before its cache write, does not put its value over the newer one."""
+    """The older writer, delayed before its cache write, does not put its value over the newer one."""
     mine, other = kind(), kind()
     get_user, _ = writer(mine, database)
     _, save_quickly = writer(other, database)
@@ -747,7 +747,7 @@ def test_a_reader_during_a_write_does_not_bring_the_old_value_back(kind: Any, da
 
 
 def test_a_writer_that_dies_costs_one_lease(kind: Any, database: Database, clock: FakeClock) -> None:
-    """C2: after a crash between COMMIT and the cache write nothing old is served, and caching resumes."""
+    """After a crash between COMMIT and the cache write nothing old is served, and caching resumes."""
     cache = kind(lease=5.0)
     get_user, _ = writer(cache, database)
     dead: Any = kind(lease=5.0)
@@ -795,7 +795,7 @@ def test_bytes_that_cannot_be_read_are_a_miss_and_an_event(kind: Any, raw: bytes
 
 
 def test_an_entry_written_for_another_layout_is_a_miss(kind: Any) -> None:
-    """C6: entries of a former version of the type count as a miss, never as an error."""
+    """Entries of a former version of the type count as a miss, never as an error."""
     old = dataclasses.make_dataclass("User", [("id", int)])
     new = dataclasses.make_dataclass("User", [("id", int), ("name", str, "new")])
     cache = kind()

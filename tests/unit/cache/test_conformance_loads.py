@@ -69,7 +69,7 @@ def start(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
 
 
 def test_of_several_processes_one_loads(kind: Any, at_once: Any, gathered: Any) -> None:
-    """C5: many callers of several processes on a cold key run the loader once, and all get its value."""
+    """Many callers of several processes on a cold key run the loader once, and all get its value."""
     caches = [kind(), kind(), kind()]
     calls = []
 
@@ -103,7 +103,7 @@ def test_when_a_load_fails_a_waiting_process_tries_at_once(kind: Any, source: So
 
 
 def test_a_holder_that_died_costs_one_lease(kind: Any, clock: FakeClock) -> None:
-    """C5: nobody ends the lease of a dead process; it ends by itself, and who waited loads."""
+    """Nobody ends the lease of a dead process; it ends by itself, and who waited loads."""
     cache = kind(lease=1.0)
     kind.put_raw(cache, "k", marker(LEASE, clock.wall(), 1.0), 1000)
     began = time.monotonic()
@@ -188,7 +188,7 @@ def test_a_refresh_loads_though_the_value_is_fresh_and_though_another_process_lo
 def test_a_stale_value_is_served_while_one_process_loads_it_anew(
     kind: Any, source: Source, clock: FakeClock, at_once: Any
 ) -> None:
-    """C5: a hot key that ends under load blocks nobody, and is loaded once in all processes."""
+    """A hot key that ends under load blocks nobody, and is loaded once in all processes."""
     caches = [kind(), kind()]
     reads = [cache.lazy("k", ttl=10, stale_while_revalidate=60)(source) for cache in caches]
     assert reads[0]() == "v"

@@ -188,7 +188,7 @@ def test_jitter_only_shortens(ttl: float, jitter: float, chance: float, stale: f
 
 
 def test_what_is_stored_together_does_not_end_together() -> None:
-    """C4: a thousand entries of one ttl end over a tenth of it."""
+    """A thousand entries of one ttl end over a tenth of it."""
     policy = Policy(60)
     lives = [policy.lives(number / 1000)[0] for number in range(1000)]
     assert max(lives) - min(lives) > 5

@@ -1,4 +1,4 @@
-"""P5: weighted choice. A share of the keys, always the same ones, and back where it fails."""
+"""Weighted choice. A share of the keys, always the same ones, and back where it fails."""
 
 import contextlib
 import math

@@ -258,7 +258,7 @@ def test_without_control_the_map_is_given(tmp_path: Path) -> None:
 
 
 def test_a_shard_may_be_a_replica_set(place: Any) -> None:
-    """S7: reads of a shard go to its replicas, its writer sees its writes, and it is gathered like any other."""
+    """Reads of a shard go to its replicas, its writer sees its writes, and it is gathered like any other."""
     sets = {name: FakeReplicaSet(replicas=1, name=name) for name in ("a", "b")}
     for each in sets.values():
         place.Base.metadata.create_all(each.engine)

@@ -247,10 +247,14 @@ def test_only_a_missing_table_of_ours_is_explained(original, told):
         raise error
 
 
-def test_errors_are_translated_for_an_engine_in_the_place_of_another(tmp_path: Path) -> None:
+def test_errors_are_translated_for_an_engine_in_the_place_of_another(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """An engine made at the address of one that is gone, whose dialect lives on, tells errors as ours."""
     dialects, addresses = [], set()
-    for _ in range(50):
+    gc.freeze()  # what the other tests left is not searched again at each turn
+    request.addfinalizer(gc.unfreeze)
+    for _ in range(200):
         made = sql.engine(f"sqlite:///{tmp_path}/gone/app.db")
         again = id(made) in addresses
         with pytest.raises(Unavailable), made.connect():
