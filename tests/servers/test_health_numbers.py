@@ -229,7 +229,7 @@ def test_fifteen_uncoordinated_checkers(web: Gunicorn, redis_server: RedisServer
 
 
 def test_forty_probes_that_hang(web: Gunicorn, mariadb: MariaDbCluster, limit: Limit, figures: Figures):
-    """Ordinary routes, a healthy group and liveness do not feel them."""
+    """With threads left in the server, ordinary routes, a healthy group and liveness do not feel them."""
     assert web.get("/real/readyz")[0] == 200
     for _ in range(3):
         web.get("/well/readyz")
