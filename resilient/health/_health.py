@@ -130,6 +130,7 @@ class Health:
         fall: int = 1,
         rise: int = 1,
         grace: float = 0.0,
+        at_worst: Status | None = None,
     ) -> None:
         """Add a check.
 
@@ -149,6 +150,7 @@ class Health:
             fall: Failed runs in a row before it counts as failed; it warns until then.
             rise: Good runs in a row before it counts as working again.
             grace: Seconds that it must have failed besides before it counts as failed.
+            at_worst: The worst that it is told as, whatever it does; by default what the check says of itself.
 
         Raises:
             ConfigurationError: The name is taken or malformed, liveness was given a dependency, or a number is wrong.
@@ -164,6 +166,7 @@ class Health:
             fall=fall,
             rise=rise,
             grace=grace,
+            at_worst=at_worst,
         )
         self._registry.add(name, check, options)
         if self._rounds is not None:
