@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from resilient import events
+from resilient.cache._async.host import AsyncHost
 from resilient.cache._buffer import AsyncTurn, Buffer, Item
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._entry import Entry
@@ -24,9 +25,6 @@ from resilient.cache._values import AsyncLoader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
 from resilient.policy import Pipeline, deadline
 from resilient.runtime import after_fork, at_exit
-
-if TYPE_CHECKING:
-    from resilient.cache._async.cache import AsyncCache
 
 __all__ = ["AsyncBehind", "Pace"]
 
@@ -67,7 +65,7 @@ class AsyncBehind(Generic[V]):
 
     def __init__(
         self,
-        cache: AsyncCache,
+        cache: AsyncHost,
         function: AsyncLoader[[list[V]], Any],
         template: str,
         policy: Policy,

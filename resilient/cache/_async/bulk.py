@@ -363,8 +363,17 @@ class AsyncBulk(AsyncLoads):
         except DeadlineExceeded:
             self._background.finish(self._swap_many, swaps, count)
 
-    async def _swap_many(self, swaps: Sequence[tuple[str, Any, Any, int]], count: bool) -> None:  # noqa: FBT001 - a job
-        done = await self.tier.run(self.tier.store.swap_many, swaps)
-        if count and done is not UNREACHABLE:
+    async def _swap_many(
+        self,
+        swaps: Sequence[tuple[str, Any, Any, int]],
+        count: bool,  # noqa: FBT001 - a job
+        again: bool = False,  # noqa: FBT001, FBT002 - a job
+    ) -> None:
+        ask = Ask(self.tier.store.swap_many)
+        done = await self.tier.run(ask, swaps)
+        if done is UNREACHABLE:
+            if ask.sent and not again:
+                self._background.finish(self._swap_many, swaps, count, True)  # see _exchange_claim
+        elif count:
             self.counts.add("stores", sum(done))
-            self.counts.add("refused", len(done) - sum(done))
+            self.counts.add("refused", 0 if again else len(done) - sum(done))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from resilient.cache._async.deferred import AsyncAfter, deferring
+from resilient.cache._async.host import AsyncHost
 from resilient.cache._async.stamps import TagFence
 from resilient.cache._async.transactions import Fence
 from resilient.cache._bridge import AsyncBridge
@@ -20,9 +21,6 @@ from resilient.cache._pending import Changes, Pending
 from resilient.cache._sessions import ending, plain, tables, wrote
 from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.errors import ResilientError
-
-if TYPE_CHECKING:
-    from resilient.cache._async.cache import AsyncCache
 
 __all__ = ["AsyncCommit", "AsyncOnCommit"]
 
@@ -37,7 +35,7 @@ class AsyncCommit:
         session: The session, the plain one.
     """
 
-    def __init__(self, cache: AsyncCache, session: Session) -> None:
+    def __init__(self, cache: AsyncHost, session: Session) -> None:
         self.cache = cache
         self._session = session
         self._pending = Pending()
@@ -60,11 +58,11 @@ class AsyncCommit:
             event.listen(session, name, listener)
 
     @classmethod
-    def of(cls, cache: AsyncCache, session: Session) -> AsyncCommit:
+    def of(cls, cache: AsyncHost, session: Session) -> AsyncCommit:
         """The one for a cache and a session."""
         made: dict[int, AsyncCommit] = session.info.setdefault(_INFO, {})
         found = made.get(id(cache))
-        if found is None or found.cache is not cache:
+        if found is None:
             found = made[id(cache)] = cls(cache, session)
         return found
 
@@ -187,7 +185,7 @@ class AsyncCommit:
 class AsyncOnCommit(AsyncAfter):
     """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction."""
 
-    def __init__(self, cache: AsyncCache, session: Any) -> None:
+    def __init__(self, cache: AsyncHost, session: Any) -> None:
         self._commit = AsyncCommit.of(cache, plain(session, asynchronous=AsyncMode.asynchronous))
         super().__init__(cache, self._commit)
         self._block = contextlib.ExitStack()

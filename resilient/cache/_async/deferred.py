@@ -6,9 +6,11 @@ import contextvars
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from resilient import events
+from resilient.cache._async.engine import AsyncEngine
+from resilient.cache._async.host import AsyncHost
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
@@ -18,10 +20,6 @@ from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from resilient.cache._async.cache import AsyncCache
-    from resilient.cache._async.engine import AsyncEngine
 
 __all__ = ["AsyncAfter", "AsyncDeferred", "AsyncSink", "deferred", "deferring"]
 
@@ -194,7 +192,7 @@ class AsyncAfter:
         sink: Where changes go.
     """
 
-    def __init__(self, cache: AsyncCache, sink: AsyncSink) -> None:
+    def __init__(self, cache: AsyncHost, sink: AsyncSink) -> None:
         self._cache = cache
         self._engine = AsyncDeferred(cache.namespace, lambda: cache.main, sink)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from resilient import events
 from resilient.cache._buffer import Buffer, Item, Turn
@@ -19,15 +19,13 @@ from resilient.cache._functions import Mode, item_type, require
 from resilient.cache._keys import parse
 from resilient.cache._seen import Plan
 from resilient.cache._stamps import tags_of
+from resilient.cache._sync.host import Host
 from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.cache._timer import Exit, Timer
 from resilient.cache._values import Loader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
 from resilient.policy import Pipeline, deadline
 from resilient.runtime import after_fork, at_exit
-
-if TYPE_CHECKING:
-    from resilient.cache._sync.cache import Cache
 
 __all__ = ["Behind", "Pace"]
 
@@ -68,7 +66,7 @@ class Behind(Generic[V]):
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Host,
         function: Loader[[list[V]], Any],
         template: str,
         policy: Policy,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
@@ -18,12 +18,10 @@ from resilient.cache._pending import Changes, Pending
 from resilient.cache._sessions import ending, plain, tables, wrote
 from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.cache._sync.deferred import After, deferring
+from resilient.cache._sync.host import Host
 from resilient.cache._sync.stamps import TagFence
 from resilient.cache._sync.transactions import Fence
 from resilient.errors import ResilientError
-
-if TYPE_CHECKING:
-    from resilient.cache._sync.cache import Cache
 
 __all__ = ["Commit", "OnCommit"]
 
@@ -38,7 +36,7 @@ class Commit:
         session: The session, the plain one.
     """
 
-    def __init__(self, cache: Cache, session: Session) -> None:
+    def __init__(self, cache: Host, session: Session) -> None:
         self.cache = cache
         self._session = session
         self._pending = Pending()
@@ -61,11 +59,11 @@ class Commit:
             event.listen(session, name, listener)
 
     @classmethod
-    def of(cls, cache: Cache, session: Session) -> Commit:
+    def of(cls, cache: Host, session: Session) -> Commit:
         """The one for a cache and a session."""
         made: dict[int, Commit] = session.info.setdefault(_INFO, {})
         found = made.get(id(cache))
-        if found is None or found.cache is not cache:
+        if found is None:
             found = made[id(cache)] = cls(cache, session)
         return found
 
@@ -188,7 +186,7 @@ class Commit:
 class OnCommit(After):
     """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction."""
 
-    def __init__(self, cache: Cache, session: Any) -> None:
+    def __init__(self, cache: Host, session: Any) -> None:
         self._commit = Commit.of(cache, plain(session, asynchronous=Mode.asynchronous))
         super().__init__(cache, self._commit)
         self._block = contextlib.ExitStack()

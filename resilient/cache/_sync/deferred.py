@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from resilient import events
 from resilient.cache._codecs import ANYTHING, Codec
@@ -17,12 +17,10 @@ from resilient.cache._keys import tag_name
 from resilient.cache._pending import Changes
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
+from resilient.cache._sync.engine import Engine
+from resilient.cache._sync.host import Host
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from resilient.cache._sync.cache import Cache
-    from resilient.cache._sync.engine import Engine
 
 __all__ = ["After", "Deferred", "Sink", "deferred", "deferring"]
 
@@ -193,7 +191,7 @@ class After:
         sink: Where changes go.
     """
 
-    def __init__(self, cache: Cache, sink: Sink) -> None:
+    def __init__(self, cache: Host, sink: Sink) -> None:
         self._cache = cache
         self._engine = Deferred(cache.namespace, lambda: cache.main, sink)
 

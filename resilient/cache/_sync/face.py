@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 from resilient.cache._keys import physical
 from resilient.cache._sync.deferred import deferred
 from resilient.cache._sync.engine import Engine
-from resilient.clock import Clock
+from resilient.cache._sync.host import Host
 
 if TYPE_CHECKING:
     from resilient.cache._rows import Rows
-    from resilient.cache._sync.cache import Cache
     from resilient.cache._sync.commits import OnCommit
 
 __all__ = ["SqlFace"]
 
 
-class SqlFace:
+class SqlFace(Host):
     """What `Cache` can do with a session of SQLAlchemy, and what its parts in other modules need of it."""
-
-    namespace: str
-    main: Engine
-    """The engine itself; inside a block of `on_commit` the face calls another one, which collects."""
-    clock: Clock
-    lease: float
 
     @property
     def _engine(self) -> Engine:
@@ -71,7 +64,7 @@ class SqlFace:
         """
         from resilient.cache._sync.commits import OnCommit
 
-        return OnCommit(cast("Cache", self), session)
+        return OnCommit(self, session)
 
     def query(
         self,
@@ -112,4 +105,4 @@ class SqlFace:
         """
         from resilient.cache._sync.query import query
 
-        return query(cast("Cache", self), session, statement, ttl=ttl, tags=tags, params=params)
+        return query(self, session, statement, ttl=ttl, tags=tags, params=params)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import LoadOptions, Policy
+from resilient.cache._keys import tag_names
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._sync.functions import Lazy
-from resilient.cache._sync.tagged import Tagged, tag_names
+from resilient.cache._sync.tagged import Tagged
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import ConfigurationError, InvalidInput
 
@@ -31,8 +32,6 @@ _PLANS = 256  # kept for calls that name their options each time
 class Reading(Tagged):
     """Reading through a cache."""
 
-    codec: Callable[..., Codec]
-    """How values of a type become bytes here."""
     _ttl: float | None
     _jitter: float
     _plans: dict[Any, Plan]
@@ -64,6 +63,10 @@ class Reading(Tagged):
             return self._plans.setdefault(said, Plan(self._policy(ttl, options), self.codec(kind)))
         except TypeError:  # what cannot be hashed, such as a list of errors, is made anew each time
             return Plan(self._policy(ttl, options), self.codec(kind))
+
+    def plan(self, ttl: float | None, tags: tuple[str, ...] = ()) -> Plan:
+        """How values of any type are kept for so long, with the tags that they bear."""
+        return Plan(self._policy(ttl), self.codec(ANYTHING), tags)
 
     # ------------------------------------------------------------------------------------------------ without a loader
 
@@ -214,9 +217,8 @@ class Reading(Tagged):
             )
         policy = self._policy(ttl, options)
         names = self._note_tags(template, tags)
-        cache: Any = self  # an AsyncCache, of which this is a part
         return lambda function: Lazy(
-            cache, function, template, policy, kind=type, version=version, shared=shared, tags=names
+            self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )
 
     def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
