@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from resilient import events
 from resilient.cache._causal import at_or_after
-from resilient.cache._entry import NEGATIVE, Entry, Life, pack, stamp
+from resilient.cache._entry import Entry, Life, pack
 from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
+from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._stamps import Marks
@@ -312,7 +313,7 @@ class Bulk(Loads):
             swaps: list[tuple[str, bytes | None, bytes | None, int]] = []
             for part, lease in granted:
                 self._throttle.lift(part.flight.key)
-                outcome, entry = self._made(part, values, plan, created, cost)
+                outcome, entry = self._made_of(part, values, plan, created, cost)
                 outcomes[part.place] = outcome
                 if lease is None or part.flight.overtaken:  # the latter's lease is let go below
                     self.counts.add("refused", int(part.seen.raw is not UNREACHABLE))
@@ -330,25 +331,16 @@ class Bulk(Loads):
             if leases:
                 self._conclude_many([returned(key, lease) for key, lease in leases.items()])
 
-    def _made(
+    def _made_of(
         self, part: _Part, values: Mapping[int, Any], plan: Plan, created: float, cost: float
     ) -> tuple[Outcome | NotFound, Entry | None]:
         """What a part of a load gave, for its callers and for the store."""
-        policy = plan.policy
-        there = part.place in values
-        value = values[part.place] if there else None
-        negative = value is None and policy.negative_ttl is not None
-        fresh, keep = policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
-        if not there:
+        if part.place not in values:
             error = NotFound("there is no such thing")
-            if not negative:
-                return error, None
-            number, body = plan.codec.absence(error.message)
-            return error, Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0)
-        number, body = plan.codec.encode(value)
-        version = plan.policy.version(value)
-        entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost, version=version)
-        return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), number, body), entry
+            return error, None if plan.policy.negative_ttl is None else absent(error.message, plan, created)
+        value = values[part.place]
+        entry = made(value, plan, created, cost=cost)
+        return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), entry.codec, entry.body), entry
 
     def _conclude_many(self, swaps: Sequence[tuple[str, Any, Any, int]], *, count: bool = False) -> None:
         """Put something in the place of each claim; where the caller has no time left for it, in the background."""
@@ -362,8 +354,17 @@ class Bulk(Loads):
         except DeadlineExceeded:
             self._background.finish(self._swap_many, swaps, count)
 
-    def _swap_many(self, swaps: Sequence[tuple[str, Any, Any, int]], count: bool) -> None:  # noqa: FBT001 - a job
-        done = self.tier.run(self.tier.store.swap_many, swaps)
-        if count and done is not UNREACHABLE:
+    def _swap_many(
+        self,
+        swaps: Sequence[tuple[str, Any, Any, int]],
+        count: bool,  # noqa: FBT001 - a job
+        again: bool = False,  # noqa: FBT001, FBT002 - a job
+    ) -> None:
+        ask = Ask(self.tier.store.swap_many)
+        done = self.tier.run(ask, swaps)
+        if done is UNREACHABLE:
+            if ask.sent and not again:
+                self._background.finish(self._swap_many, swaps, count, True)  # see _exchange_claim
+        elif count:
             self.counts.add("stores", sum(done))
-            self.counts.add("refused", len(done) - sum(done))
+            self.counts.add("refused", 0 if again else len(done) - sum(done))

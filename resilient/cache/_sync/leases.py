@@ -211,9 +211,22 @@ class Leases(Reads):
         except DeadlineExceeded:
             self._background.finish(self._exchange_claim, key, header, raw, life, count)
 
-    def _exchange_claim(self, key: str, header: bytes, raw: bytes | None, life: int, count: bool) -> None:  # noqa: FBT001 - a job
-        done = self.tier.run(self.tier.store.swap, key, header, raw, life)
-        if count and done is not UNREACHABLE:
+    def _exchange_claim(  # noqa: PLR0917 - a job
+        self,
+        key: str,
+        header: bytes,
+        raw: bytes | None,
+        life: int,
+        count: bool,  # noqa: FBT001 - a job
+        again: bool = False,  # noqa: FBT001, FBT002 - a job
+    ) -> None:
+        ask = Ask(self.tier.store.swap)
+        done = self.tier.run(ask, key, header, raw, life)
+        if done is UNREACHABLE:
+            if ask.sent and not again:
+                # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
+                self._background.finish(self._exchange_claim, key, header, raw, life, count, True)
+        elif count and (done or not again):
             self.counts.add("stores" if done else "refused")
 
 
