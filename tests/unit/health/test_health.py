@@ -15,7 +15,7 @@ import pytest
 from resilient import events
 from resilient.errors import ConfigurationError
 from resilient.health import Check, CheckChanged, CheckWorsened, Draining, Health, Result, Status, checks
-from resilient.health.answer import asked, reply
+from resilient.health.answer import probe
 from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
 
@@ -588,7 +588,7 @@ def test_a_clock_that_is_out_of_every_calendar_breaks_no_report(wall):
     health = Health(clock=FakeClock(wall=wall), details="always", page=True, metrics=True)
     health.add("db", lambda: False)
     for path in ("/health", "/health/all", "/health/page", "/health/metrics"):
-        assert b"db" in reply(health, asked(health, path), details=True).body
+        assert b"db" in probe(health, path).body
 
 
 def test_a_check_that_forks_harms_nobody():
