@@ -161,7 +161,9 @@ def _health(options: argparse.Namespace) -> int:
     from resilient.health import Health
     from resilient.health.lines import exit_code, lines
 
-    report = _load(options.target, lambda: Health).report(options.view)
+    health = _load(options.target, lambda: Health)
+    health.observe()  # this process serves nobody
+    report = health.report(options.view)
     for line in lines(report):
         _say(line)
     return exit_code(report)

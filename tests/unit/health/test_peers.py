@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 
@@ -397,6 +398,77 @@ def test_an_instance_that_closes_takes_its_words_back(pair):
     assert a.ask() == ("fail", "local")
     b.health.close()
     assert a.ask() == ("warn", None)
+
+
+def test_an_observer_hears_and_has_no_say(pair):
+    """What is reached from elsewhere is no witness: an outage stays everybody's; the observer is told whose it is."""
+    a, b = pair
+    outsider = Instance(a.health._peers.board, a.clock)
+    outsider.health.observe()
+    a.good = b.good = False
+    for _ in range(3):
+        assert [each.ask()[0] for each in (a, outsider, b)] == ["warn", "pass", "warn"]
+    b.good = True
+    outsider.good = False
+    assert [outsider.ask()[0], b.ask()[0], outsider.ask()] == ["warn", "pass", ("fail", "local")]
+    outsider.health.close()
+
+
+def test_who_becomes_an_observer_takes_its_words_back(pair):
+    """Also what it had already said."""
+    a, b = pair
+    a.good = False
+    a.ask(), b.ask()
+    assert a.ask() == ("fail", "local")
+    b.health.observe()
+    assert a.ask() == ("warn", None)
+    b.ask()
+    assert a.ask() == ("warn", None)
+
+
+def test_who_becomes_an_observer_while_it_speaks_takes_that_back_too():
+    """What is on its way cannot be held back; it is taken back at once."""
+    gate, speaking = threading.Event(), threading.Event()
+
+    class Slow(MemoryBoard):
+        def exchange(self, *words):
+            if not gate.is_set():
+                speaking.set()
+                assert gate.wait(20)
+            return super().exchange(*words)
+
+    board = Slow()
+    health = Health(shared="peers", peers=Peers(board, service="shop"))
+    health.add("db", lambda: True, scope="shared")
+    health.ready()
+    assert speaking.wait(5)
+    health.observe()
+    gate.set()
+    until(lambda: health._party.lane._flight is None)
+    assert board.exchange("shop", "b", b"{}", 15) == {}
+
+
+def test_a_command_has_no_say(tmp_path, monkeypatch):
+    """``resilient health`` and ``flask resilient health`` look, on whatever machine they run, and take nobody out."""
+    import flask
+
+    from resilient.cli import main
+    from resilient.flask import Resilient
+
+    board = MemoryBoard()
+    made = [Health(shared="peers", peers=Peers(board, service="shop")) for _ in range(2)]
+    for each in made:
+        each.add("db", lambda: True, scope="shared")
+    module = type(flask)("seen_from_here")
+    module.health = made[0]
+    monkeypatch.setitem(sys.modules, "seen_from_here", module)
+    assert main(["health", "seen_from_here:health"]) == 0
+    app = flask.Flask("shop")
+    Resilient(app, health=made[1])
+    assert app.test_cli_runner().invoke(args=["resilient", "health"]).exit_code == 0
+    for each in made:
+        until(lambda each=each: each._party.lane._flight is None and each._party.lane.runs)
+    assert [raw for raw, _ in board.exchange("shop", "b", b"{}", 15).values()] == [b"{}", b"{}"]
 
 
 def test_peers_may_judge_one_check_or_one_group_only():
