@@ -12,11 +12,12 @@ from resilient.cache._async.leases import Ask, returned
 from resilient.cache._async.loads import READ, RENEW, AsyncLoads, Errand, Outcome
 from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._causal import at_or_after
-from resilient.cache._entry import NEGATIVE, Entry, Life, pack, stamp
+from resilient.cache._entry import Entry, Life, pack
 from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Use
+from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._stamps import Marks
@@ -313,7 +314,7 @@ class AsyncBulk(AsyncLoads):
             swaps: list[tuple[str, bytes | None, bytes | None, int]] = []
             for part, lease in granted:
                 self._throttle.lift(part.flight.key)
-                outcome, entry = self._made(part, values, plan, created, cost)
+                outcome, entry = self._made_of(part, values, plan, created, cost)
                 outcomes[part.place] = outcome
                 if lease is None or part.flight.overtaken:  # the latter's lease is let go below
                     self.counts.add("refused", int(part.seen.raw is not UNREACHABLE))
@@ -323,33 +324,24 @@ class AsyncBulk(AsyncLoads):
                 else:
                     raw = pack(lease.marks.bare_on(entry))
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
+            await self._conclude_many(swaps, count=True)
             for key, *_ in swaps:
                 del leases[key]
-            await self._conclude_many(swaps, count=True)
             return outcomes
         finally:
             if leases:
                 await self._conclude_many([returned(key, lease) for key, lease in leases.items()])
 
-    def _made(
+    def _made_of(
         self, part: _Part, values: Mapping[int, Any], plan: Plan, created: float, cost: float
     ) -> tuple[Outcome | NotFound, Entry | None]:
         """What a part of a load gave, for its callers and for the store."""
-        policy = plan.policy
-        there = part.place in values
-        value = values[part.place] if there else None
-        negative = value is None and policy.negative_ttl is not None
-        fresh, keep = policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
-        if not there:
+        if part.place not in values:
             error = NotFound("there is no such thing")
-            if not negative:
-                return error, None
-            number, body = plan.codec.absence(error.message)
-            return error, Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0)
-        number, body = plan.codec.encode(value)
-        version = plan.policy.version(value)
-        entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost, version=version)
-        return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), number, body), entry
+            return error, None if plan.policy.negative_ttl is None else absent(error.message, plan, created)
+        value = values[part.place]
+        entry = made(value, plan, created, cost=cost)
+        return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), entry.codec, entry.body), entry
 
     async def _conclude_many(self, swaps: Sequence[tuple[str, Any, Any, int]], *, count: bool = False) -> None:
         """Put something in the place of each claim; where the caller has no time left for it, in the background."""

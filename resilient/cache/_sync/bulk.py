@@ -323,9 +323,9 @@ class Bulk(Loads):
                 else:
                     raw = pack(lease.marks.bare_on(entry))
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
+            self._conclude_many(swaps, count=True)
             for key, *_ in swaps:
                 del leases[key]
-            self._conclude_many(swaps, count=True)
             return outcomes
         finally:
             if leases:
