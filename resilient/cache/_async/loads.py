@@ -13,17 +13,12 @@ from typing import Any, NamedTuple, TypeAlias
 from resilient import events
 from resilient.cache._async.leases import AsyncLeases
 from resilient.cache._async.tier import UNREACHABLE
-from resilient.cache._entry import (
-    FAILED,
-    NEGATIVE,
-    Entry,
-    Life,
-    stamp,
-)
+from resilient.cache._entry import FAILED, Life
 from resilient.cache._events import CacheRead, LoadFailed
 from resilient.cache._failures import another, is_failure, name_of, rebuilt, remembered
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
+from resilient.cache._made import absent, failed, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_fenced, written
 from resilient.cache._stamps import Marks
@@ -265,14 +260,9 @@ class AsyncLoads(AsyncLeases):
             lookup = Lookup(value, "loader", max(0.0, self._clock.wall() - created))
             if lease is None and not self.flights.close(flight):
                 return lookup, 0, b""  # it is stored nowhere, and nobody waits for a copy
-            number, body = plan.codec.encode(value)
-            cost = self._clock.monotonic() - began
-            negative = value is None and plan.policy.negative_ttl is not None
-            fresh, keep = plan.policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends
-            version = plan.policy.version(value)
-            entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost, version=version)
+            entry = made(value, plan, created, cost=self._clock.monotonic() - began)
             lease = await self._store(flight, lease, entry)
-            return lookup, number, body
+            return lookup, entry.codec, entry.body
         finally:
             if lease is not None:
                 await self._release(flight.key, lease)
@@ -285,10 +275,7 @@ class AsyncLoads(AsyncLeases):
         self._throttle.lift(flight.key)
         if plan.policy.negative_ttl is None:
             return None if lease is None else lease._replace(over=None)  # let go, together with the value there was
-        number, body = plan.codec.absence(error.message)
-        fresh, keep = plan.policy.lives(random.random(), negative=True)  # noqa: S311 - spreads ends, hides nothing
-        entry = Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0)
-        return await self._store(flight, lease, entry)
+        return await self._store(flight, lease, absent(error.message, plan, created))
 
     async def _failed(
         self, flight: Flight, lease: Lease | None, plan: Plan, error: Exception, created: float
@@ -299,10 +286,7 @@ class AsyncLoads(AsyncLeases):
         kind = remembered(error, policy.cache_errors)
         if kind is None or (lease is not None and lease.over is not None and policy.stale_if_error > 0):
             return lease  # nothing goes over a value that may stand in
-        fresh, keep = policy.lives(random.random(), error=True)  # noqa: S311 - spreads ends, hides nothing
-        number, body = plan.codec.absence(name_of(kind, error))
-        entry = Entry(body, number, 0, FAILED, stamp(), created, fresh, keep, 0.0)
-        return await self._store(flight, lease, entry)
+        return await self._store(flight, lease, failed(name_of(kind, error), plan, created))
 
     def _instead(self, flight: Flight, seen: Seen, errand: Errand, error: Exception) -> Outcome:
         """What callers get from a loader that failed: the value there was, or an error."""

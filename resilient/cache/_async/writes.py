@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,13 +10,13 @@ from resilient.cache._async.reads import AsyncReads
 from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._causal import note
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, pack_tags, stamp, version_in
+from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, version_in
 from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous
+from resilient.cache._made import made_now
 from resilient.cache._seen import Lease, Plan, Seen, is_fenced, milliseconds
 from resilient.cache._stamps import tags_of
 from resilient.cache._values import AsyncLoader, Settled
-from resilient.cache._versions import numbered
 from resilient.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["AsyncWrites"]
@@ -30,13 +29,7 @@ class AsyncWrites(AsyncReads):
 
     def entry(self, value: Any, plan: Plan, version: int | None = None) -> Entry:
         """The entry for a value that is new now; it has no stamps yet, without which nobody reads it."""
-        row = plan.policy.version(value) if version is None else numbered(version)
-        number, body = plan.codec.encode(value)
-        negative = value is None and plan.policy.negative_ttl is not None
-        fresh, keep = plan.policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
-        tags = pack_tags((tag, 0) for tag in dict.fromkeys(plan.tags))
-        now = self._clock.wall()
-        return Entry(body, number, plan.codec.schema, 0, stamp(), now, fresh, keep, 0.0, tags=tags, version=row)
+        return made_now(value, plan, self._clock.wall(), version)
 
     async def put(self, key: str, entry: Entry) -> None:
         """Store, whatever was there; with a version not over a value with a higher one."""
