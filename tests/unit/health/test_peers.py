@@ -35,6 +35,7 @@ class World(RuleBasedStateMachine):
         self.streaks = [Streak()] * count
         self.cases: list[Case | None] = [None] * count
         self.words: dict[int, Word] = {}
+        self.held_up: dict[int, Word] = {}
 
     def tick(self):
         self.now += 0.1
@@ -62,8 +63,16 @@ class World(RuleBasedStateMachine):
         if who < len(self.paths):
             self.paths[who] = True
 
-    @rule(who=st.integers(0, 4), pause=st.floats(0, 3))
-    def looks(self, who, pause):
+    @rule(who=st.integers(0, 4))
+    def a_word_lands_late(self, who):
+        """The board went on after a stall. It knows when words were said, and keeps the newest."""
+        self.tick()
+        word = self.held_up.pop(who, None)
+        if word is not None and (who not in self.words or self.words[who].began < word.began):
+            self.words[who] = word
+
+    @rule(who=st.integers(0, 4), pause=st.floats(0, 3), stalls=st.booleans())
+    def looks(self, who, pause, stalls):
         """One probe: run, publish, listen, judge."""
         self.tick()
         self.now += pause
@@ -75,7 +84,7 @@ class World(RuleBasedStateMachine):
         found = Status.PASS if good else Status.FAIL
         streak = step(self.streaks[who], found, began=self.now, ended=self.now, rule=Rule())
         self.streaks[who] = streak
-        self.words[who] = Word(good, self.now)
+        (self.held_up if stalls else self.words)[who] = Word(good, self.now)
         others = [word for each, word in self.words.items() if each != who]
         self.cases[who] = (
             None if good else judge(self.cases[who], others, first_bad=streak.first_bad, last_bad=streak.last_bad)
@@ -108,20 +117,26 @@ TestWorld.settings = settings(max_examples=100, stateful_step_count=40, deadline
     st.lists(st.floats(0, 1), min_size=6, max_size=6),
     st.floats(1, 20),
     st.floats(2, 30),
+    st.lists(st.floats(0, 5), min_size=1, max_size=7),
 )
-def test_an_outage_of_all_takes_nobody_out(count, interval, phases, begins, lasts):
-    """Instances are asked at their own times; one outage that begins and ends is nobody's own at any moment."""
+def test_an_outage_of_all_takes_nobody_out(count, interval, phases, begins, lasts, delays):
+    """Instances are asked at their own times, and words take theirs; one outage is nobody's own at any moment."""
     looks = sorted(
         (interval * (phases[who] + at), who)
         for who in range(count)
         for at in range(int((begins + lasts) / interval) + 5)
     )
     streaks, cases, words = [Streak()] * count, dict[int, Case | None](), dict[int, Word]()
-    for now, who in looks:
+    on_their_way: list[tuple[float, int, Word]] = []
+    for number, (now, who) in enumerate(looks):
         good = not begins <= now < begins + lasts
         found = Status.PASS if good else Status.FAIL
         streaks[who] = step(streaks[who], found, began=now, ended=now, rule=Rule())
-        words[who] = Word(good, now)
+        on_their_way.append((now + delays[number % len(delays)], who, Word(good, now)))
+        for lands, whose, word in on_their_way:
+            if lands <= now and (whose not in words or words[whose].began < word.began):
+                words[whose] = word
+        on_their_way = [each for each in on_their_way if each[0] > now]
         others = [word for each, word in words.items() if each != who]
         last = streaks[who]
         cases[who] = None if good else judge(cases.get(who), others, first_bad=last.first_bad, last_bad=last.last_bad)
