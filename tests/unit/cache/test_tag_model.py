@@ -118,7 +118,8 @@ class Process(world.Process):
         self._tell(row, changed)
 
     def _tell(self, row: str, value: int) -> None:
-        if self.told:  # else others may learn of it later
+        # Else others may learn of it later; and who reaches no store may share a load of its process that began before.
+        if self.told and not self.world.loss:
             self.world.told[row] = max(self.world.told[row], value)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
