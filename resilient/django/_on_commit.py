@@ -13,10 +13,9 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from resilient.cache import Cache
 from resilient.cache._entry import Entry
 from resilient.cache._pending import Changes
+from resilient.cache._seen import Fence
 from resilient.cache._stamps import UNKNOWN
 from resilient.cache._sync.deferred import After, deferring
-from resilient.cache._sync.stamps import TagFence
-from resilient.cache._sync.transactions import Fence
 from resilient.errors import ConfigurationError, ResilientError
 
 __all__ = ["OnCommit", "on_commit"]
@@ -80,7 +79,7 @@ class _Batch:
         self._using = using
         self._changes: list[weakref.ref[_Change]] = []
         self._fences: dict[str, Fence] = {}
-        self._tags: dict[str, TagFence] = {}
+        self._tags: dict[str, Fence] = {}
         self._marks = UNKNOWN
 
     # ------------------------------------------------------------------------------------------- what `Deferred` asks
@@ -120,7 +119,7 @@ class _Batch:
         for fence in engine.begin(new) if new else ():
             self._fences[fence.key] = fence
         stamps = engine.stamps.keys(tuple(changes.tags))[0 if changes.everything else 1 :]
-        for each in engine.stamps.fence([key for key in stamps if key not in self._tags]):
+        for each in engine.tier.fence([key for key in stamps if key not in self._tags]):
             self._tags[each.key] = each
 
     # ------------------------------------------------------------------------------------------------------- its end

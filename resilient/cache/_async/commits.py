@@ -12,12 +12,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from resilient.cache._async.deferred import AsyncAfter, deferring
 from resilient.cache._async.host import AsyncHost
-from resilient.cache._async.stamps import TagFence
-from resilient.cache._async.transactions import Fence
 from resilient.cache._bridge import AsyncBridge
 from resilient.cache._entry import Entry
 from resilient.cache._functions import AsyncMode
 from resilient.cache._pending import Changes, Pending
+from resilient.cache._seen import Fence
 from resilient.cache._sessions import ending, plain, tables, wrote
 from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.errors import ResilientError
@@ -40,7 +39,7 @@ class AsyncCommit:
         self._session = session
         self._pending = Pending()
         self._fences: list[Fence] = []
-        self._tag_fences: list[TagFence] = []
+        self._tag_fences: list[Fence] = []
         self._marks = UNKNOWN
         self._tags: tuple[str, ...] = ()
         self._kept: SessionTransaction | None = None
@@ -163,7 +162,7 @@ class AsyncCommit:
                 marks = await engine.finish_tags(tag_fences, tags, marks, everything=everything)
             await engine.finish(fences, changes.entries(), marks, present=changes.present)
 
-    def _taken(self) -> tuple[list[Fence], list[TagFence], Marks, tuple[str, ...]]:
+    def _taken(self) -> tuple[list[Fence], list[Fence], Marks, tuple[str, ...]]:
         """What was put before the COMMIT, which is now for the caller to end."""
         taken = self._fences, self._tag_fences, self._marks, self._tags
         self._fences, self._tag_fences, self._marks, self._tags = [], [], UNKNOWN, ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from resilient.cache._async.reads import AsyncReads
-from resilient.cache._async.stamps import TagFence
 from resilient.cache._keys import tag_name
+from resilient.cache._seen import Fence
 from resilient.cache._stamps import Marks
 
 __all__ = ["AsyncTagging"]
@@ -28,7 +28,7 @@ class AsyncTagging(AsyncReads):
         self.flights.overtake_all()
         await self.stamps.change([self.stamps.namespace])
 
-    async def fence_tags(self, tags: Iterable[str], *, everything: bool = False) -> list[TagFence]:
+    async def fence_tags(self, tags: Iterable[str], *, everything: bool = False) -> list[Fence]:
         """Before a COMMIT: nothing that bears these tags is served or stored until `finish_tags`, or for one lease.
 
         Args:
@@ -40,10 +40,10 @@ class AsyncTagging(AsyncReads):
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        return await self.stamps.fence(self.stamps.keys(names)[0 if everything else 1 :])
+        return await self.tier.fence(self.stamps.keys(names)[0 if everything else 1 :])
 
     async def finish_tags(
-        self, fences: Sequence[TagFence], tags: Iterable[str], marks: Marks, *, everything: bool = False
+        self, fences: Sequence[Fence], tags: Iterable[str], marks: Marks, *, everything: bool = False
     ) -> Marks:
         """After it: new stamps.
 
@@ -66,7 +66,7 @@ class AsyncTagging(AsyncReads):
         keys = self.stamps.keys(marks.names)
         return marks.changed({at: own[key] for at, key in enumerate(keys) if key in own})
 
-    async def cancel_tags(self, fences: Iterable[TagFence]) -> None:
+    async def cancel_tags(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there."""
         await self.stamps.cancel(fences)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 from resilient import events
@@ -10,6 +11,7 @@ from resilient.cache._causal import merged, note, raised
 from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
 from resilient.cache._events import CacheDown, CacheUp, ChangesUntold
 from resilient.cache._journal import Journal
+from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._timer import AsyncExit, AsyncTimer
 from resilient.cache._values import AsyncLoader, AsyncStore, Counts
 from resilient.clock import Clock
@@ -133,6 +135,24 @@ class AsyncTier:
                 again[key] = marker(FENCE if is_fence(was) else TOMBSTONE, now, self._lease, whole)
         if again:
             await self.store.put_many(again, life)
+
+    async def fence(self, keys: Iterable[str]) -> list[Fence]:
+        """Put a fence into each key, which stands for one lease: nobody but its writer stores there.
+
+        Raises:
+            DeadlineExceeded: There is no time left; what was fenced until then stands for one lease.
+        """
+        now = self._clock.wall()
+        marks = {key: marker(FENCE, now, self._lease, note(now)) for key in keys}
+        if not marks:
+            return []
+        try:
+            before = await self.run(self.store.exchange_many, marks, milliseconds(self._lease))
+        except DeadlineExceeded:
+            self.remember(list(marks))  # it may have been told or not
+            raise
+        found = [UNREACHABLE] * len(marks) if before is UNREACHABLE else before
+        return [Fence(key, mark, was) for (key, mark), was in zip(marks.items(), found, strict=True)]
 
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""

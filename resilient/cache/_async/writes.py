@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from resilient import events
@@ -10,13 +11,13 @@ from resilient.cache._async.reads import AsyncReads
 from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._causal import note
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, marker, pack, version_in
+from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, unpack, version_in
 from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous
 from resilient.cache._made import made_now
-from resilient.cache._seen import Lease, Plan, Seen, is_fenced, milliseconds
-from resilient.cache._stamps import tags_of
-from resilient.cache._values import AsyncLoader, Settled
+from resilient.cache._seen import Fence, Plan, Seen, is_fenced, milliseconds
+from resilient.cache._stamps import Marks, tags_of
+from resilient.cache._values import AsyncLoader, Settled, Swap
 from resilient.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["AsyncWrites"]
@@ -92,30 +93,22 @@ class AsyncWrites(AsyncReads):
         afterwards and no other writer's stood before: of two writers at once neither can tell whose value is newer,
         unless versions tell.
         """
-        now = self._clock.wall()
-        fence = marker(FENCE, now, self._lease, note(now))
-        lease = milliseconds(self._lease)
         self.flights.overtake(key)
         marks = await self.stamps.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
-        try:
-            before = await self.tier.run(self.tier.store.exchange, key, fence, lease)
-        except DeadlineExceeded:
-            self.tier.remember([key])  # it may have been told or not: it was asked to forget the old value
-            raise
+        (fence,) = await self.tier.fence([key])
         try:
             result = await store()
         except BaseException as error:
-            await self._unwind(key, fence, before, plan, error)
+            await self._unwind(fence, error)
             raise
         self.flights.overtake(key)
-        await self._settle(key, Lease(fence, marks=marks), before, result, plan, keeps=keeps, present=present)
+        await self._settle(fence, marks, result, plan, keeps=keeps, present=present)
         return result
 
     async def _settle(
         self,
-        key: str,
-        lease: Lease,
-        before: Any,
+        fence: Fence,
+        marks: Marks,
         result: Any,
         plan: Plan,
         *,
@@ -123,47 +116,48 @@ class AsyncWrites(AsyncReads):
         present: bool,
     ) -> None:
         """After the store took the value: cache it, or see to it that nothing older is served."""
-        seen, fence = self._judge(before, plan.codec), lease.header
+        key, mark, before = fence
         if before is UNREACHABLE:
             await self.tier.bury([key])
             return
+        seen = self._judge(before, plan.codec)
         if not keeps(result) or (present and seen.life is Life.GONE):
-            await self._end(key, fence, seen)
+            await self._end(key, mark, seen)
             return
         try:
-            entry = lease.marks.on(self.entry(result, plan))
+            entry = marks.on(self.entry(result, plan))
         except InvalidInput as error:  # the store has taken it: an error now would say that it has not
             events.emit(ValueRefused(cache=self._name, advice=str(error)))
-            await self._end(key, fence, seen)
+            await self._end(key, mark, seen)
             return
-        stored = await self._end(key, fence, seen, pack(entry), milliseconds(entry.keep))
+        stored = await self._end(key, mark, seen, pack(entry), milliseconds(entry.keep))
         self.counts.add("stores" if stored else "refused")
 
-    async def _end(self, key: str, fence: bytes, seen: Seen, raw: bytes | None = None, life: int = 0) -> bool:
+    async def _end(self, key: str, mark: bytes, seen: Seen, raw: bytes | None = None, life: int = 0) -> bool:
         """A writer is done: put a value (or else a tombstone) in the place of its fence. Whether that was done.
 
         Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores.
         """
         try:
             if raw is not None and version_in(raw):
-                return await self._end_by_version(key, fence, seen, raw, life)
+                return await self._end_by_version(key, mark, seen, raw, life)
             done: Any = False
             if not is_fenced(seen):
                 args = (raw, life) if raw is not None else self._mark(TOMBSTONE)
-                done = await self.tier.change([key], self.tier.store.swap, key, fence, *args)
-            if done is False:
-                await self.tier.change([key], self.tier.store.put, key, *self._mark(FENCE))
+                done = await self.tier.change([key], self.tier.store.swap, key, mark, *args)
         except DeadlineExceeded:
             return False  # remembered in the journal
+        if done is False:
+            await self._keep_fenced([key])
         return done is True
 
-    async def _end_by_version(self, key: str, fence: bytes, seen: Seen, raw: bytes, life: int) -> bool:
+    async def _end_by_version(self, key: str, mark: bytes, seen: Seen, raw: bytes, life: int) -> bool:
         """The same with a version. The values of writers who met live one lease: a third may have been among them."""
         lease = milliseconds(self._lease)
         short = min(life, lease) if is_fenced(seen) or self._just_written(seen) else life
-        done = await self.tier.change([key], self.tier.store.settle, key, fence, raw, short, lease)
+        done = await self.tier.change([key], self.tier.store.settle, key, mark, raw, short, lease)
         if done == Settled.UNKNOWN:
-            await self.tier.change([key], self.tier.store.put, key, *self._mark(FENCE))
+            await self._keep_fenced([key])
         return bool(done == Settled.STORED)
 
     def _just_written(self, seen: Seen) -> bool:
@@ -181,20 +175,46 @@ class AsyncWrites(AsyncReads):
         now = self._clock.wall()
         return marker(flag, now, self._lease, note(now)), milliseconds(self._lease)
 
-    async def _unwind(self, key: str, fence: bytes, before: Any, plan: Plan, error: BaseException) -> None:
+    async def _unwind(self, fence: Fence, error: BaseException) -> None:
         """The store failed: put back what was there, unless the failure leaves open whether it took effect."""
-        if before is UNREACHABLE:
-            self.tier.remember([key])
-            return
-        seen = self._judge(before, plan.codec)
-        if ambiguous(error) or is_fenced(seen):
-            await self._end(key, fence, seen)
-            return
-        raw: bytes | None = None
-        life = 0
-        if seen.entry is not None and seen.life is not Life.GONE:
-            raw, life = before, milliseconds(seen.entry.keep - seen.entry.age(self._clock.wall()))
+        if fence.before is not UNREACHABLE and ambiguous(error):
+            await self._end(fence.key, fence.mark, self._glance(fence.before))
+        else:
+            await self._restore([fence])
+
+    async def _restore(self, fences: Iterable[Fence]) -> None:
+        """Nothing was written: put back what was there, unless another writer was at work."""
+        met: list[str] = []
+        swaps: list[Swap] = []
+        now = self._clock.wall()
+        for key, mark, before in fences:
+            if before is UNREACHABLE:
+                self.tier.remember([key])
+                continue
+            seen = self._glance(before)
+            entry = seen.entry
+            if is_fenced(seen):
+                met.append(key)
+            elif entry is None or seen.life is Life.GONE:
+                swaps.append((key, mark, None, 0))
+            else:
+                swaps.append((key, mark, before, milliseconds(entry.keep - entry.age(now))))
+        await self._keep_fenced(met)
+        if swaps:
+            with contextlib.suppress(DeadlineExceeded):  # the fences go by themselves
+                await self.tier.run(self.tier.store.swap_many, swaps)
+
+    async def _keep_fenced(self, keys: list[str]) -> None:
+        """Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores."""
+        if keys:
+            mark, life = self._mark(FENCE)
+            with contextlib.suppress(DeadlineExceeded):  # remembered in the journal
+                await self.tier.change(keys, self.tier.store.put_many, dict.fromkeys(keys, mark), life)
+
+    def _glance(self, raw: bytes | None) -> Seen:
+        """What an entry is worth, its value unread."""
         try:
-            await self.tier.run(self.tier.store.swap, key, fence, raw, life)
-        except DeadlineExceeded:
-            return  # the fence goes by itself
+            entry = None if raw is None else unpack(raw)
+        except Unreadable:
+            entry = None
+        return Seen(raw) if entry is None else Seen(raw, entry, None, entry.life(self._clock.wall()))

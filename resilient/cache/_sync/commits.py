@@ -15,12 +15,11 @@ from resilient.cache._bridge import Bridge
 from resilient.cache._entry import Entry
 from resilient.cache._functions import Mode
 from resilient.cache._pending import Changes, Pending
+from resilient.cache._seen import Fence
 from resilient.cache._sessions import ending, plain, tables, wrote
 from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.cache._sync.deferred import After, deferring
 from resilient.cache._sync.host import Host
-from resilient.cache._sync.stamps import TagFence
-from resilient.cache._sync.transactions import Fence
 from resilient.errors import ResilientError
 
 __all__ = ["Commit", "OnCommit"]
@@ -41,7 +40,7 @@ class Commit:
         self._session = session
         self._pending = Pending()
         self._fences: list[Fence] = []
-        self._tag_fences: list[TagFence] = []
+        self._tag_fences: list[Fence] = []
         self._marks = UNKNOWN
         self._tags: tuple[str, ...] = ()
         self._kept: SessionTransaction | None = None
@@ -164,7 +163,7 @@ class Commit:
                 marks = engine.finish_tags(tag_fences, tags, marks, everything=everything)
             engine.finish(fences, changes.entries(), marks, present=changes.present)
 
-    def _taken(self) -> tuple[list[Fence], list[TagFence], Marks, tuple[str, ...]]:
+    def _taken(self) -> tuple[list[Fence], list[Fence], Marks, tuple[str, ...]]:
         """What was put before the COMMIT, which is now for the caller to end."""
         taken = self._fences, self._tag_fences, self._marks, self._tags
         self._fences, self._tag_fences, self._marks, self._tags = [], [], UNKNOWN, ()

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from resilient.cache._keys import tag_name
+from resilient.cache._seen import Fence
 from resilient.cache._stamps import Marks
 from resilient.cache._sync.reads import Reads
-from resilient.cache._sync.stamps import TagFence
 
 __all__ = ["Tagging"]
 
@@ -29,7 +29,7 @@ class Tagging(Reads):
         self.flights.overtake_all()
         self.stamps.change([self.stamps.namespace])
 
-    def fence_tags(self, tags: Iterable[str], *, everything: bool = False) -> list[TagFence]:
+    def fence_tags(self, tags: Iterable[str], *, everything: bool = False) -> list[Fence]:
         """Before a COMMIT: nothing that bears these tags is served or stored until `finish_tags`, or for one lease.
 
         Args:
@@ -41,10 +41,10 @@ class Tagging(Reads):
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        return self.stamps.fence(self.stamps.keys(names)[0 if everything else 1 :])
+        return self.tier.fence(self.stamps.keys(names)[0 if everything else 1 :])
 
     def finish_tags(
-        self, fences: Sequence[TagFence], tags: Iterable[str], marks: Marks, *, everything: bool = False
+        self, fences: Sequence[Fence], tags: Iterable[str], marks: Marks, *, everything: bool = False
     ) -> Marks:
         """After it: new stamps.
 
@@ -67,7 +67,7 @@ class Tagging(Reads):
         keys = self.stamps.keys(marks.names)
         return marks.changed({at: own[key] for at, key in enumerate(keys) if key in own})
 
-    def cancel_tags(self, fences: Iterable[TagFence]) -> None:
+    def cancel_tags(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there."""
         self.stamps.cancel(fences)
 
