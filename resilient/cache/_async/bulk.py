@@ -69,8 +69,8 @@ class AsyncBulk(AsyncLoads):
         block = marks.whole_block()
         if plan.policy.early or block is None:
             return [NOTHING] * len(raws)
-        now, horizon, generation, codec = self._clock.wall(), self.tier.journal.horizon, marks.generation, plan.codec
-        found = [fresh(raw, now, horizon, generation, block, codec) for raw in raws]
+        now, generation, codec = self._clock.wall(), marks.generation, plan.codec
+        found = [fresh(raw, now, generation, block, codec) for raw in raws]
         hits = sum(value is not NOTHING for value in found)
         self.counts.add("hits", hits)
         if hits and events.wanted(CacheRead):

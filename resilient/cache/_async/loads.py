@@ -62,8 +62,7 @@ class AsyncLoads(AsyncLeases):
         if not plan.policy.early:
             block = Marks(tags, tuple(found[1:])).whole_block() if tags else b""
             if block is not None:
-                now, horizon = self._clock.wall(), self.tier.journal.horizon
-                value = fresh(found[0], now, horizon, self.stamps.generation(found[1]), block, plan.codec)
+                value = fresh(found[0], self._clock.wall(), self.stamps.generation(found[1]), block, plan.codec)
                 if value is not NOTHING:
                     self.counts.hit()
                     if events.wanted(CacheRead):

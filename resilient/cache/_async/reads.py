@@ -103,7 +103,7 @@ class AsyncReads:
             life = entry.life(now)
             if marks is not None and (life is not Life.GONE or entry.generation) and not marks.stand(entry, more):
                 return Seen(raw, invalidated(now, self._lease, told(entry)), marks=stood)
-            if life is Life.GONE or entry.created <= self.tier.journal.horizon:
+            if life is Life.GONE:
                 return Seen(raw, entry, marks=stood)
             if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):
                 raise Unreadable("bad header")  # what is no value must not be taken for one, nor the other way round

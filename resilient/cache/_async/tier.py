@@ -160,7 +160,7 @@ class AsyncTier:
             now = self._clock.wall()
             self._told = merged(self._told, note(now)) if self.journal else note(now)
             for key in keys:
-                self.journal.add(key, now)
+                self.journal.add(key)
             self.timer.ensure()
             if not self._hooked:
                 self._hooked = True
