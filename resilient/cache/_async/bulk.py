@@ -16,7 +16,7 @@ from resilient.cache._entry import Entry, Life, pack
 from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
-from resilient.cache._freshness import Use
+from resilient.cache._freshness import Policy, Use
 from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
@@ -137,11 +137,10 @@ class AsyncBulk(AsyncLoads):
         waits: list[_Part] = []
         if not needed[0][1].marks.whole:  # one look found them all
             settled = await self._settled(needed[0][1], plan)
-            gone = settled.raw is UNREACHABLE
-            needed = [(place, settled if gone else seen._replace(marks=settled.marks)) for place, seen in needed]
+            needed = [(place, self._anew(seen, settled, plan)) for place, seen in needed]
         for place, seen in needed:
-            if self._throttle.holds(keys[place], began) and self._stands_in(seen, policy):
-                found[place] = self._lookup(seen, stale=True)  # its source failed a moment ago
+            if (ready := self._ready(keys[place], seen, policy, began)) is not NOTHING:
+                found[place] = ready
                 continue
             flight, new = self.flights.join(
                 keys[place], seen.raw, began, seen.marks, away=patience is not None, inside=self._cap.inside()
@@ -163,6 +162,20 @@ class AsyncBulk(AsyncLoads):
                 source, stale = ("none", False) if lookup is None else (lookup.source, lookup.stale)
                 events.emit(CacheRead(cache=self._name, source=source, stale=stale))
         return found
+
+    def _ready(self, key: str, seen: Seen, policy: Policy, now: float) -> Any:
+        """What needs no load after all: its lookup, ``None`` for an absence, or `NOTHING`."""
+        if seen.life is Life.FRESH:  # stored by somebody quicker, together with the first stamps
+            return None if is_absence(seen) else self._lookup(seen)
+        if self._throttle.holds(key, now) and self._stands_in(seen, policy):
+            return self._lookup(seen, stale=True)  # its source failed a moment ago
+        return NOTHING
+
+    def _anew(self, seen: Seen, settled: Seen, plan: Plan) -> Seen:
+        """What was seen of one key, once the stamps are settled by which it is judged."""
+        if settled.raw is UNREACHABLE:
+            return settled
+        return self._without_error(self._under(seen, settled.marks, plan.codec))
 
     async def _await_part(self, part: _Part, load: LoadMany, plan: Plan, limit: float | None) -> Lookup[Any] | None:
         """What another caller loads, or the background."""
@@ -287,11 +300,10 @@ class AsyncBulk(AsyncLoads):
     async def _settled_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
         """The same with the stamps that what is loaded is to bear; one look found them all."""
         settled = await self._settled(batch[0].seen, plan)
-        if settled.raw is UNREACHABLE:
-            return [part._replace(seen=settled) for part in batch]
-        for part in batch:
-            part.flight.bears(settled.marks)
-        return [part._replace(seen=part.seen._replace(marks=settled.marks)) for part in batch]
+        if settled.raw is not UNREACHABLE:
+            for part in batch:
+                part.flight.bears(settled.marks)
+        return [part._replace(seen=self._anew(part.seen, settled, plan)) for part in batch]
 
     async def _load_many(
         self, granted: list[tuple[_Part, Lease | None]], load: LoadMany, plan: Plan, why: str

@@ -109,7 +109,19 @@ class AsyncLeases(AsyncReads):
         marks = await self.stamps.settled(seen.marks, plan.policy.ttl + plan.policy.stale)
         if not marks.raws:
             return Seen(UNREACHABLE, marks=marks)
-        return seen if marks is seen.marks else seen._replace(marks=marks)
+        return self._under(seen, marks, plan.codec)
+
+    def _under(self, seen: Seen, marks: Marks, codec: Codec) -> Seen:
+        """What was seen, by the stamps that were found or made since.
+
+        In a Cluster the two are asked of two nodes: the lease or the value of somebody quicker may have been seen
+        without the stamp that it bears. It is no ruin, and whoever took it for one would load a second time.
+        """
+        if marks is seen.marks:
+            return seen
+        if isinstance(seen.raw, bytes) and marks.whole and marks.borne_by(seen.raw):
+            return self._judge(seen.raw, codec, marks)
+        return seen._replace(marks=marks)
 
     async def _claim(self, flight: Flight, seen: Seen, codec: Codec, *, force: bool = False) -> Lease | Seen:
         """The right to load a key, or what was found there instead.

@@ -129,8 +129,15 @@ class Loads(Leases):
         stale = errand.why is READ and seen.life is Life.STALE
         if stale and self._throttle.holds(key, began) and self._stands_in(seen, policy):
             return self._lookup(seen, stale=True)  # its source failed a moment ago
-        patience = None if errand.why is REFRESH else policy.patience(stale=stale)
-        seen = self._whole(seen, errand.plan)
+        whole = self._whole(seen, errand.plan)
+        if whole is not seen:
+            seen = self._checked(whole, policy)
+            if seen.life is Life.FRESH and errand.why is READ:
+                return self._lookup(seen)  # stored by somebody quicker, together with the first stamps
+        return self._lead_or_wait(key, seen, errand, began, stale=stale)
+
+    def _lead_or_wait(self, key: str, seen: Seen, errand: Errand, began: float, *, stale: bool) -> Lookup[Any]:
+        patience = None if errand.why is REFRESH else errand.plan.policy.patience(stale=stale)
         waits = False
         while True:
             moment = self._clock.monotonic()
