@@ -58,7 +58,7 @@ class Process(world.Process):
         """Read, and judge what was read."""
         await self.step()
         least = self.world.told
-        value = await (self._read_many() if self.world.likely(0.3) else self.read())
+        value = await (self._read_many() if self.world.likely(0.5) else self.read())
         assert value >= least, f"{value} was read after {least} had been told"
 
     async def change(self) -> None:
@@ -108,7 +108,7 @@ async def schedule(
     actions = []
     for _ in range(world.random.randrange(3, 10)):
         process = world.random.choice(alive)
-        kinds = [process.judged, process.judged, process.change, *[process.given_up] * hurry]
+        kinds = [process.judged, process.judged, process.change, *[process.given_up] * 3 * hurry]
         actions.append(world.random.choice(kinds)())
     doomed: list[asyncio.Task[Any]] = []
     if death:
