@@ -425,7 +425,7 @@ def test_what_is_known_in_the_process_costs_nothing(redis_server: RedisServer, t
             "`breaker`": checks.breaker(pipeline),
             "`pipelines`": checks.pipelines(pipeline),
             "`cache`": checks.cache(cache),
-            "`heartbeat`": checks.heartbeat(30).check,
+            "`heartbeat`": checks.heartbeat(30),
             "`callable`": checks.callable(lambda: True),
         }.items():
             what = "what your function costs" if name == "`callable`" else "none: it is known here"
@@ -440,7 +440,7 @@ from resilient.health import Health, checks
 
 app, health, hung = Flask(__name__), Health(), threading.Event()
 worker = checks.heartbeat(max_age=0.3)
-health.add("worker", worker.check, views=["live", "ready"], ttl=0)
+health.add("worker", worker, views=["live", "ready"], ttl=0)
 app.register_blueprint(health_blueprint(health))
 
 def loop():
