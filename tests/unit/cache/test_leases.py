@@ -195,7 +195,7 @@ def test_what_an_open_breaker_keeps_back_is_not_given_back() -> None:
 def test_a_lease_is_given_back_also_where_all_threads_load() -> None:
     """There is room for what ends a load, however many run in the background; and closing waits for it."""
     cache = Cache(Lossy(), namespace="n", ttl=300, lease=LEASE, max_loads=1)
-    background = cache.main._background
+    background = cache.main.leases.background
     go, done = threading.Event(), threading.Event()
     assert background.start(go.wait, 10)
     assert not background.start(go.wait, 10)
@@ -207,6 +207,24 @@ def test_a_lease_is_given_back_also_where_all_threads_load() -> None:
     go.set()
     cache.close()
     assert ended == list(range(20))
+
+
+def test_a_closed_cache_starts_no_threads() -> None:
+    """What still ends after the closing ends where it runs; nothing is begun in the background any more."""
+    cache = Cache(Lossy(), namespace="closed", ttl=300, lease=LEASE)
+    background = cache.main.leases.background
+    done = threading.Event()
+    assert background.start(done.set)
+    background.finish(done.wait, 10)
+    assert done.wait(3)
+    cache.close()
+    before = set(threading.enumerate())
+    ran_on: list[threading.Thread] = []
+    assert not background.start(done.set)
+    background.finish(lambda: ran_on.append(threading.current_thread()))
+    assert ran_on == [threading.current_thread()]
+    assert cache.get_or_load("k", loaded) == "new"
+    assert set(threading.enumerate()) <= before
 
 
 def test_each_caller_gets_an_error_of_its_own(gathered: Any, at_once: Any) -> None:
