@@ -190,18 +190,18 @@ class AsyncBehind(Generic[V]):
         engine = self._cache.main
         tags = [tag for item in batch.values() for tag in tags_of(item.entry)]
         marks = await engine.stamps.taken(tags, max(item.entry.keep for item in batch.values()))
-        fences = await engine.begin(batch)
+        fences = await engine.commits.begin(batch)
         try:
             await self._store([item.value for item in batch.values()])
         except Exception as error:  # noqa: BLE001 - kept for another try, or told as an event
-            await engine.cancel(fences)  # what is cached is what is still to be stored
+            await engine.commits.cancel(fences)  # what is cached is what is still to be stored
             return await self._failed(batch, error)
         except BaseException:
-            await engine.cancel(fences)
+            await engine.commits.cancel(fences)
             raise
         self._buffer.done(batch)
         entries = {key: self._newest(key, item) for key, item in batch.items()}
-        await engine.finish(fences, entries, marks)
+        await engine.commits.finish(fences, entries, marks)
         return None
 
     async def _failed(self, batch: dict[str, Item], error: Exception) -> Exception | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from resilient.cache._async.deferred import deferred
-from resilient.cache._async.engine import AsyncEngine
+from resilient.cache._async.engine.work import AsyncWork
 from resilient.cache._async.host import AsyncHost
 from resilient.cache._keys import physical
 
 if TYPE_CHECKING:
-    from resilient.cache._async.commits import AsyncOnCommit
+    from resilient.cache._async.on_commit import AsyncOnCommit
     from resilient.cache._rows import Rows
 
 __all__ = ["AsyncSqlFace"]
@@ -21,9 +21,9 @@ class AsyncSqlFace(AsyncHost):
     """What `AsyncCache` can do with a session of SQLAlchemy, and what its parts in other modules need of it."""
 
     @property
-    def _engine(self) -> AsyncEngine:
+    def _engine(self) -> AsyncWork:
         found = deferred(self)
-        return self.main if found is None else cast("AsyncEngine", found)
+        return self.main if found is None else found
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""
@@ -61,7 +61,7 @@ class AsyncSqlFace(AsyncHost):
                     after.set("player:17", {"score": 150})   # or after.invalidate("player:17")
                     session.commit()
         """
-        from resilient.cache._async.commits import AsyncOnCommit
+        from resilient.cache._async.on_commit import AsyncOnCommit
 
         return AsyncOnCommit(self, session)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from resilient.cache._async.engine import AsyncEngine
+from resilient.cache._async.engine.engine import AsyncEngine
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup

@@ -84,7 +84,7 @@ class AsyncReading(AsyncTagged):
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = await self._engine.find(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = await self._engine.get(self.physical(key), self.codec(type))
         return found
 
     async def get_many(
@@ -128,7 +128,7 @@ class AsyncReading(AsyncTagged):
         if load_many is None:
             if self._off():
                 return {}
-            there = await self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+            there = await self._engine.get_many([self.physical(name) for name in names], self.codec(type))
             found = [NOTHING if each is None else each.value for each in there]
         else:
             plan = self._plan(ttl, type, options, tags)
@@ -136,7 +136,7 @@ class AsyncReading(AsyncTagged):
                 values = await load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = await self._engine.through_many([self.physical(name) for name in names], ask, plan)
+            found = await self._engine.load_many([self.physical(name) for name in names], ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
@@ -224,13 +224,13 @@ class AsyncReading(AsyncTagged):
         """What the functions of `lazy` call: `through` without where the value came from."""
         if _bypassed.get() and self._off():
             return await load()
-        return await self._engine.value(self.physical(key), load, plan)
+        return await self._engine.load(self.physical(key), load, plan)
 
     async def through(self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         if self._off():
             return Lookup(await load(), "loader", 0.0)
-        found: Lookup[Any] = await self._engine.through(self.physical(key), load, plan, refresh=refresh)
+        found: Lookup[Any] = await self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
         return found
 
     # ---------------------------------------------------------------------------------------------------------- bypass

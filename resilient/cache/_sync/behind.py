@@ -191,18 +191,18 @@ class Behind(Generic[V]):
         engine = self._cache.main
         tags = [tag for item in batch.values() for tag in tags_of(item.entry)]
         marks = engine.stamps.taken(tags, max(item.entry.keep for item in batch.values()))
-        fences = engine.begin(batch)
+        fences = engine.commits.begin(batch)
         try:
             self._store([item.value for item in batch.values()])
         except Exception as error:  # noqa: BLE001 - kept for another try, or told as an event
-            engine.cancel(fences)  # what is cached is what is still to be stored
+            engine.commits.cancel(fences)  # what is cached is what is still to be stored
             return self._failed(batch, error)
         except BaseException:
-            engine.cancel(fences)
+            engine.commits.cancel(fences)
             raise
         self._buffer.done(batch)
         entries = {key: self._newest(key, item) for key, item in batch.items()}
-        engine.finish(fences, entries, marks)
+        engine.commits.finish(fences, entries, marks)
         return None
 
     def _failed(self, batch: dict[str, Item], error: Exception) -> Exception | None:

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from resilient.cache._keys import physical
 from resilient.cache._sync.deferred import deferred
-from resilient.cache._sync.engine import Engine
+from resilient.cache._sync.engine.work import Work
 from resilient.cache._sync.host import Host
 
 if TYPE_CHECKING:
     from resilient.cache._rows import Rows
-    from resilient.cache._sync.commits import OnCommit
+    from resilient.cache._sync.on_commit import OnCommit
 
 __all__ = ["SqlFace"]
 
@@ -22,9 +22,9 @@ class SqlFace(Host):
     """What `Cache` can do with a session of SQLAlchemy, and what its parts in other modules need of it."""
 
     @property
-    def _engine(self) -> Engine:
+    def _engine(self) -> Work:
         found = deferred(self)
-        return self.main if found is None else cast("Engine", found)
+        return self.main if found is None else found
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""
@@ -62,7 +62,7 @@ class SqlFace(Host):
                     after.set("player:17", {"score": 150})   # or after.invalidate("player:17")
                     session.commit()
         """
-        from resilient.cache._sync.commits import OnCommit
+        from resilient.cache._sync.on_commit import OnCommit
 
         return OnCommit(self, session)
 

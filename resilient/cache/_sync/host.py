@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._seen import Plan
-from resilient.cache._sync.engine import Engine
+from resilient.cache._sync.engine.engine import Engine
 from resilient.cache._values import Loader, Lookup
 from resilient.clock import Clock
 

@@ -85,7 +85,7 @@ class Reading(Tagged):
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = self._engine.find(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = self._engine.get(self.physical(key), self.codec(type))
         return found
 
     def get_many(
@@ -129,7 +129,7 @@ class Reading(Tagged):
         if load_many is None:
             if self._off():
                 return {}
-            there = self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+            there = self._engine.get_many([self.physical(name) for name in names], self.codec(type))
             found = [NOTHING if each is None else each.value for each in there]
         else:
             plan = self._plan(ttl, type, options, tags)
@@ -137,7 +137,7 @@ class Reading(Tagged):
                 values = load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = self._engine.through_many([self.physical(name) for name in names], ask, plan)
+            found = self._engine.load_many([self.physical(name) for name in names], ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
@@ -225,13 +225,13 @@ class Reading(Tagged):
         """What the functions of `lazy` call: `through` without where the value came from."""
         if _bypassed.get() and self._off():
             return load()
-        return self._engine.value(self.physical(key), load, plan)
+        return self._engine.load(self.physical(key), load, plan)
 
     def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         if self._off():
             return Lookup(load(), "loader", 0.0)
-        found: Lookup[Any] = self._engine.through(self.physical(key), load, plan, refresh=refresh)
+        found: Lookup[Any] = self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
         return found
 
     # ---------------------------------------------------------------------------------------------------------- bypass

@@ -47,17 +47,17 @@ def trips(cache: Cache, step: Callable[[], Any]) -> tuple[int, Any]:
 
 def test_fencing_many_tags_is_one_round_trip_and_so_is_ending_them(cache: Cache) -> None:
     """Before the COMMIT one, after it one, and after a rollback one."""
-    tags = cache.main
-    count, fences = trips(cache, lambda: tags.fence_tags(TAGS, everything=True))
+    tags = cache.main.tags
+    count, fences = trips(cache, lambda: tags.fence(TAGS, everything=True))
     assert (count, len(fences)) == (1, len(TAGS) + 1)
-    assert trips(cache, lambda: tags.finish_tags(fences, TAGS, UNKNOWN, everything=True))[0] == 1
-    fences = tags.fence_tags(TAGS)
-    assert trips(cache, lambda: tags.cancel_tags(fences))[0] == 1
+    assert trips(cache, lambda: tags.finish(fences, TAGS, UNKNOWN, everything=True))[0] == 1
+    fences = tags.fence(TAGS)
+    assert trips(cache, lambda: tags.cancel(fences))[0] == 1
 
 
 def test_cancelling_the_fences_of_many_keys_is_one_round_trip(cache: Cache) -> None:
     """What was there is put back, all at once."""
-    commits = cache.main
+    commits = cache.main.commits
     count, fences = trips(cache, lambda: commits.begin(KEYS))
     assert (count, cache.get("row:0")) == (1, None)
     assert trips(cache, lambda: commits.cancel(fences))[0] == 1
@@ -66,9 +66,9 @@ def test_cancelling_the_fences_of_many_keys_is_one_round_trip(cache: Cache) -> N
 
 def test_two_writers_who_met_on_many_keys_end_in_one_round_trip(cache: Cache) -> None:
     """Neither knows whose values are newer: all their keys are fenced anew at once."""
-    commits = cache.main
+    commits = cache.main.commits
     first, second = commits.begin(KEYS), commits.begin(KEYS)
-    entries = {key: commits.entry("new", cache.plan(60)) for key in KEYS}
+    entries = {key: cache.main.entry("new", cache.plan(60)) for key in KEYS}
     assert trips(cache, lambda: commits.finish(second, entries, UNKNOWN))[0] == 1
     assert trips(cache, lambda: commits.finish(first, {}, UNKNOWN))[0] == 2  # its fences are gone: found, then told
     assert cache.get_many(["row:0", "row:4"]) == {}

@@ -106,15 +106,15 @@ class Process(world.Process):
         await self.step()
         engine, row = self.cache.main, self.world.random.choice(["t", "t", "u", ALL])
         tags, everything = ([], True) if row == ALL else ([row], False)
-        fences = await engine.fence_tags(tags, everything=everything)
+        fences = await engine.tags.fence(tags, everything=everything)
         await self.step()
         if self.world.likely(0.3):
-            await engine.cancel_tags(fences)
+            await engine.tags.cancel(fences)
             return
         self.world.rows[row] += 1
         changed = self.world.rows[row]
         await self.step()
-        await engine.finish_tags(fences, tags, UNKNOWN, everything=everything)
+        await engine.tags.finish(fences, tags, UNKNOWN, everything=everything)
         self._tell(row, changed)
 
     def _tell(self, row: str, value: int) -> None:

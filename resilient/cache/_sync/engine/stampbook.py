@@ -1,3 +1,4 @@
+# Generated from resilient/cache/_async/engine/stampbook.py by tools/unasync.py: do not edit.
 """The stamps of tags and of the namespace, as the store holds them: read, made where they are absent, and changed."""
 
 from __future__ import annotations
@@ -6,7 +7,6 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from resilient.cache._async.tier import UNREACHABLE, AsyncTier
 from resilient.cache._causal import merged, note
 from resilient.cache._entry import Entry, is_fence
 from resilient.cache._seen import Fence, milliseconds
@@ -23,17 +23,18 @@ from resilient.cache._stamps import (
     tag_key,
     tags_of,
 )
+from resilient.cache._sync.engine.tier import UNREACHABLE, Tier
 from resilient.cache._values import Swap
 from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded
 
-__all__ = ["AsyncStamps"]
+__all__ = ["StampBook"]
 
 _REMEMBERED = 1000  # stamps
 _WHILE = 60.0  # seconds
 
 
-class AsyncStamps:
+class StampBook:
     """The stamps of one cache.
 
     Args:
@@ -43,7 +44,7 @@ class AsyncStamps:
         clock: Where time is read.
     """
 
-    def __init__(self, name: str, tier: AsyncTier, *, lease: float, clock: Clock) -> None:
+    def __init__(self, name: str, tier: Tier, *, lease: float, clock: Clock) -> None:
         self.namespace = namespace_key(name)
         self._name = name
         self._tier = tier
@@ -65,28 +66,28 @@ class AsyncStamps:
         """Where the stamps stand: the namespace's first."""
         return (self.namespace, *[tag_key(self._name, tag) for tag in tags]) if tags else (self.namespace,)
 
-    async def read(self, tags: tuple[str, ...]) -> Marks:
+    def read(self, tags: tuple[str, ...]) -> Marks:
         """The stamps as they stand."""
-        found = await self._tier.run(self._tier.store.get_many, self.keys(tags))
+        found = self._tier.run(self._tier.store.get_many, self.keys(tags))
         return Marks(tags) if found is UNREACHABLE else Marks(tags, tuple(found))
 
-    async def read_more(self, tags: tuple[str, ...]) -> Any:
+    def read_more(self, tags: tuple[str, ...]) -> Any:
         """The bytes under the keys of further tags, by tag, or `UNREACHABLE`."""
-        found = await self._tier.run(self._tier.store.get_many, [tag_key(self._name, tag) for tag in tags])
+        found = self._tier.run(self._tier.store.get_many, [tag_key(self._name, tag) for tag in tags])
         return UNREACHABLE if found is UNREACHABLE else dict(zip(tags, found, strict=True))
 
     # ---------------------------------------------------------------------------------------- for what is to be stored
 
-    async def taken(self, tags: Iterable[str], keep: float = 0.0) -> Marks:
+    def taken(self, tags: Iterable[str], keep: float = 0.0) -> Marks:
         """The stamps that what is written from now on is to bear; made where they are absent.
 
         Args:
             tags: The tags.
             keep: Seconds for which it will be kept.
         """
-        return await self.settled(await self.read(tuple(dict.fromkeys(tags))), keep)
+        return self.ensured(self.read(tuple(dict.fromkeys(tags))), keep)
 
-    async def settled(self, marks: Marks, keep: float = 0.0) -> Marks:
+    def ensured(self, marks: Marks, keep: float = 0.0) -> Marks:
         """The stamps that were read, with new ones where there were none; old ones get a longer life.
 
         Where a fence stands it stays, so that the result is not whole.
@@ -106,14 +107,14 @@ class AsyncStamps:
                     continue
             else:
                 new = planted(now, life_for(keep))  # nothing is there, or no bytes of ours
-            done = await self._tier.run(self._tier.store.swap, key, raw, new, milliseconds(life_for(keep)))
+            done = self._tier.run(self._tier.store.swap, key, raw, new, milliseconds(life_for(keep)))
             if done is UNREACHABLE:
                 return Marks(marks.names)
             if done:
                 places[at] = new
             refused = refused or not done
         if refused:  # somebody else was quicker
-            return await self.read(marks.names)
+            return self.read(marks.names)
         return marks.changed(places) if places else marks
 
     def _lasts(self, raw: bytes | None, now: float, keep: float) -> bool:
@@ -125,40 +126,40 @@ class AsyncStamps:
             self._lasting.clear()
         return 0.0 <= now - since < _WHILE and keep <= longest
 
-    async def onto(self, entry: Entry) -> Entry:
+    def onto(self, entry: Entry) -> Entry:
         """An entry with the stamps of this moment."""
-        return (await self.taken(tags_of(entry), entry.keep)).on(entry)
+        return (self.taken(tags_of(entry), entry.keep)).on(entry)
 
-    async def onto_many(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    def onto_many(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
         """The same for several, in one round trip."""
         tags = [tag for entry in entries.values() for tag in tags_of(entry)]
-        marks = await self.taken(tags, max((entry.keep for entry in entries.values()), default=0.0))
+        marks = self.taken(tags, max((entry.keep for entry in entries.values()), default=0.0))
         return {key: marks.on(entry) for key, entry in entries.items()}
 
     # --------------------------------------------------------------------------------------------------------- changes
 
-    async def change(self, keys: Sequence[str]) -> None:
+    def change(self, keys: Sequence[str]) -> None:
         """Put new stamps: nothing that bears the old ones is served any more.
 
         While the store is away the keys are remembered, as those of values are.
         """
         try:
-            await self._tier.change(list(keys), self._change, keys)
+            self._tier.change(list(keys), self._change, keys)
         except DeadlineExceeded:
             return  # remembered
 
-    async def _change(self, keys: Sequence[str]) -> None:
+    def _change(self, keys: Sequence[str]) -> None:
         now = self._clock.wall()
         mine = note(now)
-        before = await self._tier.store.bury(keys, [planted(now, LIFE, mine) for _ in keys], milliseconds(LIFE))
+        before = self._tier.store.bury(keys, [planted(now, LIFE, mine) for _ in keys], milliseconds(LIFE))
         for key, was in zip(keys, before, strict=True):
             whole = merged(note_in(was, now), mine)
             if is_unsure(was):
-                await self._tier.store.put(key, planted(now, self._lease, whole), milliseconds(self._lease))
+                self._tier.store.put(key, planted(now, self._lease, whole), milliseconds(self._lease))
             elif whole != mine:
-                await self._tier.store.put(key, planted(now, LIFE, whole), milliseconds(LIFE))
+                self._tier.store.put(key, planted(now, LIFE, whole), milliseconds(LIFE))
 
-    async def finish(self, fences: Iterable[Fence]) -> dict[str, bytes]:
+    def finish(self, fences: Iterable[Fence]) -> dict[str, bytes]:
         """After a COMMIT before which these were fenced: new stamps in the place of the fences.
 
         Returns:
@@ -180,13 +181,13 @@ class AsyncStamps:
                 new[key] = planted(now, LIFE, whole)
                 swaps.append((key, mark, new[key], milliseconds(LIFE)))
         if lost:
-            await self.change(lost)
-        done = await self._swap_many(swaps)
+            self.change(lost)
+        done = self._swap_many(swaps)
         own = {key: raw for (key, raw), did in zip(new.items(), done, strict=True) if did}
-        await self._put_many({key: raw for key, raw in short.items() if key not in own})
+        self._put_many({key: raw for key, raw in short.items() if key not in own})
         return own
 
-    async def cancel(self, fences: Iterable[Fence]) -> None:
+    def cancel(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there, unless another writer was there too."""
         now = self._clock.wall()
         swaps: list[Swap] = []
@@ -198,13 +199,13 @@ class AsyncStamps:
                 swaps.append((key, mark, short, milliseconds(self._lease)))
             else:
                 swaps.append((key, mark, before, milliseconds(LIFE)))
-        await self._swap_many(swaps)
+        self._swap_many(swaps)
 
-    async def _swap_many(self, swaps: list[Swap]) -> Sequence[bool]:
+    def _swap_many(self, swaps: list[Swap]) -> Sequence[bool]:
         """Which of these were made; all in one round trip."""
         if swaps:
             try:
-                done = await self._tier.change([swap[0] for swap in swaps], self._tier.store.swap_many, swaps)
+                done = self._tier.change([swap[0] for swap in swaps], self._tier.store.swap_many, swaps)
             except DeadlineExceeded:
                 done = UNREACHABLE  # remembered
             if done is not UNREACHABLE:
@@ -212,8 +213,8 @@ class AsyncStamps:
                 return found
         return [False] * len(swaps)
 
-    async def _put_many(self, stamps: dict[str, bytes]) -> None:
+    def _put_many(self, stamps: dict[str, bytes]) -> None:
         """Put stamps that live for one lease."""
         if stamps:
             with contextlib.suppress(DeadlineExceeded):  # remembered
-                await self._tier.change(list(stamps), self._tier.store.put_many, stamps, milliseconds(self._lease))
+                self._tier.change(list(stamps), self._tier.store.put_many, stamps, milliseconds(self._lease))

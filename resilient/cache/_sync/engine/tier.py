@@ -1,4 +1,4 @@
-# Generated from resilient/cache/_async/tier.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/engine/tier.py by tools/unasync.py: do not edit.
 """The shared tier behind its breaker: every call bounded, no error to the caller, changes told after an outage."""
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from resilient import events
-from resilient.cache._async.reads import AsyncReads
-from resilient.cache._async.tier import UNREACHABLE
+from resilient.cache._async.engine.reads import AsyncReader
+from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._causal import note
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, unpack, version_in
@@ -25,8 +25,17 @@ __all__ = ["AsyncWrites"]
 Load: TypeAlias = AsyncLoader[[], Any]
 
 
-class AsyncWrites(AsyncReads):
-    """Storing, writing through and invalidating."""
+class AsyncWrites:
+    """Storing, writing through and invalidating.
+
+    Args:
+        reader: What is read, and how.
+    """
+
+    def __init__(self, reader: AsyncReader) -> None:
+        self._reader = reader
+        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._clock, self._counts, self._lease, self._name = reader.clock, reader.counts, reader.lease, reader.name
 
     def entry(self, value: Any, plan: Plan, version: int | None = None) -> Entry:
         """The entry for a value that is new now; it has no stamps yet, without which nobody reads it."""
@@ -34,56 +43,56 @@ class AsyncWrites(AsyncReads):
 
     async def put(self, key: str, entry: Entry) -> None:
         """Store, whatever was there; with a version not over a value with a higher one."""
-        self.flights.overtake(key)
-        store, entry = self.tier.store, await self._stamped([key], entry)
+        self._flights.overtake(key)
+        store, entry = self._tier.store, await self._stamped([key], entry)
         raw, life = pack(entry), milliseconds(entry.keep)
         if entry.version:
-            done = await self.tier.change([key], store.settle, key, None, raw, life, life)
-            self.counts.add("stores" if done == Settled.STORED else "refused")
-        elif await self.tier.change([key], store.put, key, raw, life) is not UNREACHABLE:
-            self.counts.add("stores")
+            done = await self._tier.change([key], store.settle, key, None, raw, life, life)
+            self._counts.add("stores" if done == Settled.STORED else "refused")
+        elif await self._tier.change([key], store.put, key, raw, life) is not UNREACHABLE:
+            self._counts.add("stores")
 
-    async def put_many(self, entries: dict[str, Entry]) -> None:
+    async def put_many(self, entries: Mapping[str, Entry]) -> None:
         """Store several."""
         for key in entries:
-            self.flights.overtake(key)
+            self._flights.overtake(key)
         raw = {key: pack(entry) for key, entry in (await self._stamped_many(entries)).items()}
         life = max((milliseconds(entry.keep) for entry in entries.values()), default=0)
-        if raw and await self.tier.change(list(raw), self.tier.store.put_many, raw, life) is not UNREACHABLE:
-            self.counts.add("stores", len(raw))
+        if raw and await self._tier.change(list(raw), self._tier.store.put_many, raw, life) is not UNREACHABLE:
+            self._counts.add("stores", len(raw))
 
     async def add(self, key: str, entry: Entry, codec: Codec) -> bool:
         """Store only where nothing is. Where the tier does not answer, nothing is stored."""
-        seen = await self.look(key, codec, tags_of(entry))
+        seen = await self._reader.look(key, codec, tags_of(entry))
         if seen.raw is UNREACHABLE or seen.life is not Life.GONE or is_fenced(seen):
             return False
-        entry = (await self.stamps.settled(seen.marks, entry.keep)).on(entry)
+        entry = (await self._stamps.ensured(seen.marks, entry.keep)).on(entry)
         if not entry.generation:
             return False  # nobody could read it
-        stored = await self.tier.run(self.tier.store.swap, key, seen.raw, pack(entry), milliseconds(entry.keep))
+        stored = await self._tier.run(self._tier.store.swap, key, seen.raw, pack(entry), milliseconds(entry.keep))
         return stored is True
 
     async def _stamped(self, keys: list[str], entry: Entry) -> Entry:
         """An entry with the stamps of this moment; keys are remembered as changed where there is no time for it."""
         try:
-            return await self.stamps.onto(entry)
+            return await self._stamps.onto(entry)
         except BaseException:  # out of time, or cancelled: what is there now is old
-            self.tier.remember(keys)
+            self._tier.remember(keys)
             raise
 
-    async def _stamped_many(self, entries: dict[str, Entry]) -> dict[str, Entry]:
+    async def _stamped_many(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
         try:
-            return await self.stamps.onto_many(entries)
+            return await self._stamps.onto_many(entries)
         except BaseException:  # out of time, or cancelled: what is there now is old
-            self.tier.remember(list(entries))
+            self._tier.remember(list(entries))
             raise
 
     async def invalidate(self, keys: list[str]) -> None:
         """Make sure that nothing loaded before this moment is served from the cache after it."""
         for key in keys:
-            self.flights.overtake(key)
+            self._flights.overtake(key)
         if keys:
-            await self.tier.bury(keys)
+            await self._tier.bury(keys)
 
     async def write(self, key: str, store: Load, plan: Plan, *, keeps: Callable[[Any], bool], present: bool) -> Any:
         """Store first, then cache.
@@ -93,15 +102,15 @@ class AsyncWrites(AsyncReads):
         afterwards and no other writer's stood before: of two writers at once neither can tell whose value is newer,
         unless versions tell.
         """
-        self.flights.overtake(key)
-        marks = await self.stamps.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
-        (fence,) = await self.tier.fence([key])
+        self._flights.overtake(key)
+        marks = await self._stamps.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
+        (fence,) = await self._tier.fence([key])
         try:
             result = await store()
         except BaseException as error:
             await self._unwind(fence, error)
             raise
-        self.flights.overtake(key)
+        self._flights.overtake(key)
         await self._settle(fence, marks, result, plan, keeps=keeps, present=present)
         return result
 
@@ -118,22 +127,22 @@ class AsyncWrites(AsyncReads):
         """After the store took the value: cache it, or see to it that nothing older is served."""
         key, mark, before = fence
         if before is UNREACHABLE:
-            await self.tier.bury([key])
+            await self._tier.bury([key])
             return
-        seen = self._judge(before, plan.codec)
+        seen = self._reader.judge(before, plan.codec)
         if not keeps(result) or (present and seen.life is Life.GONE):
-            await self._end(key, mark, seen)
+            await self.end(key, mark, seen)
             return
         try:
             entry = marks.on(self.entry(result, plan))
         except InvalidInput as error:  # the store has taken it: an error now would say that it has not
             events.emit(ValueRefused(cache=self._name, advice=str(error)))
-            await self._end(key, mark, seen)
+            await self.end(key, mark, seen)
             return
-        stored = await self._end(key, mark, seen, pack(entry), milliseconds(entry.keep))
-        self.counts.add("stores" if stored else "refused")
+        stored = await self.end(key, mark, seen, pack(entry), milliseconds(entry.keep))
+        self._counts.add("stores" if stored else "refused")
 
-    async def _end(self, key: str, mark: bytes, seen: Seen, raw: bytes | None = None, life: int = 0) -> bool:
+    async def end(self, key: str, mark: bytes, seen: Seen, raw: bytes | None = None, life: int = 0) -> bool:
         """A writer is done: put a value (or else a tombstone) in the place of its fence. Whether that was done.
 
         Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores.
@@ -143,21 +152,21 @@ class AsyncWrites(AsyncReads):
                 return await self._end_by_version(key, mark, seen, raw, life)
             done: Any = False
             if not is_fenced(seen):
-                args = (raw, life) if raw is not None else self._mark(TOMBSTONE)
-                done = await self.tier.change([key], self.tier.store.swap, key, mark, *args)
+                args = (raw, life) if raw is not None else self.mark(TOMBSTONE)
+                done = await self._tier.change([key], self._tier.store.swap, key, mark, *args)
         except DeadlineExceeded:
             return False  # remembered in the journal
         if done is False:
-            await self._keep_fenced([key])
+            await self.keep_fenced([key])
         return done is True
 
     async def _end_by_version(self, key: str, mark: bytes, seen: Seen, raw: bytes, life: int) -> bool:
         """The same with a version. The values of writers who met live one lease: a third may have been among them."""
         lease = milliseconds(self._lease)
         short = min(life, lease) if is_fenced(seen) or self._just_written(seen) else life
-        done = await self.tier.change([key], self.tier.store.settle, key, mark, raw, short, lease)
+        done = await self._tier.change([key], self._tier.store.settle, key, mark, raw, short, lease)
         if done == Settled.UNKNOWN:
-            await self._keep_fenced([key])
+            await self.keep_fenced([key])
         return bool(done == Settled.STORED)
 
     def _just_written(self, seen: Seen) -> bool:
@@ -170,7 +179,7 @@ class AsyncWrites(AsyncReads):
             entry is not None and entry.version > 0 and not entry.cost and entry.age(self._clock.wall()) < self._lease
         )
 
-    def _mark(self, flag: int) -> tuple[bytes, int]:
+    def mark(self, flag: int) -> tuple[bytes, int]:
         """A tombstone or a fence of this moment, and how long it stands."""
         now = self._clock.wall()
         return marker(flag, now, self._lease, note(now)), milliseconds(self._lease)
@@ -178,20 +187,20 @@ class AsyncWrites(AsyncReads):
     async def _unwind(self, fence: Fence, error: BaseException) -> None:
         """The store failed: put back what was there, unless the failure leaves open whether it took effect."""
         if fence.before is not UNREACHABLE and ambiguous(error):
-            await self._end(fence.key, fence.mark, self._glance(fence.before))
+            await self.end(fence.key, fence.mark, self.glance(fence.before))
         else:
-            await self._restore([fence])
+            await self.restore([fence])
 
-    async def _restore(self, fences: Iterable[Fence]) -> None:
+    async def restore(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there, unless another writer was at work."""
         met: list[str] = []
         swaps: list[Swap] = []
         now = self._clock.wall()
         for key, mark, before in fences:
             if before is UNREACHABLE:
-                self.tier.remember([key])
+                self._tier.remember([key])
                 continue
-            seen = self._glance(before)
+            seen = self.glance(before)
             entry = seen.entry
             if is_fenced(seen):
                 met.append(key)
@@ -199,19 +208,19 @@ class AsyncWrites(AsyncReads):
                 swaps.append((key, mark, None, 0))
             else:
                 swaps.append((key, mark, before, milliseconds(entry.keep - entry.age(now))))
-        await self._keep_fenced(met)
+        await self.keep_fenced(met)
         if swaps:
             with contextlib.suppress(DeadlineExceeded):  # the fences go by themselves
-                await self.tier.run(self.tier.store.swap_many, swaps)
+                await self._tier.run(self._tier.store.swap_many, swaps)
 
-    async def _keep_fenced(self, keys: list[str]) -> None:
+    async def keep_fenced(self, keys: list[str]) -> None:
         """Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores."""
         if keys:
-            mark, life = self._mark(FENCE)
+            mark, life = self.mark(FENCE)
             with contextlib.suppress(DeadlineExceeded):  # remembered in the journal
-                await self.tier.change(keys, self.tier.store.put_many, dict.fromkeys(keys, mark), life)
+                await self._tier.change(keys, self._tier.store.put_many, dict.fromkeys(keys, mark), life)
 
-    def _glance(self, raw: bytes | None) -> Seen:
+    def glance(self, raw: bytes | None) -> Seen:
         """What an entry is worth, its value unread."""
         try:
             entry = None if raw is None else unpack(raw)

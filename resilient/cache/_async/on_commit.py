@@ -148,9 +148,9 @@ class AsyncCommit:
         if changes.entries():
             self._marks = await engine.stamps.taken(changes.borne())
         if changes.keys:
-            self._fences = await engine.begin(list(changes.keys))
+            self._fences = await engine.commits.begin(list(changes.keys))
         if self._tags or changes.everything:
-            self._tag_fences = await engine.fence_tags(self._tags, everything=changes.everything)
+            self._tag_fences = await engine.tags.fence(self._tags, everything=changes.everything)
 
     async def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
@@ -159,8 +159,8 @@ class AsyncCommit:
         everything, tags = changes.everything, tuple(dict.fromkeys((*tags, *changes.tags)))
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
             if tags or everything:  # first, so that the new entries bear the new stamps
-                marks = await engine.finish_tags(tag_fences, tags, marks, everything=everything)
-            await engine.finish(fences, changes.entries(), marks, present=changes.present)
+                marks = await engine.tags.finish(tag_fences, tags, marks, everything=everything)
+            await engine.commits.finish(fences, changes.entries(), marks, present=changes.present)
 
     def _taken(self) -> tuple[list[Fence], list[Fence], Marks, tuple[str, ...]]:
         """What was put before the COMMIT, which is now for the caller to end."""
@@ -174,11 +174,11 @@ class AsyncCommit:
         everything, engine = self._pending.whole().everything, self.cache.main
         self._pending = Pending()
         if not ending(self._session):
-            await engine.cancel_tags(tag_fences)
-            await engine.cancel(fences)
+            await engine.tags.cancel(tag_fences)
+            await engine.commits.cancel(fences)
             return
-        await engine.finish_tags(tag_fences, tags, marks, everything=everything and bool(tag_fences))
-        await engine.finish(fences, {}, marks)
+        await engine.tags.finish(tag_fences, tags, marks, everything=everything and bool(tag_fences))
+        await engine.commits.finish(fences, {}, marks)
 
 
 class AsyncOnCommit(AsyncAfter):

@@ -1,4 +1,4 @@
-# Generated from resilient/cache/_async/commits.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/on_commit.py by tools/unasync.py: do not edit.
 """The cache follows a transaction of SQLAlchemy: fenced before its COMMIT, changed after it, untouched without it."""
 
 from __future__ import annotations
@@ -149,9 +149,9 @@ class Commit:
         if changes.entries():
             self._marks = engine.stamps.taken(changes.borne())
         if changes.keys:
-            self._fences = engine.begin(list(changes.keys))
+            self._fences = engine.commits.begin(list(changes.keys))
         if self._tags or changes.everything:
-            self._tag_fences = engine.fence_tags(self._tags, everything=changes.everything)
+            self._tag_fences = engine.tags.fence(self._tags, everything=changes.everything)
 
     def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
@@ -160,8 +160,8 @@ class Commit:
         everything, tags = changes.everything, tuple(dict.fromkeys((*tags, *changes.tags)))
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
             if tags or everything:  # first, so that the new entries bear the new stamps
-                marks = engine.finish_tags(tag_fences, tags, marks, everything=everything)
-            engine.finish(fences, changes.entries(), marks, present=changes.present)
+                marks = engine.tags.finish(tag_fences, tags, marks, everything=everything)
+            engine.commits.finish(fences, changes.entries(), marks, present=changes.present)
 
     def _taken(self) -> tuple[list[Fence], list[Fence], Marks, tuple[str, ...]]:
         """What was put before the COMMIT, which is now for the caller to end."""
@@ -175,11 +175,11 @@ class Commit:
         everything, engine = self._pending.whole().everything, self.cache.main
         self._pending = Pending()
         if not ending(self._session):
-            engine.cancel_tags(tag_fences)
-            engine.cancel(fences)
+            engine.tags.cancel(tag_fences)
+            engine.commits.cancel(fences)
             return
-        engine.finish_tags(tag_fences, tags, marks, everything=everything and bool(tag_fences))
-        engine.finish(fences, {}, marks)
+        engine.tags.finish(tag_fences, tags, marks, everything=everything and bool(tag_fences))
+        engine.commits.finish(fences, {}, marks)
 
 
 class OnCommit(After):
