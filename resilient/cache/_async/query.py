@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from resilient.cache._async.host import AsyncHost
-from resilient.cache._databases import database_of, snapshot_of
+from resilient.cache._databases import database_of
 from resilient.cache._functions import AsyncMode
 from resilient.cache._keys import tag_names
 from resilient.cache._rows import Rows, packed
-from resilient.cache._sessions import plain, wrote
+from resilient.cache._sessions import plain, snapshot_of, wrote
 from resilient.cache._statements import check, fingerprint, tags_of
 
 __all__ = ["query"]
