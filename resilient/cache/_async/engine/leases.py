@@ -59,6 +59,26 @@ class AsyncLeases:
         """Begin no more loads in the background."""
         await self.background.close()
 
+    async def enter(self, *flights: Flight) -> Any:
+        """Take a place under the cap where `max_loads` is given, for a claim and the load that it allows.
+
+        That is before the claim: a lease whose holder waits for its turn would keep other processes waiting, and their
+        loads may hold the places for which other holders wait. What this returns is to be handed to `leave`.
+        """
+        if not self._capped or self.cap.inside():
+            return None
+        taken = await self.cap.take()
+        for flight in flights:
+            flight.started = True
+        return taken
+
+    def leave(self, taken: Any, *flights: Flight) -> None:
+        """Give a place back; whoever claims again has to wait for his turn again."""
+        if taken is not None:
+            for flight in flights:
+                flight.started = False
+            self.cap.give(taken)
+
     async def run(self, load: AsyncLoader[[], Any], seen: Seen, *flights: Flight) -> Any:
         """Call the loader of these flights, under the cap where it holds.
 
@@ -66,7 +86,7 @@ class AsyncLeases:
         """
         note = self.noted(seen)
         capped = self._capped or seen.raw is UNREACHABLE
-        place = await self.cap.take() if capped else None
+        taken = await self.cap.take() if capped else None
         try:
             for flight in flights:
                 flight.started = True
@@ -75,7 +95,7 @@ class AsyncLeases:
             with at_or_after(note):
                 return await load()
         finally:
-            self.cap.give(place)
+            self.cap.give(taken)
 
     def noted(self, seen: Seen) -> bytes:
         """What the writers had seen that made a load necessary: of the key itself, and of its tags."""

@@ -229,9 +229,13 @@ class AsyncLoads:
             if not seen.marks.whole:  # the store does not answer, or a writer is about to change what bears a tag
                 break
             force = why is REFRESH or flight.pushes
-            got = await self._leases.claim(flight, seen, errand.plan.codec, force=force)
-            if isinstance(got, Lease):
-                return await self._load(flight, seen, got, errand)
+            taken = await self._leases.enter(flight)
+            try:
+                got = await self._leases.claim(flight, seen, errand.plan.codec, force=force)
+                if isinstance(got, Lease):
+                    return await self._load(flight, seen, got, errand)
+            finally:
+                self._leases.leave(taken, flight)
             seen = self._checked(got, policy)
             if why is REFRESH:
                 continue

@@ -236,10 +236,15 @@ class Bulk:
         found: dict[int, Lookup[Any] | None] = {}
         open_: dict[int, _Part] = {part.place: part for part in batch}  # flights that have not landed
         try:
-            granted, others = self._claim_many(batch, plan)
-            if granted:
-                for place, outcome in (self._load_many(granted, load, plan, why)).items():
-                    found[place] = self._land_part(open_.pop(place), outcome)
+            flights = [part.flight for part in batch]
+            taken = self._leases.enter(*flights)
+            try:
+                granted, others = self._claim_many(batch, plan)
+                if granted:
+                    for place, outcome in (self._load_many(granted, load, plan, why)).items():
+                        found[place] = self._land_part(open_.pop(place), outcome)
+            finally:
+                self._leases.leave(taken, *flights)
             for part in others:
                 errand = Errand(partial(self._one, load, part.place), plan, why)
                 gained: Outcome | NotFound | None

@@ -60,6 +60,26 @@ class Leases:
         """Begin no more loads in the background."""
         self.background.close()
 
+    def enter(self, *flights: Flight) -> Any:
+        """Take a place under the cap where `max_loads` is given, for a claim and the load that it allows.
+
+        That is before the claim: a lease whose holder waits for its turn would keep other processes waiting, and their
+        loads may hold the places for which other holders wait. What this returns is to be handed to `leave`.
+        """
+        if not self._capped or self.cap.inside():
+            return None
+        taken = self.cap.take()
+        for flight in flights:
+            flight.started = True
+        return taken
+
+    def leave(self, taken: Any, *flights: Flight) -> None:
+        """Give a place back; whoever claims again has to wait for his turn again."""
+        if taken is not None:
+            for flight in flights:
+                flight.started = False
+            self.cap.give(taken)
+
     def run(self, load: Loader[[], Any], seen: Seen, *flights: Flight) -> Any:
         """Call the loader of these flights, under the cap where it holds.
 
@@ -67,7 +87,7 @@ class Leases:
         """
         note = self.noted(seen)
         capped = self._capped or seen.raw is UNREACHABLE
-        place = self.cap.take() if capped else None
+        taken = self.cap.take() if capped else None
         try:
             for flight in flights:
                 flight.started = True
@@ -76,7 +96,7 @@ class Leases:
             with at_or_after(note):
                 return load()
         finally:
-            self.cap.give(place)
+            self.cap.give(taken)
 
     def noted(self, seen: Seen) -> bytes:
         """What the writers had seen that made a load necessary: of the key itself, and of its tags."""
