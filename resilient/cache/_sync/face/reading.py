@@ -1,75 +1,32 @@
+# Generated from resilient/cache/_async/face/reading.py by tools/unasync.py: do not edit.
 """The part of a cache's face that reads, with a loader or without."""
 
 from __future__ import annotations
 
-import contextvars
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from resilient.cache._async.functions import AsyncLazy
-from resilient.cache._async.tagged import AsyncTagged
 from resilient.cache._codecs import ANYTHING
-from resilient.cache._freshness import LoadOptions, Policy
-from resilient.cache._keys import tag_names
+from resilient.cache._freshness import LoadOptions
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
-from resilient.cache._values import AsyncLoader, Lookup
+from resilient.cache._sync.face.base import Face, bypassed
+from resilient.cache._sync.functions import Lazy
+from resilient.cache._values import Loader, Lookup
 from resilient.errors import ConfigurationError, InvalidInput
 
-__all__ = ["AsyncReading"]
+__all__ = ["Reading"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_NONE: frozenset[int] = frozenset()
-_bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
 
-_PLANS = 256  # kept for calls that name their options each time
-
-
-class AsyncReading(AsyncTagged):
+class Reading(Face):
     """Reading through a cache."""
-
-    _ttl: float | None
-    _jitter: float
-    _plans: dict[Any, Plan]
-
-    def _policy(self, ttl: float | None, options: LoadOptions | None = None) -> Policy:
-        seconds: Any = self._ttl if ttl is None else ttl
-        given: Any = dict(options or {})
-        unknown = given.keys() - LoadOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"no option is called {min(unknown)!r}; there are: {', '.join(LoadOptions.__annotations__)}"
-            )
-        if "early" in given:
-            given["early"] = float(given["early"])
-        if "cache_errors" in given:
-            given["cache_errors"] = tuple(given["cache_errors"])
-        return Policy(seconds, jitter=self._jitter, **given)
-
-    def _plan(self, ttl: float | None, kind: Any, options: LoadOptions, tags: Iterable[str] = ()) -> Plan:
-        """How the values of one call are kept; made once for calls that say the same, tags aside."""
-        if tags:
-            return self._plan(ttl, kind, options)._replace(tags=tag_names(tags))
-        said = (ttl, kind, *options.items()) if options else (ttl, kind)
-        try:
-            return self._plans[said]
-        except KeyError:
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            return self._plans.setdefault(said, Plan(self._policy(ttl, options), self.codec(kind)))
-        except TypeError:  # what cannot be hashed, such as a list of errors, is made anew each time
-            return Plan(self._policy(ttl, options), self.codec(kind))
-
-    def plan(self, ttl: float | None, tags: tuple[str, ...] = ()) -> Plan:
-        """How values of any type are kept for so long, with the tags that they bear."""
-        return Plan(self._policy(ttl), self.codec(ANYTHING), tags)
 
     # ------------------------------------------------------------------------------------------------ without a loader
 
-    async def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
+    def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
         """The value of a key.
 
         Args:
@@ -77,21 +34,21 @@ class AsyncReading(AsyncTagged):
             default: What is returned where there is none.
             type: The type to read it as; without it dataclasses come back as dicts.
         """
-        found = await self.lookup(key, type=type)
+        found = self.lookup(key, type=type)
         return default if found is None else found.value
 
-    async def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
+    def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = await self._engine.get(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = self._engine.get(self.physical(key), self.codec(type))
         return found
 
-    async def get_many(
+    def get_many(
         self,
         keys: Iterable[str],
         *,
-        load_many: AsyncLoader[[list[str]], Mapping[str, Any]] | None = None,
+        load_many: Loader[[list[str]], Mapping[str, Any]] | None = None,
         ttl: float | None = None,
         type: Any = ANYTHING,  # noqa: A002 - same
         tags: Iterable[str] = (),
@@ -128,23 +85,23 @@ class AsyncReading(AsyncTagged):
         if load_many is None:
             if self._off():
                 return {}
-            there = await self._engine.get_many([self.physical(name) for name in names], self.codec(type))
+            there = self._engine.get_many([self.physical(name) for name in names], self.codec(type))
             found = [NOTHING if each is None else each.value for each in there]
         else:
             plan = self._plan(ttl, type, options, tags)
             if self._off():
-                values = await load_many(names)
+                values = load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = await self._engine.load_many([self.physical(name) for name in names], ask, plan)
+            found = self._engine.load_many([self.physical(name) for name in names], ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
 
-    async def get_or_load(
+    def get_or_load(
         self,
         key: str,
-        loader: AsyncLoader[[], R],
+        loader: Loader[[], R],
         ttl: float | None = None,
         *,
         type: Any = ANYTHING,  # noqa: A002 - same
@@ -180,7 +137,7 @@ class AsyncReading(AsyncTagged):
                 ``stale_if_error`` the loader's error goes through as it is.
             Overloaded: ``max_loads`` loaders run already, and none ended in time.
         """
-        value: R = await self.value(key, loader, self._plan(ttl, type, options, tags))
+        value: R = self.load(key, loader, self._plan(ttl, type, options, tags))
         return value
 
     def lazy(
@@ -193,7 +150,7 @@ class AsyncReading(AsyncTagged):
         shared: bool = False,
         tags: Iterable[str] = (),
         **options: Unpack[LoadOptions],
-    ) -> Callable[[AsyncLoader[P, R]], AsyncLazy[P, R]]:
+    ) -> Callable[[Loader[P, R]], Lazy[P, R]]:
         """Load the results of a function lazily: run it on a miss, answer from the cache after.
 
         Args:
@@ -216,48 +173,31 @@ class AsyncReading(AsyncTagged):
             )
         policy = self._policy(ttl, options)
         names = self._note_tags(template, tags)
-        return lambda function: AsyncLazy(
+        return lambda function: Lazy(
             self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )
 
-    async def value(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `through` without where the value came from."""
-        if _bypassed.get() and self._off():
-            return await load()
-        return await self._engine.load(self.physical(key), load, plan)
+    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
+        if bypassed.get() and self._off():
+            return load()
+        return self._engine.load(self.physical(key), load, plan)
 
-    async def through(self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+    def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         if self._off():
-            return Lookup(await load(), "loader", 0.0)
-        found: Lookup[Any] = await self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
+            return Lookup(load(), "loader", 0.0)
+        found: Lookup[Any] = self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
         return found
-
-    # ---------------------------------------------------------------------------------------------------------- bypass
-
-    def _off(self) -> bool:
-        return id(self) in _bypassed.get()
-
-    @contextmanager
-    def bypass(self) -> Iterator[None]:
-        """Do without the cache in this block: reads go to their loaders, writes invalidate.
-
-        It holds for this task or thread and those it starts, not for others.
-        """
-        token = _bypassed.set(_bypassed.get() | {id(self)})
-        try:
-            yield
-        finally:
-            _bypassed.reset(token)
 
 
 class _Asked:
     """A loader of several keys, told by their places."""
 
-    def __init__(self, names: list[str], load_many: AsyncLoader[[list[str]], Mapping[str, Any]]) -> None:
+    def __init__(self, names: list[str], load_many: Loader[[list[str]], Mapping[str, Any]]) -> None:
         self._names = names
         self._load_many = load_many
 
-    async def __call__(self, places: list[int]) -> dict[int, Any]:
-        values = await self._load_many([self._names[place] for place in places])
+    def __call__(self, places: list[int]) -> dict[int, Any]:
+        values = self._load_many([self._names[place] for place in places])
         return {place: values[self._names[place]] for place in places if self._names[place] in values}
