@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from resilient.errors import Unavailable
 from resilient.runtime import WorkerPool
 from resilient.testing.servers import (
     MariaDbCluster,
@@ -42,7 +43,8 @@ class Fleet:
     """The servers of this run, each started at most once and all stopped at the end."""
 
     def __init__(self, template: Path) -> None:
-        self._template = template
+        self.template = template
+        """Where the installed data of databases are kept, of which each server gets a copy."""
         self._pool = WorkerPool("fleet", size=len(CLASSES))
         self._starts: dict[str, Future[Any]] = {}
         self.times: dict[str, tuple[float, float]] = {}
@@ -55,7 +57,7 @@ class Fleet:
 
     def _start(self, name: str) -> Any:
         begun = time.monotonic()
-        options = {"template": self._template} if name in {"mariadb", "postgres"} else {}
+        options = {"template": self.template} if name in {"mariadb", "postgres"} else {}
         server = CLASSES[name](**options)
         server.start()
         self.times[name] = (begun, time.monotonic())
@@ -67,6 +69,9 @@ class Fleet:
         if reason is not None:
             refuse(name, reason)
         self.begin(name)
+        if isinstance(self._starts[name].exception(), Unavailable):  # begun while this machine had too much to do
+            del self._starts[name]
+            self.begin(name)
         server = self._starts[name].result()
         server.heal()
         return server
@@ -109,7 +114,7 @@ def _fleet(config: pytest.Config) -> Fleet:
         folder = Path(config._tmp_path_factory.getbasetemp())
         if os.environ.get("PYTEST_XDIST_WORKER"):
             folder = folder.parent  # one folder for all workers: the data of MariaDB are installed once
-        config.stash[fleet_key] = Fleet(folder)
+        config.stash[fleet_key] = Fleet(Path(os.environ.get("RESILIENT_TEMPLATES", folder)))
     return config.stash[fleet_key]
 
 
@@ -168,6 +173,12 @@ def tcp_proxy() -> Iterator[Callable[[int], TcpProxy]]:
 def server_start_times(request: pytest.FixtureRequest) -> dict[str, tuple[float, float]]:
     """When the start of each server of this run began and ended; monotonic seconds."""
     return _fleet(request.config).times
+
+
+@pytest.fixture
+def templates(request: pytest.FixtureRequest) -> Path:
+    """The folder of installed data that this run's servers share; RESILIENT_TEMPLATES names it to another run."""
+    return _fleet(request.config).template
 
 
 @pytest.fixture
