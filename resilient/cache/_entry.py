@@ -51,6 +51,7 @@ __all__ = [
     "pack_tags",
     "plain_header",
     "released",
+    "sealed_header",
     "stamp",
     "told",
     "told_in",
@@ -81,6 +82,8 @@ FOREVER = 1e10
 plain_header = struct.Struct(">3xBI8xdf4x4xxHQ4x").unpack_from
 """Reads from the header of a plain value, in one step, what its reader must know: codec, schema, created, fresh, the
 length of its tags, and its generation."""
+sealed_header = struct.Struct(">3xBI8xdf4x4xxHQ4x8xI").unpack_from
+"""The same, and the checksum that follows where there are no tags."""
 
 NEGATIVE = 1
 """Flag: the loader said that there is no such thing."""

@@ -9,6 +9,7 @@ from resilient.cache._async.face.base import AsyncFace, bypassed
 from resilient.cache._async.functions import AsyncLazy
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import LoadOptions
+from resilient.cache._keys import physical_many
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
@@ -33,14 +34,16 @@ class AsyncReading(AsyncFace):
             default: What is returned where there is none.
             type: The type to read it as; without it dataclasses come back as dicts.
         """
-        found = await self.lookup(key, type=type)
-        return default if found is None else found.value
+        if self._off():
+            return default
+        (value,) = await self._engine.get_many((self.physical(key),), self.codec(type))
+        return default if value is NOTHING else value
 
     async def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = await self._engine.get(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = await self._engine.lookup(self.physical(key), self.codec(type))
         return found
 
     async def get_many(
@@ -84,15 +87,14 @@ class AsyncReading(AsyncFace):
         if load_many is None:
             if self._off():
                 return {}
-            there = await self._engine.get_many([self.physical(name) for name in names], self.codec(type))
-            found = [NOTHING if each is None else each.value for each in there]
+            found = await self._engine.get_many(physical_many(self.namespace, names), self.codec(type))
         else:
             plan = self._plan(ttl, type, options, tags)
             if self._off():
                 values = await load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = await self._engine.load_many([self.physical(name) for name in names], ask, plan)
+            found = await self._engine.load_many(physical_many(self.namespace, names), ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader

@@ -16,7 +16,7 @@ from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
 from resilient.cache._made import absent, made
-from resilient.cache._quick import NOTHING, fresh
+from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._stamps import Marks
 from resilient.cache._sync.engine.leases import Ask, Leases, returned
@@ -74,26 +74,12 @@ class Bulk:
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
             return self._rest(keys, found, list(enumerate(seen)), load, plan)
         marks = Marks(tags, tuple(raws[count:]))
-        found = self._quick_ones(raws[:count], marks, plan)
-        left = [place for place, value in enumerate(found) if value is NOTHING]
+        quick = self._reader.slow if plan.policy.early else self._reader.quick
+        found, left = quick(raws[:count], marks, plan.codec)
         if not left:
             return found
         weighed = self._reader.weigh([raws[place] for place in left], plan.codec, marks)
         return self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
-
-    def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan) -> list[Any]:
-        """The values that are plainly fresh, counted; the others are to be looked at with care."""
-        block = marks.whole_block()
-        if plan.policy.early or block is None:
-            return [NOTHING] * len(raws)
-        now, generation, codec = self._clock.wall(), marks.generation, plan.codec
-        found = [fresh(raw, now, generation, block, codec) for raw in raws]
-        hits = sum(value is not NOTHING for value in found)
-        self._counts.add("hits", hits)
-        if hits and events.wanted(CacheRead):
-            for _ in range(hits):
-                events.emit(CacheRead(cache=self._name, source=self._reader.source))
-        return found
 
     def _rest(
         self, keys: Sequence[str], found: list[Any], left: list[tuple[int, Seen]], load: LoadMany, plan: Plan
@@ -183,9 +169,9 @@ class Bulk:
     def _ready(self, key: str, seen: Seen, policy: Policy, now: float) -> Any:
         """What needs no load after all: its lookup, ``None`` for an absence, or `NOTHING`."""
         if seen.life is Life.FRESH:  # stored by somebody quicker, together with the first stamps
-            return None if is_absence(seen) else self._reader.lookup(seen)
+            return None if is_absence(seen) else self._reader.answer(seen)
         if self._throttle.holds(key, now) and self._loads.stands_in(seen, policy):
-            return self._reader.lookup(seen, stale=True)  # its source failed a moment ago
+            return self._reader.answer(seen, stale=True)  # its source failed a moment ago
         return NOTHING
 
     def _anew(self, seen: Seen, settled: Seen, plan: Plan) -> Seen:
@@ -251,7 +237,7 @@ class Bulk:
                 try:
                     seen = self._loads.without_error(part.seen)
                     if seen.life is Life.FRESH:  # somebody stored it since this one looked
-                        gained = (self._reader.lookup(seen), *written(seen))
+                        gained = (self._reader.answer(seen), *written(seen))
                     else:
                         gained = self._loads.obtain(part.flight, seen, errand)
                 except NotFound as error:

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import LoadOptions
+from resilient.cache._keys import physical_many
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._sync.face.base import Face, bypassed
@@ -34,14 +35,16 @@ class Reading(Face):
             default: What is returned where there is none.
             type: The type to read it as; without it dataclasses come back as dicts.
         """
-        found = self.lookup(key, type=type)
-        return default if found is None else found.value
+        if self._off():
+            return default
+        (value,) = self._engine.get_many((self.physical(key),), self.codec(type))
+        return default if value is NOTHING else value
 
     def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = self._engine.get(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = self._engine.lookup(self.physical(key), self.codec(type))
         return found
 
     def get_many(
@@ -85,15 +88,14 @@ class Reading(Face):
         if load_many is None:
             if self._off():
                 return {}
-            there = self._engine.get_many([self.physical(name) for name in names], self.codec(type))
-            found = [NOTHING if each is None else each.value for each in there]
+            found = self._engine.get_many(physical_many(self.namespace, names), self.codec(type))
         else:
             plan = self._plan(ttl, type, options, tags)
             if self._off():
                 values = load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = self._engine.load_many([self.physical(name) for name in names], ask, plan)
+            found = self._engine.load_many(physical_many(self.namespace, names), ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
