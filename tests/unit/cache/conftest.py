@@ -12,6 +12,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+from people import Database
 
 from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
 from resilient.testing import FakeClock
@@ -228,3 +229,9 @@ def gathered() -> Callable[..., None]:
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture
+def database() -> Database:
+    """A database with two users."""
+    return Database()
