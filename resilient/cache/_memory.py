@@ -17,6 +17,7 @@ from resilient.cache._entry import (
     HEADER,
     LEASE,
     MAGIC,
+    TOKEN,
     TOMBSTONE,
     WAITED,
     keeping,
@@ -30,7 +31,6 @@ from resilient.runtime import after_fork, fork_safe_lock
 
 __all__ = ["AsyncBell", "Bell", "Table"]
 
-_STAMP = slice(8, 16)
 _SLICE = 0.005  # seconds; a clock that is not the machine's is looked at that often by those who wait
 
 
@@ -182,7 +182,7 @@ class Table:
         """Ring when the entry with that stamp is no longer there; ``False`` where that is so already."""
         with self._lock:
             current = self._live(key)
-            if current is None or current[_STAMP] != stamp.to_bytes(8, "big"):
+            if current is None or current[TOKEN] != stamp.to_bytes(8, "big"):
                 return False
             self._bells.setdefault(key, []).append(bell)
             return True
