@@ -104,16 +104,16 @@ def test_when_a_load_fails_a_waiting_process_tries_at_once(kind: Any, source: So
 
 def test_a_holder_that_died_costs_one_lease(kind: Any, clock: FakeClock) -> None:
     """Nobody ends the lease of a dead process; it ends by itself, and who waited loads."""
-    cache = kind(lease=1.0)
-    kind.put_raw(cache, "k", marker(LEASE, clock.wall(), 1.0), 1000)
+    cache = kind(lease=kind.lease)
+    kind.put_raw(cache, "k", marker(LEASE, clock.wall(), kind.lease), int(kind.lease * 1000))
     began = time.monotonic()
     waiting, loaded = start(lambda: cache.get_or_load("k", lambda: "v"))
-    until(lambda: cache.stats().waits, "a wait for the dead")
     if not kind.real_time:
-        clock.advance(1.01)
+        until(lambda: cache.stats().waits, "a wait for the dead")
+        clock.advance(kind.lease + 0.01)
     waiting.join(10)
     assert loaded == ["v"]
-    assert time.monotonic() - began < 1.6
+    assert time.monotonic() - began < 3.0
     assert cache.get("k") == "v"
 
 
@@ -354,9 +354,10 @@ def test_an_error_that_is_not_listed_is_neither_written_nor_read(kind: Any, sour
 # ------------------------------------------------------------------------------------------------------ the options
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_options_that_make_no_sense_are_refused(kind: Any) -> None:
+    """At the definition, with a message."""
+    cache = kind()
+    for options in (
         {"soft_timeout": 1.0},
         {"hard_timeout": -1},
         {"stale_while_revalidate": -1},
@@ -364,13 +365,9 @@ def test_an_error_that_is_not_listed_is_neither_written_nor_read(kind: Any, sour
         {"early": -1},
         {"cache_errors": [int]},
         {"error_ttl": 0},
-    ],
-    ids=str,
-)
-def test_options_that_make_no_sense_are_refused(kind: Any, options: dict[str, Any]) -> None:
-    """At the definition, with a message."""
-    with pytest.raises(ConfigurationError):
-        kind().lazy("k", **options)
+    ):
+        with pytest.raises(ConfigurationError):
+            cache.lazy("k", **options)
 
 
 # ------------------------------------------------------------------------------------------------------ the cap
