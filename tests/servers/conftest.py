@@ -98,6 +98,18 @@ def refuse(name: str, reason: str) -> None:
 fleet_key = pytest.StashKey[Fleet]()
 
 
+PATIENCE = 180.0
+"""Seconds for a test that names no limit: the first one that needs a server also waits until it has started."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder the time that servers take to start on a machine with more to do."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PATIENCE))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin to start what the chosen tests ask for."""
     if session.config.option.collectonly:
