@@ -85,8 +85,9 @@ class Party:
         """Publish and listen; where a peer has just begun to fail, look again, and say what was seen."""
         doubted = self._once()
         if doubted:
+            runs = [(lane, lane.begin(anew=True)) for lane in doubted]
             until = self._clock.monotonic() + max(lane.timeout for lane in doubted)
-            for lane, begun in [(lane, lane.begin(anew=True)) for lane in doubted]:
+            for lane, begun in runs:
                 lane.wait(begun, until)
             self._once()
 

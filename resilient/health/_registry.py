@@ -233,10 +233,12 @@ class Registry:
         ]
 
     def judged(self) -> dict[str, Lane]:
-        """The lanes of the checks that peers have a say in."""
+        """The lanes of the checks that peers have a say in. What only warns takes nobody out, and is no witness."""
         by_group = any(group.shared == "peers" for group in self.groups.values())
         return {
             each.name: each.lane
             for each in self.entries.values()
-            if each.scope == "shared" and (by_group or each.shared == "peers")
+            if each.scope == "shared"
+            and (by_group or each.shared == "peers")
+            and each.lane.history.terms.at_worst > Status.WARN
         }

@@ -519,6 +519,16 @@ def test_peers_may_judge_one_check_or_one_group_only():
     assert (a.ready().word, a.report("strict").word, a.report("all").word) == ("fail", "pass", "fail")
 
 
+def test_what_only_warns_is_no_witness(pair):
+    """Failing, it is told as a warning: that must not be taken for a pass by a peer who counts it as a failure."""
+    a, _ = pair
+    mild = Instance(a.health._peers.board, a.clock, at_worst=Status.WARN)
+    a.good = mild.good = False
+    for _ in range(3):
+        assert [a.ask(), mild.ask()] == [("warn", None), ("warn", None)]
+    mild.health.close()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{"service": "a b"}, {"ttl": 0}, {"timeout": -1}, {"every": float("inf")}, {"target": 3}, {"target": "http://x"}],
