@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from threads import start, until
 
 from resilient.cache._entry import LEASE, marker
 from resilient.errors import ConfigurationError, InvalidInput, NotFound, Overloaded, Unavailable
 from resilient.policy import deadline
 from resilient.testing import FakeClock
-
-
-def until(condition: Callable[[], object], what: str = "it") -> None:
-    """Wait for something that other threads bring about."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come about"
-        time.sleep(0.002)
 
 
 class Source:
@@ -48,21 +40,6 @@ class Source:
 def source() -> Source:
     """A source that answers at once."""
     return Source()
-
-
-def start(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Call it on a thread; the list gets what it returns or raises."""
-    results: list[Any] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except Exception as error:  # noqa: BLE001 - handed to the test
-            results.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, results
 
 
 # ------------------------------------------------------------------------------------------------------ the lease
