@@ -248,7 +248,7 @@ def test_processes_are_told_apart_by_their_words(redis_server: RedisServer, make
     program = f"""
         import os
         from resilient.health import Health, Peers
-        health = Health(shared="peers", peers=Peers({redis_server.url!r}, service="shop"))
+        health = Health(shared="peers", peers=Peers({redis_server.url!r}, service="shop", timeout=10))
         health.add("db", lambda: True, scope="shared")
         def told():
             lane = health._party.lane
