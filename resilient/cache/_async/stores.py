@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from resilient.cache._bells import AsyncBell
 from resilient.cache._entry import HEAD, TOKEN, fenced, is_fence
-from resilient.cache._memory import AsyncBell, Table
+from resilient.cache._memory import Table
 from resilient.cache._scripts import CLAIM, SETTLE, SWAP, wake_key
 from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
