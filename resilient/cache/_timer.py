@@ -121,7 +121,7 @@ class AsyncTimer:
         loop, handle = self._loop, self._handle
         if handle is not None and loop is running:
             handle.cancel()
-            self._wait(loop, 0.0)
+            self._wait(running, 0.0)
 
     def _wait(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         # No caller's deadline or scope goes along: this outlives them.
