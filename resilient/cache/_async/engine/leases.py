@@ -242,12 +242,14 @@ class AsyncLeases:
         again: bool = False,  # noqa: FBT001, FBT002 - a job
     ) -> None:
         store = self._tier.store
+        # What was loaded is stored once the journal was told; to give a lease back is right at any time.
+        run = self._tier.run if count else self._tier.run_anyway
         if len(swaps) == 1:
             ask = Ask(store.swap)
-            done = await self._tier.run(ask, *swaps[0])
+            done = await run(ask, *swaps[0])
         else:
             ask = Ask(store.swap_many)
-            done = await self._tier.run(ask, swaps)
+            done = await run(ask, swaps)
         if done is UNREACHABLE:
             if ask.sent and not again:
                 # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
