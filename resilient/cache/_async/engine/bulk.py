@@ -343,9 +343,9 @@ class AsyncBulk:
                 else:
                     raw = pack(lease.marks.bare_on(entry))
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
-            await self._leases.end(swaps, count=True)
-            for key, *_ in swaps:
-                del leases[key]
+            if await self._leases.end(swaps, count=True):
+                for key, *_ in swaps:
+                    del leases[key]
             return outcomes
         finally:
             if leases:

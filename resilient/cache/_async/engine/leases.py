@@ -216,31 +216,36 @@ class AsyncLeases:
                 self._counts.add("refused")
             return lease
         raw = pack(lease.marks.bare_on(entry))
-        await self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
-        return None
+        sent = await self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
+        return None if sent else lease
 
     async def release(self, key: str, lease: Lease) -> None:
         """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
         await self.end([returned(key, lease)])
 
-    async def end(self, swaps: Sequence[Swap], *, count: bool = False) -> None:
-        """Put something in the place of claims; where the caller has no time left for it, in the background."""
+    async def end(self, swaps: Sequence[Swap], *, count: bool = False) -> bool:
+        """Put something in the place of claims; where the caller has no time left for it, in the background.
+
+        Returns:
+            Whether the store was told, or will be; not while another tells it what the journal holds.
+        """
         if not swaps:
-            return
+            return True
         if deadline.remaining() == 0.0:
             self.background.finish(self._swap, swaps, count)
-            return
+            return True
         try:
-            await self._swap(swaps, count)
+            return await self._swap(swaps, count)
         except DeadlineExceeded:
             self.background.finish(self._swap, swaps, count)
+            return True
 
     async def _swap(
         self,
         swaps: Sequence[Swap],
         count: bool,  # noqa: FBT001 - a job
         again: bool = False,  # noqa: FBT001, FBT002 - a job
-    ) -> None:
+    ) -> bool:
         store = self._tier.store
         # What was loaded is stored once the journal was told; to give a lease back is right at any time.
         run = self._tier.run if count else self._tier.run_anyway
@@ -258,6 +263,7 @@ class AsyncLeases:
             stored = int(done) if len(swaps) == 1 else sum(done)
             self._counts.add("stores", stored)
             self._counts.add("refused", 0 if again else len(swaps) - stored)
+        return ask.sent
 
 
 def returned(key: str, lease: Lease) -> Swap:

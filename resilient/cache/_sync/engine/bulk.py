@@ -342,9 +342,9 @@ class Bulk:
                 else:
                     raw = pack(lease.marks.bare_on(entry))
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
-            self._leases.end(swaps, count=True)
-            for key, *_ in swaps:
-                del leases[key]
+            if self._leases.end(swaps, count=True):
+                for key, *_ in swaps:
+                    del leases[key]
             return outcomes
         finally:
             if leases:

@@ -217,31 +217,36 @@ class Leases:
                 self._counts.add("refused")
             return lease
         raw = pack(lease.marks.bare_on(entry))
-        self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
-        return None
+        sent = self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
+        return None if sent else lease
 
     def release(self, key: str, lease: Lease) -> None:
         """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
         self.end([returned(key, lease)])
 
-    def end(self, swaps: Sequence[Swap], *, count: bool = False) -> None:
-        """Put something in the place of claims; where the caller has no time left for it, in the background."""
+    def end(self, swaps: Sequence[Swap], *, count: bool = False) -> bool:
+        """Put something in the place of claims; where the caller has no time left for it, in the background.
+
+        Returns:
+            Whether the store was told, or will be; not while another tells it what the journal holds.
+        """
         if not swaps:
-            return
+            return True
         if deadline.remaining() == 0.0:
             self.background.finish(self._swap, swaps, count)
-            return
+            return True
         try:
-            self._swap(swaps, count)
+            return self._swap(swaps, count)
         except DeadlineExceeded:
             self.background.finish(self._swap, swaps, count)
+            return True
 
     def _swap(
         self,
         swaps: Sequence[Swap],
         count: bool,  # noqa: FBT001 - a job
         again: bool = False,  # noqa: FBT001, FBT002 - a job
-    ) -> None:
+    ) -> bool:
         store = self._tier.store
         # What was loaded is stored once the journal was told; to give a lease back is right at any time.
         run = self._tier.run if count else self._tier.run_anyway
@@ -259,6 +264,7 @@ class Leases:
             stored = int(done) if len(swaps) == 1 else sum(done)
             self._counts.add("stores", stored)
             self._counts.add("refused", 0 if again else len(swaps) - stored)
+        return ask.sent
 
 
 def returned(key: str, lease: Lease) -> Swap:
