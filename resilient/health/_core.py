@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -127,6 +128,11 @@ def check_worst(status: Status) -> Status:
     return status
 
 
+def _too_great(value: float) -> bool:
+    """Whether it is an integer that no float can hold, so that nobody who is told it could read it."""
+    return isinstance(value, int) and abs(value) > sys.float_info.max
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a check found. A check may also return nothing or a bool, or raise.
@@ -137,7 +143,8 @@ class Result:
         values: Measurements, such as ``{"depth": 12}``. Shown only with the details.
 
     Raises:
-        InvalidInput: The reason is more than a word, or a measurement is no number.
+        InvalidInput: The status is none, the reason is more than a word, or a measurement is no number (or an integer
+            that is greater than any float).
 
     Examples:
         >>> Result.warn("deep", depth=1200).status
@@ -149,11 +156,14 @@ class Result:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        status: object = self.status
+        if not isinstance(status, Status):
+            raise InvalidInput(f"{status!r} is no status", advice="use one of Status, such as Status.FAIL")
         if self.reason is not None:
             check_word(self.reason)
         for name, value in self.values.items():
             check_word(name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or _too_great(value):
                 raise InvalidInput(f"the measurement {name!r} is no number")
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
 
@@ -294,11 +304,9 @@ def reason_of(error: BaseException, classify: Classifier | None = None) -> str:
         >>> reason_of(TimeoutError("10.0.0.7 did not answer"))
         'timeout'
     """
-    verdict = None
     try:
         verdict = (classify(error) if classify is not None else None) or default(error)
-    except Exception:  # noqa: BLE001 - an error that cannot even be looked at is still only an error
-        verdict = None
-    if verdict is None or verdict.failure is Failure.PERMANENT:
-        return "error"
-    return str(verdict.failure.value)
+        failure = Failure.PERMANENT if verdict is None else Failure(verdict.failure)
+    except BaseException:  # noqa: BLE001 - an error that cannot even be looked at is still only an error
+        failure = Failure.PERMANENT
+    return "error" if failure is Failure.PERMANENT else str(failure.value)

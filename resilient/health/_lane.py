@@ -161,7 +161,7 @@ def _described(error: BaseException) -> str:
     """An exception as one line for the log."""
     try:
         text = " ".join(str(error).split())[:_MAX_ERROR]
-    except Exception:  # noqa: BLE001 - an error whose text cannot be had is told by its class
+    except BaseException:  # noqa: BLE001 - an error whose text cannot be had is told by its class
         text = ""
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return f"{kind}: {text}" if text else kind

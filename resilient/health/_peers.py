@@ -10,6 +10,7 @@ ends takes nobody out.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -97,13 +98,13 @@ def unpack(raw: bytes, heard: float, names: Iterable[str]) -> dict[str, Word]:
     """
     try:
         told = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     words: dict[str, Word] = {}
     for name in names:
         each: Any = told.get(name) if isinstance(told, dict) else None
         match each:
-            case [bool() as good, int() | float() as age] if 0 <= age < float("inf"):
+            case [bool() as good, int() | float() as age] if 0 <= age <= sys.float_info.max:
                 words[name] = Word(good, heard - age)
             case _:
                 continue

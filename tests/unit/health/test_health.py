@@ -440,6 +440,35 @@ def test_a_failure_is_kept_as_long_as_a_success():
     assert check.calls == 1
 
 
+class Wordless(Exception):
+    """An error that ends the process when its text is asked for."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+def test_a_check_whose_error_cannot_be_told_fails_and_runs_again():
+    """The run ends, with its class for a text, and the next probe that may begins another."""
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        raise Wordless
+
+    health = Health(deadline=20)
+    health.add("odd", check, timeout=20, ttl=0)
+    for _ in range(2):
+        assert health.ready().checks["odd"].reason == "error"
+    assert len(calls) == 2
+
+
+def test_a_result_that_is_none_fails_at_once():
+    """A status that is a mere word is the check's mistake, and no timeout."""
+    health = Health(deadline=20)
+    health.add("odd", lambda: Result("pass"), timeout=20)
+    assert health.ready().checks["odd"].reason == "invalid"
+
+
 # -------------------------------------------------------------------------------------------------------- draining
 
 

@@ -191,6 +191,12 @@ def test_what_is_no_word_is_left_out(raw):
     assert unpack(raw, 0.0, ["db"]) == {}
 
 
+@pytest.mark.parametrize("raw", [b'{"db":[true,1' + b"0" * 400 + b"]}", b"[" * 100_000], ids=["huge", "deep"])
+def test_what_cannot_be_read_is_left_out(raw):
+    """One peer's nonsense does not keep the others from being heard."""
+    assert unpack(raw, 0.0, ["db"]) == {}
+
+
 @given(st.sampled_from(list(Status)), st.booleans(), st.sampled_from([None, "local", "shared"]))
 def test_only_a_fault_shown_to_be_local_fails(status, critical, fault):
     """Under shared="peers" no word, or everybody failing, is a warning."""
