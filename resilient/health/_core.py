@@ -111,12 +111,12 @@ def check_word(text: str) -> str:
     return text
 
 
-def check_name(name: str) -> str:
-    """Return the name of a check. Raises ConfigurationError."""
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"a check cannot be called {name!r}", advice="use letters, digits, '.', '_' and '-', at most 64 of them"
-        )
+def check_name(name: str, what: str = "check") -> str:
+    """Return the name of a check, or of what else has one. Raises ConfigurationError."""
+    given: object = name
+    if not isinstance(given, str) or not _NAME.fullmatch(given):
+        advice = "write the name first; letters, digits, '.', '_' and '-', at most 64 of them"
+        raise ConfigurationError(f"a {what} cannot be called {name!r}", advice=advice)
     return name
 
 
@@ -207,7 +207,7 @@ class Check:
             ``Status.WARN`` it concerns those who operate the application, and takes no instance out.
 
     Raises:
-        ConfigurationError: ``at_worst`` is no such status.
+        ConfigurationError: It has no function to run, or ``at_worst`` is no such status.
     """
 
     run: CheckFunction
@@ -219,6 +219,9 @@ class Check:
     at_worst: Status = Status.FAIL
 
     def __post_init__(self) -> None:
+        given: object = self.run
+        if not callable(given):
+            raise ConfigurationError(f"a check runs a function, not {given!r}", advice="give it without calling it")
         check_worst(self.at_worst)
 
 
@@ -245,7 +248,10 @@ def settle(returned: Any) -> Result:
         return Result.fail("failed")
     if isinstance(returned, Result):
         return returned
-    raise InvalidInput(f"a check returns None, a bool or a Result, not a {type(returned).__name__}")
+    raise InvalidInput(
+        f"a check returns None, a bool or a Result, not a {type(returned).__name__}",
+        advice='return bool(...) of it, or Result.warn("deep", depth=1200)',
+    )
 
 
 def capped(result: Result, worst: Status) -> Result:

@@ -7,19 +7,10 @@ from contextlib import ExitStack
 from typing import TypeVar, Unpack
 
 from resilient import events
-from resilient.arguments import one_of
+from resilient.arguments import is_number, one_of
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
-from resilient.health._core import (
-    DETAILS,
-    Check,
-    CheckFunction,
-    Details,
-    Scope,
-    Shared,
-    Status,
-    View,
-)
+from resilient.health._core import DETAILS, Check, CheckFunction, Details, Scope, Shared, Status, View, check_name
 from resilient.health._events import Draining
 from resilient.health._history import History
 from resilient.health._inquiry import Course, inquire
@@ -85,9 +76,9 @@ class Health:
         metrics: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
-        if not 0 < deadline < float("inf"):
+        if not is_number(deadline) or not 0 < deadline < float("inf"):
             raise ConfigurationError(f"a report needs some time, got deadline={deadline!r}", advice="use seconds > 0")
-        if not startup_grace >= 0:
+        if not is_number(startup_grace) or not startup_grace >= 0:
             raise ConfigurationError(f"startup_grace={startup_grace!r} is no time", advice="use seconds >= 0")
         self.deadline = float(deadline)
         self.details: Details = one_of("details", details, DETAILS)
@@ -185,6 +176,7 @@ class Health:
             >>> health.names
             ('disk',)
         """
+        check_name(name)  # a function here is a decorator without its name, which would add nothing
 
         def add(function: F) -> F:
             self.add(name, function, **options)
@@ -303,8 +295,18 @@ class Health:
         return self._standing.statuses(asked, report.checks, self.clock.monotonic())
 
     def history(self, name: str) -> History:
-        """What the runs of a check add up to: what the page and the metrics show besides a report."""
-        return self._registry.entries[name].lane.history
+        """What the runs of a check add up to: what the page and the metrics show besides a report.
+
+        Raises:
+            ConfigurationError: There is no such check.
+
+        Examples:
+            >>> health = Health()
+            >>> health.add("db", lambda: False)
+            >>> health.ready().word, health.history("db").runs, health.history("db").last_failure[0]
+            ('fail', 1, 'failed')
+        """
+        return self._registry.entries[one_of("check", name, self.names)].lane.history
 
     def _lanes(self) -> dict[str, Lane]:
         return {name: entry.lane for name, entry in self._registry.entries.items()}

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from resilient.arguments import check_name
+from resilient.arguments import check_name, is_number
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import fork_safe_lock
@@ -205,7 +205,7 @@ class Peers:
     ) -> None:
         self.service = check_name("a service", service)
         for name, seconds in (("ttl", ttl), ("timeout", timeout), ("every", every)):
-            if not 0 < seconds < float("inf"):
+            if not is_number(seconds) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name}={seconds!r} is no time", advice="use seconds > 0")
         self.ttl, self.timeout, self.every = float(ttl), float(timeout), float(every)
         self.board: PeerBoard

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from resilient.arguments import is_number
 from resilient.clock import Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import start_thread
@@ -27,7 +28,7 @@ class TermHook:
     """
 
     def __init__(self, drain: Callable[[], object], delay: float, clock: Clock) -> None:
-        if not 0 <= delay < float("inf"):
+        if not is_number(delay) or not 0 <= delay < float("inf"):
             raise ConfigurationError(f"delay={delay!r} is no time", advice="use seconds >= 0")
         self._drain = drain
         self._delay = delay

@@ -14,7 +14,18 @@ import pytest
 
 from resilient import events
 from resilient.errors import ConfigurationError
-from resilient.health import Check, CheckChanged, CheckWorsened, Draining, Health, Result, Status, checks
+from resilient.health import (
+    Check,
+    CheckChanged,
+    CheckWorsened,
+    Draining,
+    Health,
+    MemoryBoard,
+    Peers,
+    Result,
+    Status,
+    checks,
+)
 from resilient.health.answer import probe
 from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
@@ -205,6 +216,13 @@ def test_async_functions_are_checks_too():
         {"scope": "global"},
         {"shared": "peers"},
         {"views": ["live"], "scope": "shared"},
+        {"name": 5},
+        {"name": None},
+        {"timeout": "0.5"},
+        {"ttl": "1"},
+        {"ttl": None},
+        {"failed_ttl": "1"},
+        {"grace": "1"},
     ],
 )
 def test_a_wrong_check_is_refused_when_it_is_added(arguments):
@@ -223,12 +241,48 @@ def test_liveness_refuses_a_dependency_whatever_its_scope():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"deadline": 0}, {"deadline": float("inf")}, {"shared": "maybe"}, {"details": "yes"}]
+    "arguments",
+    [
+        {"deadline": 0},
+        {"deadline": float("inf")},
+        {"deadline": "0.8"},
+        {"startup_grace": "30"},
+        {"shared": "maybe"},
+        {"shared": "peers", "peers": "redis://127.0.0.1:1/0"},
+        {"details": "yes"},
+    ],
 )
 def test_a_wrong_registry_is_refused(arguments):
     """Wrong settings are found where they are written."""
     with pytest.raises(ConfigurationError):
         Health(**arguments)
+
+
+def test_a_decorator_without_a_name_is_refused_and_not_forgotten():
+    """``@health.check`` alone would take the function for the name, and add no check."""
+    health = Health()
+    with pytest.raises(ConfigurationError, match="the name first"):
+
+        @health.check
+        def templates():
+            return True
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda health: health.background("1"),
+        lambda health: health.drain_on_sigterm(delay="2"),
+        lambda health: health.history("nothing"),
+        lambda health: checks.heartbeat(max_age="30"),
+        lambda health: Peers(MemoryBoard(), service="shop", ttl="10"),
+        lambda health: Check(True),
+    ],
+)
+def test_what_is_no_time_no_check_and_no_function_is_told_as_a_wrong_setting(wrong):
+    """A text of the environment is no number, and the error says what was wrong with it."""
+    with pytest.raises(ConfigurationError):
+        wrong(Health())
 
 
 def test_an_unknown_view_is_refused():
