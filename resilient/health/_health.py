@@ -297,14 +297,7 @@ class Health:
     def history(self, name: str) -> History:
         """What the runs of a check add up to: what the page and the metrics show besides a report.
 
-        Raises:
-            ConfigurationError: There is no such check.
-
-        Examples:
-            >>> health = Health()
-            >>> health.add("db", lambda: False)
-            >>> health.ready().word, health.history("db").runs, health.history("db").last_failure[0]
-            ('fail', 1, 'failed')
+        Raises ConfigurationError for no such check.
         """
         return self._registry.entries[one_of("check", name, self.names)].lane.history
 
