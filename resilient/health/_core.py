@@ -128,9 +128,11 @@ def check_worst(status: Status) -> Status:
     return status
 
 
-def _too_great(value: float) -> bool:
-    """Whether it is an integer that no float can hold, so that nobody who is told it could read it."""
-    return isinstance(value, int) and abs(value) > sys.float_info.max
+def _measures(value: object) -> bool:
+    """Whether it is a number that a float can hold; nobody who is told a greater one could read it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class Result:
             check_word(self.reason)
         for name, value in self.values.items():
             check_word(name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or _too_great(value):
+            if not _measures(value):
                 raise InvalidInput(f"the measurement {name!r} is no number")
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
 

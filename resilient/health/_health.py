@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar, Unpack
 
 from resilient import events
@@ -11,7 +12,6 @@ from resilient.arguments import is_number, one_of
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.health._core import DETAILS, Check, CheckFunction, Details, Scope, Shared, Status, View, check_name
-from resilient.health._events import Draining
 from resilient.health._history import History
 from resilient.health._inquiry import Course, inquire
 from resilient.health._lane import Lane
@@ -353,9 +353,7 @@ class Health:
 
         Call it when the process is told to end, and go on serving until the balancer has noticed.
         """
-        if not self._standing.draining:
-            self._standing.draining = True
-            events.emit(Draining())
+        self._standing.drain(events.emit)
 
     def drain_on_sigterm(self, delay: float = 5.0) -> Callable[[], None]:
         """Drain when the process is told to end, and let it be told only after a while.
@@ -375,7 +373,8 @@ class Health:
             ConfigurationError: It is not the main thread, that is no time, or an event loop handles the signal and
                 does not say how (uvloop's ``add_signal_handler``).
         """
-        return TermHook(self.drain, delay, self.clock).install()
+        # Told by the teller: a log that hangs must not keep the process from ending.
+        return TermHook(partial(self._standing.drain, self._teller.tell), delay, self.clock).install()
 
     def close(self) -> None:
         """End the background's thread, take our words back from the peers, and close what the checks hold.

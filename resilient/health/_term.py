@@ -22,7 +22,7 @@ class TermHook:
     """A handler of SIGTERM in front of the one that was there.
 
     Args:
-        drain: Called at the first signal, on a thread.
+        drain: Called at the first signal, on a thread. It returns soon, and does not raise.
         delay: Seconds until the signal is passed on.
         clock: Where the time comes from.
     """

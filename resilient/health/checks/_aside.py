@@ -42,15 +42,14 @@ class Aside(Generic[T]):
         self._keep = keep
         self._clock = clock
         self._lock = fork_safe_lock()
+        self._reset()
+        after_fork(self._reset)
+
+    def _reset(self) -> None:
+        """Know nothing. In a forked child the thread that asks is the parent's, and it may hold the answer's lock."""
         self._started = self._good_until = -math.inf
         self._answer: Future[tuple[T] | None] = Future()
         self._answer.set_result(None)
-        after_fork(self._forked)
-
-    def _forked(self) -> None:
-        if not self._answer.done():  # the thread that asks is the parent's
-            self._answer = Future()
-            self._answer.set_result(None)
 
     def begin(self) -> None:
         """Have it asked, unless the answer is known or on its way."""
