@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import resilient.health._lane
 from resilient import events
 from resilient.errors import ConfigurationError
 from resilient.health import (
@@ -851,3 +852,24 @@ def test_draining_before_the_start_is_over():
     health.drain()
     warm.append(1)
     assert (health.startup().http_status, health.ready().http_status, health.live().http_status) == (200, 503, 200)
+
+
+def test_a_start_that_a_signal_interrupted_leaves_the_check_free(monkeypatch):
+    """Whatever a signal's handler raises while a run is started, the next report runs the check, and once."""
+    started: list[threading.Thread] = []
+    ran: list[int] = []
+    real = resilient.health._lane.start_thread
+
+    def interrupted(*args, **options):
+        monkeypatch.setattr("resilient.health._lane.start_thread", real)
+        started.append(real(*args, **options))
+        raise KeyboardInterrupt
+
+    health = Health()
+    health.add("db", lambda: bool(ran.append(1)) or True)
+    monkeypatch.setattr("resilient.health._lane.start_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        health.ready()
+    started[0].join(10)
+    assert health.ready().status is Status.PASS
+    assert ran == [1]

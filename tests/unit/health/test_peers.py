@@ -147,7 +147,7 @@ def test_an_outage_of_all_takes_nobody_out(count, interval, phases, begins, last
 @given(
     st.integers(2, 6),
     st.floats(0.05, 3),
-    st.lists(st.floats(0, 0.99), min_size=6, max_size=6, unique=True),
+    st.lists(st.integers(0, 99).map(lambda hundredth: hundredth / 100), min_size=6, max_size=6, unique=True),
     st.floats(1, 20),
 )
 def test_a_cut_path_takes_its_instance_out_with_its_second_failed_run(count, interval, phases, begins):
