@@ -46,7 +46,10 @@ class Aside(Generic[T]):
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        """Know nothing. In a forked child the thread that asks is the parent's, and it may hold the answer's lock."""
+        """Know nothing, and wait for nobody.
+
+        In a forked child the thread that asks is the parent's, and it may hold the answer's lock.
+        """
         self._started = self._good_until = -math.inf
         self._answer: Future[tuple[T] | None] = Future()
         self._answer.set_result(None)
@@ -62,7 +65,10 @@ class Aside(Generic[T]):
                 # An empty context: the check's deadline binds what waits for the answer, and not the question.
                 contextvars.Context().run(start_thread, self._run, self._answer, name=f"health-{self._name}")
             except RuntimeError:  # the machine has no thread to spare
-                self._answer.set_result(None)
+                self._reset()
+            except BaseException:  # a signal's handler raised here: a thread that has begun has an answer of its own
+                self._reset()
+                raise
 
     def _run(self, answer: Future[tuple[T] | None]) -> None:
         found: tuple[T] | None

@@ -14,6 +14,7 @@ import pytest
 
 import resilient.health._lane
 from resilient import events
+from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError
 from resilient.health import (
     Check,
@@ -27,7 +28,9 @@ from resilient.health import (
     Status,
     checks,
 )
+from resilient.health._teller import Teller
 from resilient.health.answer import probe
+from resilient.health.checks._aside import Aside
 from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
 
@@ -873,3 +876,28 @@ def test_a_start_that_a_signal_interrupted_leaves_the_check_free(monkeypatch):
     started[0].join(10)
     assert health.ready().status is Status.PASS
     assert ran == [1]
+
+
+def test_a_start_that_a_signal_interrupted_leaves_the_log_and_questions_free(monkeypatch):
+    """What is told next is told, together with what was told before; what is asked next is asked."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    teller, aside = Teller(), Aside("age", lambda: 3.0, keep=60.0, clock=SYSTEM)
+    told: list[events.Event] = []
+    unsubscribe = events.subscribe(told.append, kinds=[Draining])
+    with monkeypatch.context() as patched:
+        patched.setattr("resilient.health._teller.start_thread", interrupted)
+        patched.setattr("resilient.health.checks._aside.start_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            teller.tell(Draining())
+        with pytest.raises(KeyboardInterrupt):
+            aside.begin()
+        assert aside.known(within=5.0) is None
+    teller.tell(Draining())
+    aside.begin()
+    assert teller.finish(10)
+    assert aside.known(within=10.0) == (3.0,)
+    assert len(told) == 2
+    unsubscribe()
