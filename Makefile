@@ -102,7 +102,8 @@ suites: $(VENV)/.dev ## other projects' test suites against our classes
 
 mutants: $(VENV)/.dev ## mutation testing of the pure cores
 	@$(PIP) install -q --group mutants
-	@$(RUN) tools/evidence.py mutants -- $(RUN) tools/mutants.py
+	@failed=0; for room in $(or $(ROOMS),$$($(RUN) tools/mutants.py --rooms)); do \
+		$(RUN) tools/evidence.py "mutants-$$room" -- $(RUN) tools/mutants.py $$room || failed=1; done; exit $$failed
 
 tour: $(VENV)/.demo ## the tour, with its table written into the README
 	@$(RUN) tools/evidence.py tour -- $(RUN) -m examples.imagery.tour --table docs/evidence/tour-table.md

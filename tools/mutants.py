@@ -1,6 +1,7 @@
 """Mutation testing of the pure cores: every small change of a core should make one of its room's tests fail.
 
     python tools/mutants.py [--at-least SCORE] [--jobs N] [ROOM or MODULE ...]
+    python tools/mutants.py --rooms
 
 mutmut makes the changes and runs the tests; this runs it once for each room, in a copy of the sources under mutants/,
 and tells what survived. Without arguments every core of every room is tested. Exits 1 where a score is too low.
@@ -91,7 +92,10 @@ ROOMS = {
         tuple(f"tests/unit/cache/test_{each}.py" for each in ("entry", "freshness", "keys", "codecs_values")),
     ),
     "health": Room(
-        _in("health", "_core", "_report"), ("tests/unit/health/test_core.py", "tests/unit/health/test_report.py")
+        _in("health", "_core", "_history", "_report", "_standing", "_streak"),
+        tuple(
+            f"tests/unit/health/test_{each}.py" for each in ("core", "history", "peers", "report", "standing", "streak")
+        ),
     ),
 }
 
@@ -367,8 +371,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Mutation testing of the pure cores.")
     parser.add_argument("--at-least", type=float, help="the score each module needs; by default its room's")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rooms", action="store_true", help="name the rooms that have cores, and do nothing")
     parser.add_argument("cores", nargs="*", help="rooms or modules; by default all")
     options = parser.parse_args()
+    if options.rooms:
+        print(*ROOMS)
+        return 0
     enough = [test(name, each, options.at_least, options.jobs) for name, each in chosen(options.cores).items()]
     return 0 if all(enough) else 1
 
