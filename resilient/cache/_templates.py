@@ -59,6 +59,10 @@ class _Arguments:
                 return self._bound(args, kwargs)
         return values
 
+    def takes_only(self, count: int) -> bool:
+        """Whether a call with so many arguments by place, and no other, is one of this function."""
+        return self._most == self._size == count
+
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -144,6 +148,24 @@ class KeyMaker:
             InvalidInput: An argument has no text that means it alone.
         """
         return _text(self._steps, self._arguments(args, kwargs))
+
+    @property
+    def plain(self) -> list[str] | None:
+        """The texts before, between and after the parameters, where the key is these and all parameters in their order.
+
+        ``None`` where it is made in any other way.
+        """
+        places = [place for _, place, _ in self._steps if place != _NONE]
+        if places != list(range(len(self._arguments.names))) or not self._arguments.takes_only(len(places)):
+            return None
+        texts = [""]
+        for literal, place, attribute in self._steps:
+            texts[-1] += literal
+            if place != _NONE:
+                if attribute is not None:
+                    return None
+                texts.append("")
+        return texts
 
 
 def _whole(function: Callable[..., Any], names: list[str], named: list[str]) -> list[_Step]:
