@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from django import conf
@@ -15,7 +16,7 @@ from resilient.cache import Cache as _Cache
 from resilient.contrib._async.values import AsyncValues
 from resilient.contrib._faces import options_of
 from resilient.contrib._sync.values import Values
-from resilient.errors import ConfigurationError
+from resilient.errors import ConfigurationError, InvalidInput
 from resilient.runtime import fork_safe_lock
 
 __all__ = ["Cache"]
@@ -185,7 +186,8 @@ class Cache(BaseCache):  # type: ignore[misc]  # Django is untyped
         """The async face of `incr`."""
         name, values = self._name(key, version), self._shared.asynchronous
         there = await values.has(name)
-        return _number(key, await values.incr(name, delta, self._life(DEFAULT_TIMEOUT)) if there else None)
+        with _no_number():
+            return _number(key, await values.incr(name, delta, self._life(DEFAULT_TIMEOUT)) if there else None)
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """The async face of `get_many`."""
@@ -220,6 +222,14 @@ class Cache(BaseCache):  # type: ignore[misc]  # Django is untyped
 
     def _values(self, data: Mapping[Any, Any], version: int | None) -> dict[str, Any]:
         return {self._name(key, version): value for key, value in data.items()}
+
+
+@contextlib.contextmanager
+def _no_number() -> Iterator[None]:
+    try:
+        yield
+    except InvalidInput as error:  # it stands for what Python says of adding to a text
+        raise TypeError(error.message) from error
 
 
 def _number(key: Any, found: int | None) -> int:
