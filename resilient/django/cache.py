@@ -100,12 +100,11 @@ class Cache(BaseCache):  # type: ignore[misc]  # Django is untyped
         return self._shared.sync.get_or_set(name, default if callable(default) else lambda: default, life)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Add to a number, which keeps its end. Raises ValueError where there is none."""
-        name = self._name(key, version)
-        found = (
-            self._shared.sync.incr(name, delta, self._life(DEFAULT_TIMEOUT)) if self._shared.sync.has(name) else None
-        )
-        return _number(key, found)
+        """Add to a number, which keeps its end. Raises ValueError where nothing is, TypeError where it is no number."""
+        name, values = self._name(key, version), self._shared.sync
+        there = values.has(name)
+        with _no_number():
+            return _number(key, values.incr(name, delta, self._life(DEFAULT_TIMEOUT)) if there else None)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """The values of those keys that have one, in one round trip."""

@@ -69,8 +69,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django is untyped
                 asked.prolong(found, self._age(found.data))
             return dict(found.data)
 
-    def exists(self, session_key: str) -> bool:
+    def exists(self, session_key: str | None) -> bool:
         """Whether there is such a session. Raises Unavailable."""
+        if session_key is None:
+            return False
         with self._asking() as asked:
             return asked.exists(session_key)
 
@@ -78,7 +80,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django is untyped
         """Begin a session under a new id. Raises Unavailable."""
         data = self._get_session(no_load=True)
         with self._asking() as asked:
-            self._now(asked.create(data, self._life(data)))
+            age = self._age(data)
+            made = asked.create(data, age if age > 0 else None)
+            if age <= 0:  # over already
+                asked.end(made.id)
+            self._now(made)
         self.modified = True
 
     def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's own
@@ -148,9 +154,6 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django is untyped
         """Seconds that a session with these fields lives from now on."""
         expiry = data.get(_EXPIRY)
         return float(super().get_expiry_age(expiry=expiry) if expiry else keeper().life)
-
-    def _life(self, data: dict[str, Any]) -> float | None:
-        return max(0.001, self._age(data)) if data.get(_EXPIRY) else None
 
     def _now(self, session: Session) -> None:
         self._found = session

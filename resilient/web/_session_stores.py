@@ -47,7 +47,7 @@ _MANY = 32  # in an owner's list: from so many on, those that are over are sough
 _FIELDS = 1000  # of one session: so many a script can be told of in one step
 
 
-def open_store(target: Any, *, namespace: str, clock: Clock, **limits: Any) -> SessionStore:
+def open_store(target: Any, *, namespace: str, clock: Clock = SYSTEM, **limits: Any) -> SessionStore:
     """The store for what the user named: an address, a ready client, a store, or nothing for this process."""
     if target is None:
         return MemorySessions(clock=clock)
