@@ -34,6 +34,7 @@ Mode = Literal["tracking", "pubsub"]
 
 _FIRST, _LONGEST = 0.05, 1.0  # seconds between two attempts to connect
 _REFUSED = 30.0  # the same where a server allows neither
+_CHUNK = 16_384
 _PING = pack(("PING",))
 _PASSING = ("LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "ERR max number of clients")
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -84,9 +85,9 @@ class _Line:
     def receive(self) -> list[Any]:
         """What has come; waits for something where the socket does."""
         try:
-            data = self.sock.recv(65_536)
+            data = self.sock.recv(_CHUNK)
             while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
-                data += self.sock.recv(65_536)
+                data += self.sock.recv(_CHUNK)
             if not data:
                 raise _Lost("the server closed the connection")
             return self._messages.feed(data)
@@ -314,7 +315,7 @@ class Tracking:
             rounds, look = 0, _now() + self._bound
             while not stop.is_set():
                 now = _now()
-                for key, _ in selector.select(min(line.watch.next(now) for line in self._lines)):
+                for key, _ in selector.select(min([line.watch.next(now) for line in self._lines])):
                     self._tell(key.data, key.data.receive())
                 now = _now()
                 for line in self._lines:
