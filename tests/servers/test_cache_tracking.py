@@ -17,6 +17,7 @@ from resilient.clock import SYSTEM
 from resilient.errors import Unavailable
 from resilient.runtime import start_thread
 from resilient.testing.servers import RedisServer
+from resilient.testing.servers.redis_cluster import RedisClusterNode
 from resilient.wire.redis import Channel
 from resilient.wire.redis.tracking import Tracking
 
@@ -380,15 +381,54 @@ def test_a_cluster_is_followed_through_a_failover(redis_cluster):
 def test_a_primary_that_hands_over_is_noticed(redis_cluster):
     """No connection breaks when a replica takes over in good order: the nodes themselves are asked."""
     with listening(redis_cluster.url) as (ear, _), writer(redis_cluster.url) as channel:
-        replica = next(node for node in redis_cluster.nodes if node.ask("ROLE")[0] == "slave")
-        until = time.monotonic() + LONG
-        while not replica.is_primary:
-            assert time.monotonic() < until
-            with suppress(Unavailable):  # it takes over already
-                replica.command("CLUSTER", "FAILOVER")
-            time.sleep(0.2)
+        _hand_over(redis_cluster)
         ear.until(lambda: ear.sessions > 1)
         _all_are_told(ear, channel)
+
+
+def test_a_primary_that_joins_is_listened_to_before_it_has_slots(redis_cluster):
+    """While a slot moves there it is written there already; when it leaves, it is missed by nobody."""
+    first, *_ = redis_cluster.nodes
+    with RedisClusterNode(name="redis-new") as new, listening(redis_cluster.url) as (ear, tracking):
+        first.command("CLUSTER", "MEET", "127.0.0.1", str(new.port))
+        try:
+            ear.until(lambda: ear.sessions > 1)
+            until = time.monotonic() + LONG
+            while not _tracked(new) or tracking.mode is None:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        finally:
+            name = new.id
+            for node in redis_cluster.nodes:
+                node.command("CLUSTER", "FORGET", name)
+        ear.until(lambda: ear.sessions > 2)
+
+
+def test_without_leave_to_ask_for_nodes_a_cluster_is_followed_all_the_same(redis_cluster):
+    """By the map of slots, which is asked for once in each bound."""
+    for node in redis_cluster.nodes:
+        node.command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "+@all", "-cluster|nodes", "&*")
+    try:
+        with listening(redis_cluster.url.replace("://", "://limited:pw@")) as (ear, tracking):
+            assert tracking.mode == "tracking"
+            _hand_over(redis_cluster)
+            ear.until(lambda: ear.sessions > 1)
+            with writer(redis_cluster.url) as channel:
+                _all_are_told(ear, channel)
+    finally:
+        for node in redis_cluster.nodes:
+            node.command("ACL", "DELUSER", "limited")
+
+
+def _hand_over(cluster):
+    """A replica takes over in good order: no connection breaks."""
+    replica = next(node for node in cluster.nodes if node.ask("ROLE")[0] == "slave")
+    until = time.monotonic() + LONG
+    while not replica.is_primary:
+        assert time.monotonic() < until
+        with suppress(Unavailable):  # it takes over already
+            replica.command("CLUSTER", "FAILOVER")
+        time.sleep(0.2)
 
 
 def _all_are_told(ear, channel):

@@ -6,6 +6,7 @@ Used by one thread alone, with calls that block for a short time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from resilient.errors import needs_extra
@@ -17,14 +18,13 @@ from resilient.wire.redis._parsing import pack
 from resilient.wire.redis._pool import Node
 from resilient.wire.redis._slots import read_slots
 from resilient.wire.redis._sync.sentinel import SentinelChannel
-from resilient.wire.redis._tracking import Answer
 
 with needs_extra("redis"):
     import redis.asyncio.connection
     import redis.connection
     import redis.exceptions
 
-__all__ = ["Route", "address_of", "route"]
+__all__ = ["Route", "address_of", "all_primaries", "idle_primaries", "route"]
 
 
 class Route(ABC):
@@ -83,9 +83,9 @@ class _ToServer(Route):
 class _ToPrimary(_ToServer):
     """To the one that sentinels name."""
 
-    def __init__(self, address: Address, limits: Limits) -> None:
+    def __init__(self, address: Address, limits: Limits, brief: Limits) -> None:
         super().__init__(address, limits)
-        self._sentinels = SentinelChannel(address, limits)
+        self._sentinels = SentinelChannel(address, brief)
         self._found: Place | None = None
 
     def places(self) -> list[Place]:
@@ -106,29 +106,36 @@ class _ToPrimary(_ToServer):
 
 
 class _ToCluster(Route):
-    question = pack(("CLUSTER", "INFO"))
+    """To all its primaries, those included that have no slots yet: a slot that moves there is written there before.
+
+    Where it is not allowed to ask for all nodes, only those with slots are known, and are asked for again and again.
+    """
+
+    question = pack(("CLUSTER", "NODES"))
     _map = pack(("CLUSTER", "SLOTS"))
-    _facts = (b"cluster_state", b"cluster_current_epoch")
 
     def __init__(self, address: Address, limits: Limits) -> None:
         super().__init__(address, limits)
         self._limits = limits
         self._seeds = list(address.places)
         self._known: list[Place] = []
+        self._blind = False
 
     def places(self) -> list[Place]:
         failure: Exception | None = None
         for place in dict.fromkeys([*self._known, *self._seeds]):
             node = Node(place, self._dial, self._limits)
             try:
-                reply = node.call(self._map, True)
+                slots, nodes = node.call(self._map, True), node.call(self.question, True)
             except redis.exceptions.RedisError as error:
                 failure = error
                 continue
             finally:
                 node.close()
-            if isinstance(reply, list) and reply:
-                found = list(dict.fromkeys(primary for _, _, primary in read_slots(reply, place)))
+            if isinstance(slots, list) and slots:
+                self._blind = not isinstance(nodes, bytes)
+                spare = [] if self._blind else idle_primaries(nodes)
+                found = list(dict.fromkeys([*(primary for _, _, primary in read_slots(slots, place)), *spare]))
                 # Whoever was asked first is asked last the next time: it may be the one that knows the least.
                 self._known = [*found[1:], found[0]]
                 return found
@@ -136,11 +143,48 @@ class _ToCluster(Route):
             "Error connecting to the Cluster: no node says who has what"
         ) from failure
 
+    def remains(self) -> bool:
+        if not self._blind:
+            return True  # the nodes themselves are asked
+        before = set(self._known)
+        try:
+            return set(self.places()) == before
+        except redis.exceptions.RedisError:
+            return True  # nobody says otherwise
+
     def state(self, reply: Any) -> object:
-        if isinstance(reply, Answer) or not isinstance(reply, bytes):
-            return None
-        facts = {name: value for name, _, value in (line.partition(b":") for line in reply.split(b"\r\n"))}
-        return tuple(facts.get(name) for name in self._facts)
+        return all_primaries(reply) if isinstance(reply, bytes) else None
+
+
+def _primaries(nodes: bytes) -> Iterator[list[str]]:
+    """The words about each primary that is not known to have failed."""
+    for line in nodes.decode(errors="replace").splitlines():
+        words = line.split()
+        flags = set(words[2].split(",")) if len(words) > 7 else set()
+        if "master" in flags and not flags & {"fail", "noaddr", "handshake"}:
+            yield words
+
+
+def all_primaries(nodes: bytes) -> frozenset[tuple[str, str]]:
+    r"""Name and address of each primary, from the reply to ``CLUSTER NODES``.
+
+    Examples:
+        >>> nodes = b"id1 h:1@11 myself,master - 0 0 1 connected 0-5\nid2 h:2@12 slave id1 0 0 1 connected"
+        >>> all_primaries(nodes) == {("id1", "h:1@11")}
+        True
+    """
+    return frozenset((words[0], words[1]) for words in _primaries(nodes))
+
+
+def idle_primaries(nodes: bytes) -> list[Place]:
+    r"""Where the primaries are that have no slots.
+
+    Examples:
+        >>> idle_primaries(b"id1 h:1@11 master - 0 0 1 connected 0-5\nid2 ::1:2@12,name master - 0 0 1 connected")
+        [('::1', 2)]
+    """
+    bare = [words[1].partition("@")[0].rpartition(":") for words in _primaries(nodes) if len(words) == 8]
+    return [(host, int(port)) for host, _, port in bare if host]
 
 
 def route(address: Address, bound: float) -> Route:
@@ -158,7 +202,7 @@ def route(address: Address, bound: float) -> Route:
         return _ToCluster(address, limits)
     if address.kind == "sentinel":
         # Sentinels are asked while the connection to the primary waits: for a short time only.
-        return _ToPrimary(address, Limits(connect=bound / 4, answer=bound / 4, wait=bound / 4, connections=4))
+        return _ToPrimary(address, limits, Limits(connect=bound / 4, answer=bound / 4, wait=bound / 4, connections=4))
     return _ToServer(address, limits)
 
 
