@@ -50,6 +50,9 @@ class LocalTier:
         self.clock = clock
         self.until = -math.inf
         """The clock's seconds from which on nothing is served."""
+        self.longest: Callable[[], float] = _for_ever
+        """Tells for how many seconds at most the channel lets an entry be kept."""
+        self._ttl = math.inf if options.ttl is None else options.ttl
         self._namespace = namespace_key(namespace)
         self._room = Room(options.max_entries, options.max_bytes)
         self.table = self._room.table
@@ -174,8 +177,7 @@ class LocalTier:
         """Keep what the server gave for these keys, as far as it is worth it and still right."""
         if ticket == NO_TICKET:
             return
-        ttl = self.options.ttl
-        limit = math.inf if ttl is None else self.clock.monotonic() + ttl
+        limit = self.clock.monotonic() + min(self._ttl, self.longest())
         with self._lock:
             for key, raw in zip(keys, found, strict=True):
                 if raw is None or not self._coherence.keeps(key, ticket):
@@ -254,6 +256,10 @@ class LocalTier:
             self._looks += 1
             room = self._room
             return {"hits": hits, "entries": len(room), "bytes": room.bytes, "evicted": room.evicted}
+
+
+def _for_ever() -> float:
+    return math.inf
 
 
 def body_of(raw: bytes) -> tuple[int, int]:
