@@ -37,7 +37,6 @@ _REFUSED = 30.0  # the same where a server allows neither
 _CHUNK = 16_384
 _PING = pack(("PING",))
 _PASSING = ("LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "ERR max number of clients")
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 _now = SYSTEM.monotonic
 
 
@@ -309,7 +308,7 @@ class Tracking:
     # ---------------------------------------------------------------------------------------------------- listening
 
     def _listen(self, stop: threading.Event) -> None:
-        with _Selector() as selector:
+        with selectors.DefaultSelector() as selector:
             for line in self._lines:
                 selector.register(line.sock, selectors.EVENT_READ, line)
             rounds, look = 0, _now() + self._bound
