@@ -399,6 +399,10 @@ def test_a_primary_that_joins_is_listened_to_before_it_has_slots(redis_cluster):
                 time.sleep(0.05)
         finally:
             name = new.id
+            until = time.monotonic() + LONG
+            while not all(name in node.ask("CLUSTER", "NODES") for node in redis_cluster.nodes):
+                assert time.monotonic() < until  # who has not heard of it cannot forget it
+                time.sleep(0.05)
             for node in redis_cluster.nodes:
                 node.command("CLUSTER", "FORGET", name)
         ear.until(lambda: ear.sessions > 2)
