@@ -13,7 +13,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, FORMAT, LEASE, MAGIC, SIZE, TOMBSTONE, plain_header
@@ -25,10 +25,37 @@ from resilient.cache._stamps import is_ours, namespace_key, number
 from resilient.clock import Clock
 from resilient.runtime import after_fork, fork_safe_lock
 
-__all__ = ["LocalTier"]
+__all__ = ["Changes", "Kept", "LocalTier"]
 
 _EMPTY = TOMBSTONE | FENCE | LEASE
 _MORE_STAMPS = 1000  # beside one for each entry
+
+
+class Changes(Protocol):
+    """Whoever tells a tier of changes, as `resilient.wire.redis.tracking.Tracking` does."""
+
+    @property
+    def keep(self) -> float:
+        """Seconds that an entry may be kept at most."""
+        ...
+
+    def ensure(self) -> None:
+        """Begin, where that was not begun yet."""
+        ...
+
+    def news(self, keys: Iterable[str]) -> Sequence[tuple[str, ...]]:
+        """The commands by which the others are told of changes of this process; none, where the server does that."""
+        ...
+
+    def close(self) -> None:
+        """End."""
+        ...
+
+
+class Kept(list[bytes | None]):
+    """What was found, all of it in this process."""
+
+    __slots__ = ()
 
 
 class LocalTier:
@@ -50,8 +77,8 @@ class LocalTier:
         self.clock = clock
         self.until = -math.inf
         """The clock's seconds from which on nothing is served."""
-        self.longest: Callable[[], float] = _for_ever
-        """Tells for how many seconds at most the channel lets an entry be kept."""
+        self.changes: Changes | None = None
+        """Whoever tells of them; ``None`` where that is done here."""
         self._ttl = math.inf if options.ttl is None else options.ttl
         self._namespace = namespace_key(namespace)
         self._room = Room(options.max_entries, options.max_bytes)
@@ -177,7 +204,8 @@ class LocalTier:
         """Keep what the server gave for these keys, as far as it is worth it and still right."""
         if ticket == NO_TICKET:
             return
-        limit = self.clock.monotonic() + min(self._ttl, self.longest())
+        longest = self._ttl if self.changes is None else min(self._ttl, self.changes.keep)
+        limit = self.clock.monotonic() + longest
         with self._lock:
             for key, raw in zip(keys, found, strict=True):
                 if raw is None or not self._coherence.keeps(key, ticket):
@@ -211,14 +239,7 @@ class LocalTier:
             self._marks.pop(oldest).alive = False
 
     def prepare(
-        self,
-        keys: Sequence[str],
-        found: Sequence[bytes | None],
-        value: Any,
-        *,
-        owner: object,
-        codec: Codec,
-        left: float,
+        self, keys: Sequence[str], found: Sequence[bytes | None], value: Any, *, owner: object, codec: Codec
     ) -> None:
         """Let a value that was read and judged be served without judging it again.
 
@@ -228,7 +249,6 @@ class LocalTier:
             value: What it is.
             owner: Who judged it: nobody else is served it.
             codec: Reads it.
-            left: Seconds for which it is still fresh.
         """
         slot = self.table.get(keys[0])
         if slot is None or slot.raw is not found[0]:
@@ -236,13 +256,14 @@ class LocalTier:
         marks = tuple([self._marks.get(key) for key in keys[1:]])
         if any(mark is None or mark.raw is not raw for mark, raw in zip(marks, found[1:], strict=True)):
             return
+        written, _, created, lasts, length, _ = plain_header(slot.raw)
+        left = created + lasts - self.clock.wall()
         slot.until = 0.0  # another reader may be looking
         slot.owner = owner
         if self.options.share or is_immutable(value):
             slot.value, slot.read = value, None
         else:
-            codec_number, at = body_of(slot.raw)
-            slot.read, slot.data, slot.at = codec.again(codec_number, slot.raw, at)
+            slot.read, slot.data, slot.at = codec.again(written, slot.raw, SIZE + length)
         slot.marks = marks[1:]  # type: ignore[assignment]  # none is None; a change of the namespace's clears the room
         limit = min([slot.limit, *[mark.limit for mark in marks if mark is not None]])
         slot.until = min(limit, self.clock.monotonic() + left)
@@ -256,16 +277,6 @@ class LocalTier:
             self._looks += 1
             room = self._room
             return {"hits": hits, "entries": len(room), "bytes": room.bytes, "evicted": room.evicted}
-
-
-def _for_ever() -> float:
-    return math.inf
-
-
-def body_of(raw: bytes) -> tuple[int, int]:
-    """The codec of a value's bytes, and where in them its body begins."""
-    codec, _, _, _, length, _ = plain_header(raw)
-    return codec, SIZE + length
 
 
 def is_value(raw: bytes) -> bool:

@@ -120,7 +120,7 @@ class World:
         self.tier.keep(keys, read.found, read.ticket)
         raw, *stamps = read.found
         if raw is not None and self.bears[raw] == stamps:  # else it is judged to be a miss
-            self.tier.prepare(keys, read.found, self.values[raw], owner=OWNER, codec=CODEC, left=800.0)
+            self.tier.prepare(keys, read.found, self.values[raw], owner=OWNER, codec=CODEC)
 
     def own_change(self, key: str) -> None:
         before = self.server[key]
