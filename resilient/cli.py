@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     health = rooms.add_parser("health", help="ask a health route, or run the checks of a Health here")
     health.add_argument("target", help="an http(s) URL, or module:attr of a resilient.health.Health")
-    health.add_argument("--view", default="ready", help="live, ready, startup, all, or a group (default: ready)")
+    health.add_argument("--view", help="live, ready, startup, all, or a group (default: ready); a URL names its own")
     health.add_argument("--timeout", type=float, default=2.0, help="seconds to wait for a URL (default: 2)")
     health.set_defaults(run=_health)
 
@@ -157,11 +157,15 @@ def _import(name: str) -> Any:
 
 def _health(options: argparse.Namespace) -> int:
     if "://" in options.target:
+        if options.view is not None:
+            raise _Failed(f"a URL names the view itself: leave --view away and ask for …/health/{options.view}")
         return _health_of_url(options.target, options.timeout)
     from resilient.health import Health
     from resilient.health.lines import exit_code, lines
 
-    report = _load(options.target, lambda: Health).report(options.view)
+    health = _load(options.target, lambda: Health)
+    health.observe()  # this process serves nobody
+    report = health.report(options.view or "ready")
     for line in lines(report):
         _say(line)
     return exit_code(report)

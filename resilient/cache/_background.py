@@ -6,7 +6,6 @@ Written twice, since a thread and a task are started and held up in different wa
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import queue
 import sys
@@ -17,7 +16,7 @@ from resilient.clock import Clock
 from resilient.errors import Overloaded, Unavailable
 from resilient.policy import deadline
 from resilient.policy._deadline import current  # what is begun here outlives its caller's deadline
-from resilient.runtime import PerLoop, WorkerPool, after_fork
+from resilient.runtime import PerLoop, WorkerPool, after_fork, fork_safe_lock
 
 __all__ = ["AsyncBackground", "AsyncCap", "Background", "Cap"]
 
@@ -40,14 +39,19 @@ class Background:
         self._size = size
         self._limit = limit
         self._clock = clock
+        self._lock = fork_safe_lock()
         self._pool: WorkerPool | None = None
         self._ends: WorkerPool | None = None
+        self._closed = False
 
     def start(self, job: Callable[..., Any], *args: Any) -> bool:
-        """Run a job that handles its own errors. ``False`` where there is no room."""
+        """Run a job that handles its own errors. ``False`` where there is no room, or when it is closed."""
         pool = self._pool
         if pool is None:
-            pool = self._pool = WorkerPool(f"cache-{self._name}", self._size, backlog=0)
+            with self._lock:
+                if self._closed:
+                    return False
+                pool = self._pool = self._pool or WorkerPool(f"cache-{self._name}", self._size, backlog=0)
         try:
             contextvars.copy_context().run(self._submit, pool, job, args)
         except (Overloaded, Unavailable):
@@ -55,16 +59,31 @@ class Background:
         return True
 
     def finish(self, job: Callable[..., Any], *args: Any) -> None:
-        """Run what ends a load, such as giving its lease back: there is room for it, and closing waits for it."""
+        """Run what ends a load, such as giving its lease back: there is room for it, and closing waits for it.
+
+        A load that ends after the closing ends on the thread that it runs on.
+        """
         ends = self._ends
         if ends is None:
-            ends = self._ends = WorkerPool(f"cache-{self._name}-ends", 1, backlog=sys.maxsize)
-        with contextlib.suppress(Unavailable):  # closed at this moment: the lease ends by itself
-            contextvars.copy_context().run(self._submit, ends, job, args)
+            with self._lock:
+                if not self._closed:
+                    ends = self._ends = self._ends or WorkerPool(f"cache-{self._name}-ends", 1, backlog=sys.maxsize)
+        context = contextvars.copy_context()
+        try:
+            if ends is not None:
+                context.run(self._submit, ends, job, args)
+                return
+        except Unavailable:
+            pass  # closed at this moment
+        context.run(self._run_alone, job, args)
 
     def _submit(self, pool: WorkerPool, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
         _leave_caller()
         pool.submit(self._run, job, args)
+
+    def _run_alone(self, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        _leave_caller()
+        self._run(job, args)
 
     def _run(self, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
         with deadline(self._limit, clock=self._clock):
@@ -72,8 +91,10 @@ class Background:
 
     def close(self) -> None:
         """Begin no more; loads that run are left to end, and what ends others is waited for, a second at most."""
-        pool, self._pool = self._pool, None
-        ends, self._ends = self._ends, None
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+            ends, self._ends = self._ends, None
         if pool is not None:
             pool.close()
         if ends is not None:

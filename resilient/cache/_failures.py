@@ -117,6 +117,10 @@ class Throttle:
         self._lock = fork_safe_lock()
         self._until: dict[str, float] = {}
 
+    def reset(self) -> None:
+        """Forget them: for a forked child, where the locks of others are not."""
+        self._until = {}
+
     def holds(self, key: str, now: float) -> bool:
         """Whether the source is left alone at this moment."""
         return self._until.get(key, 0.0) > now

@@ -14,14 +14,13 @@ class Journal:
     """A bounded set of keys to delete, with one replay at a time.
 
     Args:
-        size: How many keys at most. When one more comes, the journal forgets them all and tells so: then no entry older
-            than that moment may be trusted.
-        everything: The key that stands for all of them, if there is one: it takes their place, so that other processes
-            are told as well.
+        size: How many keys at most.
+        everything: The key that stands for all of them: it takes their place when one more comes. Since nothing is
+            trusted before it is told, no entry of this process's is either.
 
     Examples:
-        >>> journal = Journal(10)
-        >>> journal.add("a", now=1.0)
+        >>> journal = Journal(10, "all")
+        >>> journal.add("a")
         >>> journal.begin()
         ['a']
         >>> journal.begin() is None    # somebody replays already
@@ -30,11 +29,9 @@ class Journal:
         False
     """
 
-    def __init__(self, size: int, everything: str | None = None) -> None:
+    def __init__(self, size: int, everything: str) -> None:
         self._size = size
         self._everything = everything
-        self.horizon = 0.0
-        """Entries created at or before this moment of the wall clock are not trusted any more."""
         self._keys: dict[str, int] = {}
         self._turn = 0
         self._lock = fork_safe_lock()
@@ -52,16 +49,14 @@ class Journal:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add(self, key: str, now: float) -> None:
-        """Remember a key whose value changed at that moment of the wall clock."""
+    def add(self, key: str) -> None:
+        """Remember a key whose value changed."""
         with self._lock:
             self._turn += 1
             self._keys[key] = self._turn
             if len(self._keys) > self._size:
                 self._keys.clear()
-                if self._everything is not None:
-                    self._keys[self._everything] = self._turn
-                self.horizon = max(self.horizon, now)
+                self._keys[self._everything] = self._turn
 
     def begin(self, most: int = 500) -> list[str] | None:
         """Some of the keys to delete, or ``None`` where somebody replays already."""

@@ -12,7 +12,7 @@ import hashlib
 import re
 import string
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +20,17 @@ from urllib.parse import quote
 from resilient.arguments import is_name
 from resilient.errors import ConfigurationError, InvalidInput
 
-__all__ = ["check_namespace", "has_key", "is_safe", "parse", "physical", "render", "tag_name"]
+__all__ = [
+    "check_namespace",
+    "has_key",
+    "is_safe",
+    "parse",
+    "physical",
+    "render",
+    "tag_name",
+    "tag_names",
+    "tag_templates",
+]
 
 _LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
 _SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
@@ -126,6 +136,23 @@ def tag_name(tag: str) -> str:
     if not isinstance(tag, str) or not tag:  # type: ignore[redundant-expr]  # callers may not check types
         raise InvalidInput("a tag is a text that is not empty")
     return tag if _is_plain(tag) else _hashed(tag)
+
+
+def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags as entries bear them, each once.
+
+    Raises:
+        ConfigurationError: One text was given instead of a list.
+        InvalidInput: A tag is no text, or empty.
+    """
+    return tuple(dict.fromkeys(map(tag_name, tag_templates(tags))))
+
+
+def tag_templates(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags as a decorator takes them. Raises ConfigurationError where one text was given instead of a list."""
+    if isinstance(tags, str):
+        raise ConfigurationError("tags are a list of texts", advice=f"write tags=[{tags!r}]")
+    return tuple(tags)
 
 
 def _is_plain(text: str) -> bool:

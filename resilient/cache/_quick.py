@@ -13,13 +13,12 @@ NOTHING: Any = type("Nothing", (), {"__repr__": lambda _: "NOTHING", "__slots__"
 """No value, where ``None`` would be one."""
 
 
-def fresh(raw: Any, now: float, horizon: float, generation: int, block: bytes, codec: Codec) -> Any:  # noqa: PLR0917 - on the way of every hit
+def fresh(raw: Any, now: float, generation: int, block: bytes, codec: Codec) -> Any:
     """The value of an entry that is just that; `NOTHING` for any other, which is to be looked at with care.
 
     Args:
         raw: The bytes under the key.
         now: What the wall clock shows.
-        horizon: What was made before is not trusted.
         generation: The namespace's stamp; 0 where there is none.
         block: The tags with their stamps, as the entry must bear them.
         codec: Reads the value.
@@ -27,7 +26,7 @@ def fresh(raw: Any, now: float, horizon: float, generation: int, block: bytes, c
     if raw.__class__ is not bytes or raw[:3] != PLAIN or len(raw) <= SIZE:
         return NOTHING
     number, schema, created, lasts, length, bears = plain_header(raw)
-    if not now - created < lasts < FOREVER or created <= horizon or bears != generation or not bears:
+    if not now - created < lasts < FOREVER or bears != generation or not bears:
         return NOTHING
     end = SIZE + length
     if length != len(block) or (block and raw[SIZE:end] != block) or number == ABSENCE:

@@ -9,7 +9,7 @@ from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life
 from resilient.cache._freshness import Policy
 from resilient.cache._stamps import UNKNOWN, Marks
 
-__all__ = ["Lease", "Plan", "Seen", "is_absence", "is_fenced", "milliseconds", "written"]
+__all__ = ["Fence", "Lease", "Plan", "Seen", "is_absence", "is_fenced", "milliseconds", "written"]
 
 
 class Plan(NamedTuple):
@@ -39,6 +39,16 @@ class Lease(NamedTuple):
     """The value that is loaded anew; ``None`` where there is none."""
     marks: Marks = UNKNOWN
     """The stamps that what is stored is to bear: those that stood before its load began, or its write."""
+
+
+class Fence(NamedTuple):
+    """A key that a writer has fenced, of a value or of a stamp."""
+
+    key: str
+    mark: bytes
+    """The fence's bytes."""
+    before: Any
+    """What was there: bytes, ``None`` for absence, or UNREACHABLE, so that nobody knows whether it was fenced."""
 
 
 def is_absence(seen: Seen) -> bool:

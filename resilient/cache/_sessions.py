@@ -19,21 +19,26 @@ with needs_extra("sql"):
     from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.orm import Session, SessionTransaction, object_mapper
 
-__all__ = ["begun", "ending", "plain", "tables", "wrote"]
+__all__ = ["ending", "plain", "snapshot_of", "tables", "wrote"]
 
 _HARMLESS = re.compile(
     r"\s*(?:/\*.*?\*/\s*)*\(*\s*(SELECT|SHOW|EXPLAIN|DESCRIBE|DESC|PRAGMA|VALUES|SET|SAVEPOINT|RELEASE|ROLLBACK|BEGIN)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_ISOLATION = re.compile(r"isolation", re.IGNORECASE)
+_MOVING = frozenset({"READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"})
+"""Levels at which every statement sees what was committed before it."""
 
 
 class _Doings:
     """What one connection did in one transaction of a session."""
 
-    __slots__ = ("began", "ending", "tables", "wrote")
+    __slots__ = ("began", "ending", "moving", "tables", "wrote")
 
-    def __init__(self, *, wrote: bool) -> None:
+    def __init__(self, *, wrote: bool, moving: bool = False) -> None:
         self.wrote = wrote
+        self.moving = moving
+        """Its next statement sees what was committed since it began."""
         self.ending = False
         """Its COMMIT was sent."""
         self.tables: set[str] = set()
@@ -84,9 +89,14 @@ def wrote(session: Session) -> bool:
     return any(each.wrote for each in _of(session))
 
 
-def begun(session: Session) -> float | None:
-    """When its transaction began to read, by the wall clock; ``None`` while it has not."""
-    return min((each.began for each in _of(session)), default=None) if session.in_transaction() else None
+def snapshot_of(session: Session) -> float | None:
+    """Since when a session sees the same data, by the wall clock; ``None`` where its next statement sees the newest.
+
+    Most databases show a transaction what was there when it began. What it reads may then be older than the latest
+    invalidation, however late it asks.
+    """
+    begun = _of(session) if session.in_transaction() else []
+    return min((each.began for each in begun if not each.moving), default=None)
 
 
 def ending(session: Session) -> bool:
@@ -125,7 +135,11 @@ def _after_begin(session: Session, _transaction: SessionTransaction, connection:
     known = _connections.get(connection)
     # A session may join a transaction that its caller began on this connection, and wrote in.
     joined = isinstance(session.bind, Connection) and known is None
-    doings = known if known is not None and connection.in_nested_transaction() else _Doings(wrote=joined)
+    if known is not None and connection.in_nested_transaction():
+        doings = known
+    else:
+        level = connection.get_execution_options().get("isolation_level") or connection.default_isolation_level
+        doings = _Doings(wrote=joined, moving=not joined and level in _MOVING)
     if not any(each is doings for each in _of(session)):
         _of(session).append(doings)
     _connections[connection] = doings
@@ -138,7 +152,11 @@ def _after_begin(session: Session, _transaction: SessionTransaction, connection:
 
 def _executing(connection: Connection, _cursor: Any, text: str, _parameters: Any, context: Any, _many: bool) -> None:  # noqa: FBT001 - SQLAlchemy's signature
     doings = _connections.get(connection)
-    if doings is None or _HARMLESS.match(text):
+    if doings is None:
+        return
+    if _HARMLESS.match(text):
+        if _ISOLATION.search(text):
+            doings.moving = False  # which level that is, and from when, only the database knows
         return
     names, writes = written_in(None if context is None else context.compiled, text)
     if writes:

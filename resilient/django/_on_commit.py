@@ -13,10 +13,9 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from resilient.cache import Cache
 from resilient.cache._entry import Entry
 from resilient.cache._pending import Changes
+from resilient.cache._seen import Fence
 from resilient.cache._stamps import UNKNOWN
 from resilient.cache._sync.deferred import After, deferring
-from resilient.cache._sync.stamps import TagFence
-from resilient.cache._sync.transactions import Fence
 from resilient.errors import ConfigurationError, ResilientError
 
 __all__ = ["OnCommit", "on_commit"]
@@ -80,7 +79,7 @@ class _Batch:
         self._using = using
         self._changes: list[weakref.ref[_Change]] = []
         self._fences: dict[str, Fence] = {}
-        self._tags: dict[str, TagFence] = {}
+        self._tags: dict[str, Fence] = {}
         self._marks = UNKNOWN
 
     # ------------------------------------------------------------------------------------------- what `Deferred` asks
@@ -117,10 +116,10 @@ class _Batch:
             marks = engine.stamps.taken(borne)
             self._marks = marks.changed(dict(enumerate(self._marks.raws)))
         new = [key for key in changes.keys if key not in self._fences]
-        for fence in engine.begin(new) if new else ():
+        for fence in engine.commits.begin(new) if new else ():
             self._fences[fence.key] = fence
         stamps = engine.stamps.keys(tuple(changes.tags))[0 if changes.everything else 1 :]
-        for each in engine.stamps.fence([key for key in stamps if key not in self._tags]):
+        for each in engine.tier.fence([key for key in stamps if key not in self._tags]):
             self._tags[each.key] = each
 
     # ------------------------------------------------------------------------------------------------------- its end
@@ -149,11 +148,11 @@ class _Batch:
         changed = set(engine.stamps.keys(names)[0 if changes.everything else 1 :])
         ended = [fence for key, fence in tags.items() if key in changed]
         if names or changes.everything:  # first, so that the new entries bear the new stamps
-            marks = engine.finish_tags(ended, names, marks, everything=changes.everything)
-        engine.cancel_tags([fence for key, fence in tags.items() if key not in changed])
+            marks = engine.tags.finish(ended, names, marks, everything=changes.everything)
+        engine.tags.cancel([fence for key, fence in tags.items() if key not in changed])
         fenced = [fence for key, fence in fences.items() if key in changes.keys]
         if fenced:
-            engine.finish(fenced, entries, marks, present=changes.present)
+            engine.commits.finish(fenced, entries, marks, present=changes.present)
         # Outside of any transaction nothing is fenced, and of a block that failed nothing is stored.
         bare = [key for key in changes.keys if key not in fences]
         stored = [key for key in bare if key in entries and key not in changes.present]
@@ -164,7 +163,7 @@ class _Batch:
             engine.invalidate(forgotten)
         dropped = [fence for key, fence in fences.items() if key not in changes.keys]
         if dropped:
-            engine.cancel(dropped)
+            engine.commits.cancel(dropped)
 
     def left(self, *, failed: bool) -> None:
         """The block is over: lift the fences of what was rolled back, or is about to be."""
@@ -182,8 +181,8 @@ class _Batch:
         lifted = [fence for key, fence in self._tags.items() if key not in kept]
         self._tags = {key: fence for key, fence in self._tags.items() if key in kept}
         with contextlib.suppress(ResilientError):  # no time left: they stand for one lease
-            engine.cancel(gone)
-            engine.cancel_tags(lifted)
+            engine.commits.cancel(gone)
+            engine.tags.cancel(lifted)
 
 
 class OnCommit(After):

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 
 from resilient.health import Health
-from resilient.health.answer import Answer, areply, asked, may_see, reply, wrong_method
+from resilient.health import answer as door
 
 __all__ = ["aprobe", "probe", "respond"]
 
@@ -19,28 +19,18 @@ Authorize: TypeAlias = Callable[[Any], object]
 
 def probe(request: HttpRequest, health: Health, path: str, authorize: Authorize | None) -> HttpResponse | None:
     """The response to one of the paths of `resilient.health.answer`; ``None`` to every other one."""
-    question = asked(health, path, request.META.get("HTTP_ACCEPT", ""))
-    if question is None or request.method not in {"GET", "HEAD"}:
-        return None if question is None else respond(wrong_method())
-    details = question.form != "word" and may_see(health.details, _leave(request, authorize))
-    return respond(reply(health, question, details=details))
+    leave = None if authorize is None else lambda: authorize(request)
+    given = door.probe(health, path, str(request.method), request.META.get("HTTP_ACCEPT", ""), leave)
+    return None if given is None else respond(given)
 
 
 async def aprobe(request: HttpRequest, health: Health, path: str, authorize: Authorize | None) -> HttpResponse | None:
-    """The async face of `probe`."""
-    question = asked(health, path, request.META.get("HTTP_ACCEPT", ""))
-    if question is None or request.method not in {"GET", "HEAD"}:
-        return None if question is None else respond(wrong_method())
-    details = question.form != "word" and health.details == "always"
-    if question.form != "word" and health.details == "authorized":  # it may look at the user, and so at the database
-        details = await sync_to_async(may_see)(health.details, _leave(request, authorize))
-    return respond(await areply(health, question, details=details))
+    """The async face of `probe`. What is asked for leave may look at the user, and so at the database: on a thread."""
+    leave = None if authorize is None else lambda: sync_to_async(authorize)(request)
+    given = await door.aprobe(health, path, str(request.method), request.META.get("HTTP_ACCEPT", ""), leave)
+    return None if given is None else respond(given)
 
 
-def _leave(request: HttpRequest, authorize: Authorize | None) -> Callable[[], object]:
-    return lambda: authorize is not None and authorize(request)
-
-
-def respond(given: Answer) -> HttpResponse:
+def respond(given: door.Answer) -> HttpResponse:
     """The response that says what the answer says."""
     return HttpResponse(given.body, status=given.status, headers=dict(given.headers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from flask import Blueprint, Request, Response, abort, jsonify, request
@@ -10,7 +11,7 @@ from flask import Blueprint, Request, Response, abort, jsonify, request
 from resilient.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Refused
 from resilient.flask._respond import respond
 from resilient.health import Health
-from resilient.health.answer import PATHS, asked, may_see, reply
+from resilient.health.answer import PATHS, no_such_path, probe
 from resilient.web import HttpError, http_error
 
 if TYPE_CHECKING:
@@ -52,22 +53,18 @@ def health_blueprint(
         raise ConfigurationError(f"a health blueprint reports a Health, not a {type(given).__name__}")
     blueprint = Blueprint(name, __name__)
     for path in PATHS:
-        blueprint.add_url_rule(path, path[1:], _probe(health, path, authorize), methods=["GET"])
-    blueprint.add_url_rule("/health/<which>", "which", _probe(health, "/health/", authorize), methods=["GET"])
+        blueprint.add_url_rule(path, path[1:], _view(health, path, authorize), methods=["GET"])
+    blueprint.add_url_rule("/health/<which>", "which", _view(health, "/health/", authorize), methods=["GET"])
     return blueprint
 
 
-def _probe(health: Health, path: str, authorize: Callable[[Request], object] | None) -> Callable[..., Response]:
-    def probe(which: str = "") -> Response:
-        question = asked(health, path + which, request.headers.get("Accept", ""))
-        details = (
-            question is not None
-            and question.form != "word"
-            and may_see(health.details, lambda: authorize is not None and authorize(request))
-        )
-        return respond(reply(health, question, details=details))
+def _view(health: Health, path: str, authorize: Callable[[Request], object] | None) -> Callable[..., Response]:
+    def view(which: str = "") -> Response:
+        leave = None if authorize is None else partial(authorize, request)
+        given = probe(health, path + which, request.method, request.headers.get("Accept", ""), leave)
+        return respond(given or no_such_path())
 
-    return probe
+    return view
 
 
 # -------------------------------------------------------------------------------------------------------- uploads

@@ -22,6 +22,7 @@ def _health(view: str) -> None:
     if state.health is None:
         click.echo("this application has no health: pass health= to Resilient", err=True)
         raise SystemExit(2)
+    state.health.observe()  # this process serves nobody
     try:
         report = state.health.report(view)
     except ConfigurationError as error:  # no such view

@@ -26,8 +26,10 @@ __all__ = [
     "Shared",
     "Status",
     "View",
+    "capped",
     "check_name",
     "check_word",
+    "check_worst",
     "effect",
     "http_status",
     "reason_of",
@@ -117,6 +119,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_worst(status: Status) -> Status:
+    """Return the worst that a check is told as. Raises ConfigurationError where that would hide it, or is none."""
+    given: object = status
+    if not isinstance(given, Status) or status is Status.PASS:
+        raise ConfigurationError(f"at_worst={status!r} is no status", advice="use Status.WARN, UNKNOWN or FAIL")
+    return status
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a check found. A check may also return nothing or a bool, or raise.
@@ -183,6 +193,11 @@ class Check:
         dependency: Whether it asks something outside the process; liveness refuses such a check.
         close: Called when the `Health` is closed.
         classify: Knows the errors of the library it uses, for the one word that is shown for them.
+        at_worst: The worst that it is ever told as, also where it hangs, raises or cannot be started. With
+            ``Status.WARN`` it concerns those who operate the application, and takes no instance out.
+
+    Raises:
+        ConfigurationError: ``at_worst`` is no such status.
     """
 
     run: CheckFunction
@@ -191,6 +206,10 @@ class Check:
     dependency: bool = False
     close: Callable[[], object] | None = None
     classify: Classifier | None = None
+    at_worst: Status = Status.FAIL
+
+    def __post_init__(self) -> None:
+        check_worst(self.at_worst)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +236,16 @@ def settle(returned: Any) -> Result:
     if isinstance(returned, Result):
         return returned
     raise InvalidInput(f"a check returns None, a bool or a Result, not a {type(returned).__name__}")
+
+
+def capped(result: Result, worst: Status) -> Result:
+    """What a check found, told as no worse than that.
+
+    Examples:
+        >>> capped(Result.fail("timeout"), Status.WARN).status
+        <Status.WARN: 'warn'>
+    """
+    return result if result.status <= worst else Result(worst, result.reason, result.values)
 
 
 def effect(status: Status, *, critical: bool, scope: Scope, shared: Shared, fault: Fault | None = None) -> Status:

@@ -18,8 +18,6 @@ from resilient.health._core import (
     Shared,
     Status,
     View,
-    http_status,
-    worst,
 )
 from resilient.health._events import Draining
 from resilient.health._inquiry import Course, inquire
@@ -29,6 +27,7 @@ from resilient.health._peers import Peers
 from resilient.health._registry import Group, Options, Registry
 from resilient.health._report import CheckReport, Report
 from resilient.health._rounds import Rounds
+from resilient.health._standing import Standing
 from resilient.health._term import TermHook
 
 __all__ = ["Health"]
@@ -95,9 +94,7 @@ class Health:
         self.shared = self._registry.shared = self._registry.rule(shared) or "warn"
         self._peers = peers
         self._party = None if peers is None else Party(peers, self._registry.judged, clock)
-        self._grace_ends = clock.monotonic() + startup_grace
-        self._draining = False
-        self._started = False
+        self._standing = Standing(clock.monotonic() + startup_grace)
         self._rounds: Rounds | None = None
 
     def __repr__(self) -> str:
@@ -130,6 +127,7 @@ class Health:
         fall: int = 1,
         rise: int = 1,
         grace: float = 0.0,
+        at_worst: Status | None = None,
     ) -> None:
         """Add a check.
 
@@ -149,6 +147,7 @@ class Health:
             fall: Failed runs in a row before it counts as failed; it warns until then.
             rise: Good runs in a row before it counts as working again.
             grace: Seconds that it must have failed besides before it counts as failed.
+            at_worst: The worst that it is told as, whatever it does; by default what the check says of itself.
 
         Raises:
             ConfigurationError: The name is taken or malformed, liveness was given a dependency, or a number is wrong.
@@ -164,6 +163,7 @@ class Health:
             fall=fall,
             rise=rise,
             grace=grace,
+            at_worst=at_worst,
         )
         self._registry.add(name, check, options)
         if self._rounds is not None:
@@ -236,7 +236,7 @@ class Health:
     def report(self, view: View) -> Report:
         """Answer a question, one of `views`, within the deadline. Raises ConfigurationError only, for no such view."""
         group = self._group(view)
-        known = self._known(group)
+        known = self._standing.known(group)
         if known is not None:
             return known
         course, until = self._begin(group)
@@ -260,7 +260,7 @@ class Health:
             'pass'
         """
         group = self._group(view)
-        known = self._known(group)
+        known = self._standing.known(group)
         if known is not None:
             return known
         course, until = self._begin(group)
@@ -278,32 +278,11 @@ class Health:
         if self._rounds is not None:
             self._rounds.ensure()  # in a forked child it has to be started anew
         until = self.clock.monotonic() + self.deadline
-        asked = self._registry.asked(group, starting=not self._started)
+        asked = self._registry.asked(group, starting=not self._standing.started)
         return inquire(group, asked, self._party, until, self.clock), until
 
-    def _known(self, group: Group) -> Report | None:
-        """The answer where no check need be asked for it."""
-        if group.drains and self._draining:
-            return Report(group.name, Status.FAIL, draining=True)
-        if group.name == "startup" and self._started:
-            return Report(group.name, Status.PASS, draining=self._draining)
-        return None
-
     def _answer(self, group: Group, told: list[CheckReport]) -> Report:
-        status = self._said(group, worst(each.effect for each in told))
-        if not self._started and group.name in {"startup", "ready"}:
-            entries = self._registry.entries
-            of_start = [each.effect for each in told if "startup" in entries[each.name].views]
-            self._started = http_status(worst(of_start)) == 200
-        return Report(group.name, status, {each.name: each for each in told}, draining=self._draining)
-
-    def _said(self, group: Group, found: Status) -> Status:
-        """What is answered, where the checks found that."""
-        if group.drains and self._draining:  # perhaps it began while the checks ran
-            return Status.FAIL
-        if group.name == "live" and found > Status.WARN and self.clock.monotonic() < self._grace_ends:
-            return Status.WARN
-        return found
+        return self._standing.answer(group, told, self._registry.entries, self.clock.monotonic())
 
     def statuses(self, report: Report) -> dict[View, Status]:
         """The answers to all questions that follow from a report of the view ``all``, with no check run for them.
@@ -314,18 +293,31 @@ class Health:
             >>> {view: status.value for view, status in health.statuses(health.report("all")).items()}
             {'live': 'pass', 'ready': 'fail', 'startup': 'pass'}
         """
-        said: dict[View, Status] = {}
-        for group in self._registry.groups.values():
-            known = self._known(group)
-            asked = self._registry.asked(group, starting=not self._started)
-            found = (each.effect(group, report.checks[each.name]) for each in asked if each.name in report.checks)
-            said[group.name] = known.status if known is not None else self._said(group, worst(found))
-        del said["all"]
-        return said
+        groups = [group for group in self._registry.groups.values() if group.name != "all"]
+        asked = [(group, self._registry.asked(group, starting=not self._standing.started)) for group in groups]
+        return self._standing.statuses(asked, report.checks, self.clock.monotonic())
 
     def lanes(self) -> Mapping[str, Lane]:
         """The lanes of the checks, by name: what the page and the metrics look at."""
         return {name: entry.lane for name, entry in self._registry.entries.items()}
+
+    def observe(self) -> None:
+        """Have no say among the peers from now on: listen to them, and publish nothing.
+
+        For a process that asks and does not serve, such as a worker or a job with the same registry: what it reaches
+        from where it runs says nothing of what the instances reach. The commands ``resilient health module:attr`` and
+        ``flask resilient health`` do this of themselves.
+
+        Examples:
+            >>> from resilient.health import MemoryBoard, Peers
+            >>> health = Health(shared="peers", peers=Peers(MemoryBoard(), service="shop"))
+            >>> health.add("db", lambda: True, scope="shared")
+            >>> health.observe()
+            >>> health.ready().word
+            'pass'
+        """
+        if self._party is not None:
+            self._party.observe()
 
     # -------------------------------------------------------------------------------------------------- background
 
@@ -351,15 +343,15 @@ class Health:
     @property
     def draining(self) -> bool:
         """Whether readiness was withdrawn."""
-        return self._draining
+        return self._standing.draining
 
     def drain(self) -> None:
         """Answer 503 to readiness from now on, so that balancers send no more; liveness stays as it is.
 
         Call it when the process is told to end, and go on serving until the balancer has noticed.
         """
-        if not self._draining:
-            self._draining = True
+        if not self._standing.draining:
+            self._standing.draining = True
             events.emit(Draining())
 
     def drain_on_sigterm(self, delay: float = 5.0) -> Callable[[], None]:

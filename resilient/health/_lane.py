@@ -14,7 +14,7 @@ from typing import Any
 
 from resilient import events
 from resilient.clock import Clock
-from resilient.health._core import Check, Outcome, Result, Status, reason_of, settle
+from resilient.health._core import Check, Outcome, Result, Status, capped, reason_of, settle
 from resilient.health._events import CheckChanged, CheckWorsened
 from resilient.health._streak import Rule, Streak, Strip, missed, step
 from resilient.policy import deadline
@@ -106,6 +106,7 @@ class Lane:
         ttl: Seconds for which an outcome is good, counted from the end of its run.
         failed_ttl: The same for a failure.
         rule: How many runs it takes to change its state.
+        at_worst: The worst that it is told as; by default what the check says of itself.
         clock: Where the time comes from.
     """
 
@@ -119,9 +120,11 @@ class Lane:
         clock: Clock,
         failed_ttl: float | None = None,
         rule: Rule = Rule(),  # noqa: B008 - an immutable value
+        at_worst: Status | None = None,
     ) -> None:
         self.name = name
         self.check = check
+        self.at_worst = check.at_worst if at_worst is None else at_worst
         self.timeout = timeout
         self.ttl = ttl
         self.failed_ttl = ttl if failed_ttl is None else failed_ttl
@@ -167,7 +170,7 @@ class Lane:
             if known is not None:
                 return known
             if now >= until:  # it says nothing of the check, so it is not counted
-                return Finding(Outcome(_OVERLOADED, None, 0.0), Streak(Status.FAIL))
+                return Finding(Outcome(capped(_OVERLOADED, self.at_worst), None, 0.0), Streak(self.at_worst))
             flight = self._flight = Flight(now)
             try:
                 # An empty context: the run is for everybody, so no caller's deadline or scope may bind it.
@@ -178,7 +181,7 @@ class Lane:
             else:
                 self.runs += 1
                 return flight
-            outcome = Outcome(_OVERLOADED, None, 0.0)
+            outcome = Outcome(capped(_OVERLOADED, self.at_worst), None, 0.0)
             told = self._count(outcome, now, now)
         self._tell(told, outcome, failure)
         return Finding(outcome, self._streak)
@@ -223,7 +226,7 @@ class Lane:
                 return begun.finding
             begun.overdue = True
             now = self._clock.monotonic()
-            late = Outcome(_TIMEOUT, None, max(0.0, now - begun.started))
+            late = Outcome(capped(_TIMEOUT, self.at_worst), None, max(0.0, now - begun.started))
             told = None if begun.finding is not None else self._count_hung(begun, late, now)
             finding = Finding(late, self._streak)
         self._tell(told, late, None)
@@ -233,12 +236,12 @@ class Lane:
         result, error = self._call()
         with self._lock:
             now = self._clock.monotonic()
-            outcome = Outcome(result, self._clock.wall(), now - flight.started)
+            outcome = Outcome(capped(result, self.at_worst), self._clock.wall(), now - flight.started)
             if self._flight is flight:
                 self._flight = None
             late = flight.overdue or outcome.seconds > self.timeout
             if late:
-                outcome, error = Outcome(_TIMEOUT, outcome.at, outcome.seconds), None
+                outcome, error = Outcome(capped(_TIMEOUT, self.at_worst), outcome.at, outcome.seconds), None
                 told = self._count_hung(flight, outcome, now)
             else:
                 told = self._count(outcome, flight.started, now)

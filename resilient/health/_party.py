@@ -37,7 +37,7 @@ class Party:
         self._lanes = lanes
         self._clock = clock
         self._lock = fork_safe_lock()
-        self._cases: dict[str, Case] = {}
+        self._silent = False
         self._reset()
         after_fork(self._reset)
         check = Check(
@@ -50,6 +50,7 @@ class Party:
     def _reset(self) -> None:
         """Be an instance of its own: a forked child is not its parent."""
         self.instance = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._cases: dict[str, Case] = {}
         self._said: Mapping[str, bool] = {}
         self._heard: dict[str, tuple[float, dict[str, Word]]] = {}  # by instance: when it lapses, its words
 
@@ -65,7 +66,16 @@ class Party:
         """Whether there is something to say that nobody has tried to say yet."""
         return self.lane.streak.bad == 0 and self._said != {name: word.good for name, word in self._own().items()}
 
+    def observe(self) -> None:
+        """Listen and say nothing from now on, and take back what was said."""
+        self._silent = True
+        if self._said:
+            self.leave()
+
     def _own(self) -> dict[str, Word]:
+        """What there is to say. An observer has nothing: it may stand where the paths are others."""
+        if self._silent:
+            return {}
         streaks = ((name, lane.streak) for name, lane in self._lanes().items())
         return {name: Word(streak.bad == 0, streak.began) for name, streak in streaks if streak.told is not None}
 
@@ -87,6 +97,8 @@ class Party:
             instance: (asked - age + self._peers.ttl, unpack(raw, asked - age, lanes))
             for instance, (raw, age) in told.items()
         }
+        if self._silent and own:  # it was on its way when this became an observer
+            self.leave()
         with self._lock:
             before, self._heard = self._heard, heard
         return [

@@ -119,6 +119,9 @@ class PeerBoard(Protocol):
     def exchange(self, service: str, instance: str, words: bytes, ttl: float) -> Mapping[str, tuple[bytes, float]]:
         """Leave the words of one instance, and return those of the others that still live, with their age.
 
+        The age is that of the saying: words that were held up on their way are as old as that, and not new when they
+        arrive.
+
         Args:
             service: Which instances belong together.
             instance: Whose words they are.

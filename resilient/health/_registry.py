@@ -20,6 +20,7 @@ from resilient.health._core import (
     Status,
     View,
     check_name,
+    check_worst,
     effect,
 )
 from resilient.health._lane import Finding, Lane
@@ -45,6 +46,7 @@ class Options(TypedDict, total=False):
     fall: int
     rise: int
     grace: float
+    at_worst: Status | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,17 @@ class Registry:
             if not seconds >= 0:
                 raise ConfigurationError(f"the check {name!r} has {each}={seconds!r}", advice="use seconds >= 0")
         rule = Rule(options.get("fall", 1), options.get("rise", 1), float(options.get("grace", 0.0)))
-        return Lane(name, check, timeout=float(limit), ttl=ttl, failed_ttl=failed, rule=rule, clock=self.clock)
+        at_worst = options.get("at_worst")
+        return Lane(
+            name,
+            check,
+            timeout=float(limit),
+            ttl=ttl,
+            failed_ttl=failed,
+            rule=rule,
+            at_worst=None if at_worst is None else check_worst(at_worst),
+            clock=self.clock,
+        )
 
     def _views(self, name: str, check: Check, scope: Scope, views: Collection[View]) -> frozenset[View]:
         known = [each for each in self.groups if each != "all"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
+from resilient.errors import ConfigurationError
 from resilient.health.answer import PATHS
 
 __all__ = ["ProbeFilter", "quiet_probes"]
 
+_OWN: Final = frozenset(f"/health/{view}" for view in ("live", "ready", "startup", "all", "metrics"))
 _LOGGERS: Final = ("gunicorn.access", "uvicorn.access", "werkzeug", "django.server")
 _REQUEST: Final = re.compile(r"\b(GET|HEAD) (\S+)(?: HTTP/[\d.]+)?")
 _LINE: Final = re.compile(r'"[^"]*?\b(?P<method>GET|HEAD) (?P<path>\S+)(?: HTTP/[\d.]+)?[^"]*" (?P<status>\d{3})\b')
@@ -24,6 +26,11 @@ class ProbeFilter(logging.Filter):
 
     Args:
         prefix: Where the health routes are mounted, such as ``/internal``.
+        groups: The groups that are asked at ``/health/<group>``, by name, or ``health.views``. Other paths there may be
+            the application's own, so their lines stay.
+
+    Raises:
+        ConfigurationError: The groups are one text.
 
     Examples:
         >>> record = logging.LogRecord("web", logging.INFO, "", 0, '"GET /readyz HTTP/1.1" %s 5', (200,), None)
@@ -34,9 +41,12 @@ class ProbeFilter(logging.Filter):
         True
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", groups: Collection[str] = ()) -> None:
         super().__init__()
+        if isinstance(groups, str):
+            raise ConfigurationError(f"groups={groups!r} is one text", advice="write them as a list")
         self.prefix = prefix.rstrip("/")
+        self._paths = _OWN.union(PATHS, (f"/health/{group}" for group in groups)) - {"/health/page"}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line stays."""
@@ -51,10 +61,7 @@ class ProbeFilter(logging.Filter):
 
     def _is_probe(self, path: str) -> bool:
         path = path.partition("?")[0]
-        if not path.startswith(self.prefix):
-            return False
-        rest = path[len(self.prefix) :]
-        return rest in PATHS or (rest.startswith("/health/") and rest != "/health/page" and rest.count("/") == 2)
+        return path.startswith(self.prefix) and path[len(self.prefix) :] in self._paths
 
 
 def _read(record: logging.LogRecord) -> tuple[str, str, str] | None:
@@ -75,21 +82,25 @@ def _read(record: logging.LogRecord) -> tuple[str, str, str] | None:
     return None if line is None else (line["method"], line["path"], line["status"])
 
 
-def quiet_probes(*loggers: str, prefix: str = "") -> Callable[[], None]:
+def quiet_probes(*loggers: str, prefix: str = "", groups: Collection[str] = ()) -> Callable[[], None]:
     """Add a `ProbeFilter` to the access loggers of gunicorn, uvicorn, werkzeug and Django's development server.
 
     Args:
         loggers: The names of other loggers, instead of those.
         prefix: Where the health routes are mounted, such as ``/internal``.
+        groups: The groups that are asked at ``/health/<group>``, by name, or ``health.views``.
 
     Returns:
         A function that takes the filter away again.
+
+    Raises:
+        ConfigurationError: The groups are one text.
 
     Examples:
         >>> undo = quiet_probes()
         >>> undo()
     """
-    added = ProbeFilter(prefix)
+    added = ProbeFilter(prefix, groups)
     found = [logging.getLogger(name) for name in loggers or _LOGGERS]
     for each in found:
         each.addFilter(added)

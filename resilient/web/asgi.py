@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from resilient import policy
 from resilient.causality import Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import Answer, areply, asked, may_see, no_such_path, wrong_method
+from resilient.health.answer import Answer, aprobe, no_such_path
 from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
@@ -51,8 +51,11 @@ def health(health: Health, *, authorize: Authorize | None = None, otherwise: Asg
     """
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        mine = scope["type"] == "http" and (otherwise is None or _below(scope) != "")
-        given = await probe(health, scope, authorize) if mine else None
+        given = None
+        if scope["type"] == "http":  # alone it answers at its root; in front of another application, that one does
+            path = _below(scope) or ("/health" if otherwise is None else "")
+            leave = None if authorize is None else partial(authorize, scope)
+            given = await aprobe(health, path, scope["method"], _header(scope, b"accept"), leave)
         if given is None and otherwise is not None:
             await otherwise(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -65,23 +68,6 @@ def health(health: Health, *, authorize: Authorize | None = None, otherwise: Asg
     return application
 
 
-async def probe(health: Health, scope: Mapping[str, Any], authorize: Authorize | None) -> Answer | None:
-    """The answer to a request that asks for health; ``None`` for every other one."""
-    question = asked(health, _below(scope) or "/health", _header(scope, b"accept"))
-    if question is None:
-        return None
-    if scope["method"] not in {"GET", "HEAD"}:
-        return wrong_method()
-    said: object = None
-    if question.form != "word" and health.details == "authorized" and authorize is not None:
-        try:
-            said = authorize(scope)
-            said = await said if inspect.isawaitable(said) else said
-        except Exception:  # noqa: BLE001 - a door that breaks stays shut
-            said = None
-    return await areply(health, question, details=may_see(health.details, lambda: said))
-
-
 def _below(scope: Mapping[str, Any]) -> str:
     """The path from where the application is mounted, whether or not the server has taken the mount's away."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
@@ -91,7 +77,7 @@ def _below(scope: Mapping[str, Any]) -> str:
 
 async def _respond(given: Answer, scope: Mapping[str, Any], send: Send) -> None:
     await send({"type": "http.response.start", "status": given.status, "headers": _encoded(given.headers)})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else given.body})
+    await send({"type": "http.response.body", "body": given.to(scope["method"]).body})
 
 
 async def _live(receive: Receive, send: Send) -> None:

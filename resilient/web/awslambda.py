@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from resilient.health import Health
-from resilient.health.answer import Answer, asked, may_see, no_such_path, reply, wrong_method
+from resilient.health.answer import Answer, no_such_path, probe
 
 __all__ = ["health"]
 
@@ -19,8 +20,9 @@ def health(health: Health, *, authorize: Authorize | None = None, otherwise: Han
     r"""A Lambda handler that answers the health routes.
 
     It understands the events of an ALB target group (single and multi-value headers), of API Gateway (both payload
-    formats) and of function URLs. Between two calls a function is frozen, so nothing is run in the background; keep the
-    deadline of the `Health` below the time limit of the function.
+    formats; the name of a stage in front of the path is taken away) and of function URLs. Between two calls a function
+    is frozen, so nothing is run in the background; keep the deadline of the `Health` below the time limit of the
+    function.
 
     Args:
         health: What to report.
@@ -37,39 +39,46 @@ def health(health: Health, *, authorize: Authorize | None = None, otherwise: Han
     """
 
     def handler(event: Any, context: Any) -> Any:
-        given = _probe(health, event, authorize)
-        if given is None:
-            return _told(no_such_path(), event) if otherwise is None else otherwise(event, context)
-        return _told(given, event)
+        request = _read(event)
+        leave = None if authorize is None else partial(authorize, event)
+        given = None if request is None else probe(health, *request, leave)
+        if given is None and otherwise is not None:
+            return otherwise(event, context)
+        return _told(given or no_such_path(), event)
 
     return handler
 
 
-def _probe(health: Health, event: Any, authorize: Authorize | None) -> Answer | None:
-    if not isinstance(event, Mapping):
-        return None
-    about = event.get("requestContext")
-    http = about.get("http", {}) if isinstance(about, Mapping) else {}
-    path, method = event.get("path", event.get("rawPath")), event.get("httpMethod", http.get("method"))
-    if not isinstance(path, str) or not isinstance(method, str):
-        return None
-    question = asked(health, path, _accept(event))
-    if question is None:
-        return None
-    if method not in {"GET", "HEAD"}:
-        return wrong_method()
-    details = question.form != "word" and may_see(health.details, lambda: authorize is not None and authorize(event))
-    return reply(health, question, details=details)
+def _read(event: Any) -> tuple[str, str, str] | None:
+    """The path, the method and the ``Accept`` header of a request; ``None`` where the event is something else."""
+    about = _mapping(_mapping(event).get("requestContext"))
+    path = _mapping(event).get("path", _below_stage(event, about.get("stage")))
+    method = _mapping(event).get("httpMethod", _mapping(about.get("http")).get("method"))
+    return (path, method, _accept(event)) if isinstance(path, str) and isinstance(method, str) else None
 
 
-def _accept(event: Event) -> str:
-    for name, value in (event.get("headers") or {}).items():
-        if name.lower() == "accept":
+def _below_stage(event: Any, stage: object) -> Any:
+    """The path in payload format 2.0, which begins with the stage unless that is the default one."""
+    path = _mapping(event).get("rawPath")
+    if not isinstance(path, str) or stage == "$default":
+        return path
+    rest = path.removeprefix(f"/{stage}")
+    return rest if rest.startswith("/") else path
+
+
+def _accept(event: Any) -> str:
+    for name, value in _mapping(_mapping(event).get("headers")).items():
+        if str(name).lower() == "accept":
             return str(value)
-    for name, values in (event.get("multiValueHeaders") or {}).items():
-        if name.lower() == "accept":
-            return ", ".join(values)
+    for name, values in _mapping(_mapping(event).get("multiValueHeaders")).items():
+        if str(name).lower() == "accept":
+            return ", ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)
     return ""
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    """A value where it is a mapping, and an empty one where it is not: events come in every shape."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _told(given: Answer, event: Any) -> dict[str, Any]:

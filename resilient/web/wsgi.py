@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resilient import policy
 from resilient.causality import Scope, Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import Answer, asked, may_see, no_such_path, reply, wrong_method
+from resilient.health.answer import Answer, no_such_path, probe
 from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
@@ -53,8 +54,10 @@ def health(
     """
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        at_root = not environ.get("PATH_INFO")  # alone it answers there, in front of another application that does
-        given = None if at_root and otherwise is not None else probe(health, environ, authorize)
+        # Alone it answers at its root; in front of another application, that one does.
+        path = environ.get("PATH_INFO") or ("/health" if otherwise is None else "")
+        leave = None if authorize is None else partial(authorize, environ)
+        given = probe(health, path, environ["REQUEST_METHOD"], environ.get("HTTP_ACCEPT", ""), leave)
         if given is None and otherwise is not None:
             return otherwise(environ, start_response)
         return _respond(given or no_such_path(), environ, start_response)
@@ -62,21 +65,9 @@ def health(
     return application
 
 
-def probe(health: Health, environ: Mapping[str, Any], authorize: Authorize | None) -> Answer | None:
-    """The answer to a request that asks for health; ``None`` for every other one."""
-    path = environ.get("PATH_INFO") or "/health"
-    question = asked(health, path, environ.get("HTTP_ACCEPT", ""))
-    if question is None:
-        return None
-    if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
-        return wrong_method()
-    details = question.form != "word" and may_see(health.details, lambda: authorize is not None and authorize(environ))
-    return reply(health, question, details=details)
-
-
 def _respond(given: Answer, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
     start_response(given.line, given.headers)
-    return [b""] if environ["REQUEST_METHOD"] == "HEAD" else [given.body]
+    return [given.to(environ["REQUEST_METHOD"]).body]
 
 
 # ----------------------------------------------------------------------------------------------------- middleware

@@ -116,13 +116,13 @@ def test_of_two_writers_the_older_delayed_the_newer_value_stays(
 ) -> None:
     """A writer that is late with its cache write does not put its value over that of the later commit."""
     slow, fast = make(), make()
-    finish = slow.main.finish
+    finish = slow.main.commits.finish
 
     def late(*args: Any, **options: Any) -> None:
         save(engine, fast, "newer")
         finish(*args, **options)
 
-    monkeypatch.setattr(slow.main, "finish", late)
+    monkeypatch.setattr(slow.main.commits, "finish", late)
     save(engine, slow, "older")
     assert name_of(engine) == "newer"
     assert make().get("user:17") in {None, "newer"}
@@ -173,7 +173,7 @@ _CHILD = """
     from resilient.cache import Cache
     database, server, lease = sys.argv[1:]
     cache = Cache(server, namespace="shop", ttl=300, lease=float(lease), connect_timeout=2.0, timeout=2.0)
-    cache.main.finish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    cache.main.commits.finish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
     with Session(sa.create_engine(database)) as session, cache.on_commit(session) as after:
         session.execute(sa.text("UPDATE user SET name = 'new' WHERE id = 17"))
         after.set("user:17", "new")
@@ -255,6 +255,28 @@ def test_a_query_runs_once_per_ttl_in_all_processes(engine: sa.Engine, make: Cal
     with Session(engine) as session:
         rows = make().query(session, BEST, ttl=60)
     assert [row.nickname for row in rows][:3] == ["gamer3", "gamer1", "gamer2"]
+
+
+@pytest.mark.parametrize("level", ["its own", "REPEATABLE READ", "READ COMMITTED"])
+def test_rows_of_an_old_snapshot_are_stored_for_nobody(
+    engine: sa.Engine, make: Callable[..., Cache], level: str
+) -> None:
+    """A transaction that began before a change sees the rows of then; everybody else gets those of now."""
+    mine, theirs = make(), make()
+    options = {} if level == "its own" else {"isolation_level": level}
+    with Session(engine) as old:
+        old.connection(execution_options=options)
+        assert [row.id for row in old.execute(BEST)] == [3, 1, 2, 4]  # its snapshot is taken
+        with Session(engine) as session, theirs.on_commit(session):
+            session.execute(sa.update(Player).where(Player.id == 4).values(score=500))
+            session.commit()
+        moves = level == "READ COMMITTED"
+        assert [row.id for row in mine.query(old, BEST, ttl=60)] == ([4, 3, 1, 2] if moves else [3, 1, 2, 4])
+        for cache in (theirs, mine):
+            with Session(engine) as session:
+                assert [row.id for row in cache.query(session, BEST, ttl=60)] == [4, 3, 1, 2]
+        assert [row.id for row in mine.query(old, BEST, ttl=60)] == [4, 3, 1, 2]  # from the cache
+    assert mine.stats().stores + theirs.stats().stores == 1
 
 
 def test_a_transaction_that_wrote_reads_its_own_writes(engine: sa.Engine, make: Callable[..., Cache]) -> None:
@@ -369,7 +391,7 @@ _DYING = """
     from resilient.cache import Cache
     database, server, lease = sys.argv[1:]
     cache = Cache(server, namespace="shop", ttl=300, lease=float(lease), connect_timeout=2.0, timeout=2.0)
-    cache.main.finish_tags = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    cache.main.tags.finish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
     with Session(sa.create_engine(database)) as session, cache.on_commit(session):
         session.execute(sa.text("UPDATE player SET score = 100000 WHERE id = 50"))
         session.commit()

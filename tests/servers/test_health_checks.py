@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import redis
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from resilient.cache import Cache
-from resilient.health import Check, Health, Status, checks
+from resilient.health import Check, Health, Report, Status, checks
 from resilient.policy import Breaker, Pipeline, Retry
 from resilient.queue import Queue
 from resilient.storage.objects import Bucket
@@ -325,15 +326,18 @@ def test_what_concerns_operators_warns_and_never_fails(
         db.probe()
         mariadb.replicas[0].stop_replication()
 
+        reports: list[Report] = []
+
         def told() -> dict[str, str | None]:
             mariadb.primary.query("REPLACE INTO app.moves VALUES (1, UUID())")
-            return reasons(health)
+            reports.append(health.ready())
+            return {name: each.reason for name, each in reports[-1].checks.items()}
 
         mariadb.primary.query("CREATE TABLE IF NOT EXISTS app.moves (id INT PRIMARY KEY, v VARCHAR(40))")
         expected = {"deep": "deep", "late": "late", "dead": "dead_letters", "cache": "cold"}
         expected |= {"orders": "open", "traffic": "open", "db": "replicas"}
         comes_true(lambda: told() == expected)
-        report = health.ready()
+        report = reports[-1]
         found = report.checks
         assert report.http_status == 200
         assert {each.status for each in found.values()} == {Status.WARN}
@@ -342,6 +346,24 @@ def test_what_concerns_operators_warns_and_never_fails(
         assert found["dead"].values["dead_letters"] == 1
         assert found["cache"].values["hit_ratio"] == 0.0
         assert found["db"].values["lag"] > 0.3
+
+
+def test_a_cloudwatch_that_hangs_takes_no_instance_out(
+    moto_server: MotoServer, tcp_proxy: Callable[[int], TcpProxy], health: Health
+):
+    """As in a subnet without a way to it: the queue answers, its age is unknown, and the check keeps its time."""
+    sqs = moto_server.client("sqs")
+    jobs = Queue(sqs.create_queue(QueueName="jobs")["QueueUrl"], client=sqs)
+    proxy = tcp_proxy(moto_server.port)
+    proxy.stall()
+    session = boto3.Session("test", "test", region_name=moto_server.region)
+    watch = session.client("cloudwatch", endpoint_url=f"http://127.0.0.1:{proxy.port}")
+    health.add("jobs", checks.sqs(jobs, max_age=300, cloudwatch=watch), ttl=0, timeout=DEADLINE)
+    comes_true(lambda: health.ready().checks["jobs"].reason == "age_unknown")
+    report = health.ready()
+    assert (report.http_status, report.checks["jobs"].values["depth"]) == (200, 0)
+    proxy.restore()
+    watch.close()
 
 
 # ------------------------------------------------------------------------------------- certificates, clocks, machines
@@ -425,7 +447,7 @@ def test_what_is_known_in_the_process_costs_nothing(redis_server: RedisServer, t
             "`breaker`": checks.breaker(pipeline),
             "`pipelines`": checks.pipelines(pipeline),
             "`cache`": checks.cache(cache),
-            "`heartbeat`": checks.heartbeat(30).check,
+            "`heartbeat`": checks.heartbeat(30),
             "`callable`": checks.callable(lambda: True),
         }.items():
             what = "what your function costs" if name == "`callable`" else "none: it is known here"
@@ -440,7 +462,7 @@ from resilient.health import Health, checks
 
 app, health, hung = Flask(__name__), Health(), threading.Event()
 worker = checks.heartbeat(max_age=0.3)
-health.add("worker", worker.check, views=["live", "ready"], ttl=0)
+health.add("worker", worker, views=["live", "ready"], ttl=0)
 app.register_blueprint(health_blueprint(health))
 
 def loop():
@@ -518,3 +540,16 @@ def test_an_http_server_that_is_not_there_is_a_warning_of_the_clock(health: Heal
         http.client.HTTPConnection("127.0.0.1", port, timeout=1).connect()
     health.add("clock", checks.clock(f"http://127.0.0.1:{port}/"))
     assert (health.ready().word, health.ready().checks["clock"].reason) == ("warn", "unreachable")
+
+
+def test_a_source_of_time_that_is_frozen_takes_no_instance_out(moto_server: MotoServer, health: Health):
+    """It takes the connection and is silent: a warning each time, within the deadline."""
+    health.add("clock", checks.clock(moto_server.url), ttl=0)
+    comes_true(lambda: health.ready().word == "pass")
+    moto_server.freeze()
+    for _ in range(3):
+        report = health.ready()
+        assert (report.http_status, report.word) == (200, "warn")
+        assert report.checks["clock"].reason in {"timeout", "unreachable"}
+    moto_server.thaw()
+    comes_true(lambda: health.ready().word == "pass")

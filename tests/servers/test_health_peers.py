@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from resilient.health import Health, Peers
+from resilient.health._board import RedisBoard
 from resilient.testing.servers import RedisCluster, RedisSentinel, RedisServer
 
 DEADLINE = 0.8
@@ -149,6 +150,72 @@ def test_a_frozen_redis_holds_no_report_up(redis_server: RedisServer, make):
     redis_server.thaw()
     assert max(took) < DEADLINE + MARGIN
     assert statistics.median(took) < 0.1
+
+
+def board_of(server: RedisServer) -> RedisBoard:
+    return RedisBoard(server.url, timeout=0.2)
+
+
+def test_words_that_were_held_up_are_as_old_as_they_are(redis_server: RedisServer):
+    """A server that stalls runs what it was sent when it goes on; what was said before the stall is no news then."""
+    a, b = board_of(redis_server), board_of(redis_server)
+    a.exchange("shop", "a", b"before", 15)
+    redis_server.freeze()
+    said = time.monotonic()
+    with pytest.raises(redis.TimeoutError):
+        a.exchange("shop", "a", b"held up", 15)
+    time.sleep(0.5)
+    redis_server.thaw()
+    heard: list[tuple[bytes, float]] = []
+
+    def arrived() -> bool:
+        heard.append(b.exchange("shop", "b", b"{}", 15)["a"])
+        return heard[-1][0] == b"held up"
+
+    comes_true(arrived)
+    assert time.monotonic() - said >= heard[-1][1] - 0.01
+    assert heard[-1][1] >= 0.69
+    a.close()
+    b.close()
+
+
+def test_an_outage_that_takes_the_redis_along_takes_nobody_out(redis_server: RedisServer, make):
+    """Redis stalls and then the database goes: a pass from before, which Redis hears of after, proves nothing."""
+    a, b = make(redis_server.url), make(redis_server.url)
+    for each in (a, b):
+        each.health._party.lane.failed_ttl = 0.01  # ask again at once, so that what was held up is heard
+    assert [a.ask(), b.ask()] == ["pass", "pass"]
+    redis_server.freeze()
+    a.ask()  # it passes, and says so to nobody yet
+    a.good = b.good = False
+    assert b.ask() == "warn"
+    redis_server.thaw()
+    assert [b.ask() for _ in range(20)] == ["warn"] * 20
+    assert [a.ask(), b.ask()] * 3 == ["warn"] * 6
+
+
+def test_older_words_do_not_replace_newer_ones(redis_server: RedisServer):
+    """Of two connections the one of the older words may be read last."""
+    a, b = board_of(redis_server), board_of(redis_server)
+    a.exchange("shop", "a", b"newer", 15)
+    now = int((time.monotonic() + a._offset) * 1000)
+    a._run("shop", "a", b"older", 15_000, now - 1000)
+    assert b.exchange("shop", "b", b"{}", 15)["a"][0] == b"newer"
+    a._run("shop", "c", b"too old", 15_000, now - 15_000)
+    assert list(b.exchange("shop", "b", b"{}", 15)) == ["a"]
+    a.close()
+    b.close()
+
+
+def test_words_of_another_servers_time_are_dropped(redis_server: RedisServer):
+    """After a failover to a server whose clock is behind, old words would be new for as long as it is."""
+    a = board_of(redis_server)
+    with redis.Redis(port=redis_server.port) as client:
+        ahead = (client.time()[0] + 3600) * 1000
+        client.hset("resilient:health:shop", "b", f"{ahead} {ahead + 15_000} words")
+        assert a.exchange("shop", "a", b"{}", 15) == {}
+        assert client.hkeys("resilient:health:shop") == [b"a"]
+    a.close()
 
 
 def test_processes_are_told_apart_by_their_words(redis_server: RedisServer, make):

@@ -111,6 +111,14 @@ def test_a_url_is_asked(url, capsys, monkeypatch, status, code):
     assert bool(told.err) is (code == 2)
 
 
+def test_a_url_names_its_view_itself(url, capsys):
+    """A view beside it is refused in words: it could only be ignored."""
+    assert main(["health", f"{url}/200", "--view", "live"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "/health/live" in told.err
+
+
 @pytest.mark.parametrize(
     "target", ["http://127.0.0.1:1/readyz", "ftp://127.0.0.1/x", "http://", "http://[", "file:///"]
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from resilient import events
+from resilient.cache._async.host import AsyncHost
 from resilient.cache._buffer import AsyncTurn, Buffer, Item
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._entry import Entry
@@ -24,9 +25,6 @@ from resilient.cache._values import AsyncLoader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
 from resilient.policy import Pipeline, deadline
 from resilient.runtime import after_fork, at_exit
-
-if TYPE_CHECKING:
-    from resilient.cache._async.cache import AsyncCache
 
 __all__ = ["AsyncBehind", "Pace"]
 
@@ -67,7 +65,7 @@ class AsyncBehind(Generic[V]):
 
     def __init__(
         self,
-        cache: AsyncCache,
+        cache: AsyncHost,
         function: AsyncLoader[[list[V]], Any],
         template: str,
         policy: Policy,
@@ -192,18 +190,18 @@ class AsyncBehind(Generic[V]):
         engine = self._cache.main
         tags = [tag for item in batch.values() for tag in tags_of(item.entry)]
         marks = await engine.stamps.taken(tags, max(item.entry.keep for item in batch.values()))
-        fences = await engine.begin(batch)
+        fences = await engine.commits.begin(batch)
         try:
             await self._store([item.value for item in batch.values()])
         except Exception as error:  # noqa: BLE001 - kept for another try, or told as an event
-            await engine.cancel(fences)  # what is cached is what is still to be stored
+            await engine.commits.cancel(fences)  # what is cached is what is still to be stored
             return await self._failed(batch, error)
         except BaseException:
-            await engine.cancel(fences)
+            await engine.commits.cancel(fences)
             raise
         self._buffer.done(batch)
         entries = {key: self._newest(key, item) for key, item in batch.items()}
-        await engine.finish(fences, entries, marks)
+        await engine.commits.finish(fences, entries, marks)
         return None
 
     async def _failed(self, batch: dict[str, Item], error: Exception) -> Exception | None:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
-from resilient.cache._async.engine import AsyncEngine
+from resilient.cache._async.engine.engine import AsyncEngine
+from resilient.cache._async.engine.tier import AsyncTier
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
-from resilient.cache._async.tier import AsyncTier
 from resilient.cache._async.writing import AsyncWriting
 from resilient.cache._codecs import CodecChoice, Codecs, Secret, Settings
 from resilient.cache._freshness import Policy
@@ -179,7 +179,6 @@ class AsyncCache(AsyncWriting):
         for behind in self._behind:
             await behind.drain()
         await self.main.close()
-        await self.main.tier.close()
         await self.main.tier.store.aclose()
 
     async def __aenter__(self) -> Self:

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from resilient.cache._async.deferred import deferred
-from resilient.cache._async.engine import AsyncEngine
+from resilient.cache._async.engine.work import AsyncWork
+from resilient.cache._async.host import AsyncHost
 from resilient.cache._keys import physical
-from resilient.clock import Clock
 
 if TYPE_CHECKING:
-    from resilient.cache._async.cache import AsyncCache
-    from resilient.cache._async.commits import AsyncOnCommit
+    from resilient.cache._async.on_commit import AsyncOnCommit
     from resilient.cache._rows import Rows
 
 __all__ = ["AsyncSqlFace"]
 
 
-class AsyncSqlFace:
+class AsyncSqlFace(AsyncHost):
     """What `AsyncCache` can do with a session of SQLAlchemy, and what its parts in other modules need of it."""
 
-    namespace: str
-    main: AsyncEngine
-    """The engine itself; inside a block of `on_commit` the face calls another one, which collects."""
-    clock: Clock
-    lease: float
-
     @property
-    def _engine(self) -> AsyncEngine:
+    def _engine(self) -> AsyncWork:
         found = deferred(self)
-        return self.main if found is None else cast("AsyncEngine", found)
+        return self.main if found is None else found
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""
@@ -68,9 +61,9 @@ class AsyncSqlFace:
                     after.set("player:17", {"score": 150})   # or after.invalidate("player:17")
                     session.commit()
         """
-        from resilient.cache._async.commits import AsyncOnCommit
+        from resilient.cache._async.on_commit import AsyncOnCommit
 
-        return AsyncOnCommit(cast("AsyncCache", self), session)
+        return AsyncOnCommit(self, session)
 
     async def query(
         self,
@@ -111,4 +104,4 @@ class AsyncSqlFace:
         """
         from resilient.cache._async.query import query
 
-        return await query(cast("AsyncCache", self), session, statement, ttl=ttl, tags=tags, params=params)
+        return await query(self, session, statement, ttl=ttl, tags=tags, params=params)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 import functools
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
+from resilient.cache._async.host import AsyncHost
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Policy
 from resilient.cache._functions import AsyncMode, is_value, require, result_type
 from resilient.cache._seen import Plan
 from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.cache._values import AsyncLoader, Lookup
-
-if TYPE_CHECKING:
-    from resilient.cache._async.cache import AsyncCache
 
 __all__ = ["AsyncLazy", "AsyncWriter"]
 
@@ -30,7 +28,7 @@ class _AsyncCached(Generic[P, R]):
 
     def __init__(
         self,
-        cache: AsyncCache,
+        cache: AsyncHost,
         function: AsyncLoader[P, R],
         template: str | None,
         policy: Policy,

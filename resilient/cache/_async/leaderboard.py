@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._async.scores import ADD, INCR, REMOVE, AsyncScores, scores_on
-from resilient.cache._async.tier import UNREACHABLE
 from resilient.cache._board import (
     MemoryScores,
     Pair,

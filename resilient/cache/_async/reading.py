@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from resilient.cache._async.functions import AsyncLazy
-from resilient.cache._async.tagged import AsyncTagged, tag_names
-from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._async.tagged import AsyncTagged
+from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import LoadOptions, Policy
+from resilient.cache._keys import tag_names
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
@@ -30,8 +31,6 @@ _PLANS = 256  # kept for calls that name their options each time
 class AsyncReading(AsyncTagged):
     """Reading through a cache."""
 
-    codec: Callable[..., Codec]
-    """How values of a type become bytes here."""
     _ttl: float | None
     _jitter: float
     _plans: dict[Any, Plan]
@@ -64,6 +63,10 @@ class AsyncReading(AsyncTagged):
         except TypeError:  # what cannot be hashed, such as a list of errors, is made anew each time
             return Plan(self._policy(ttl, options), self.codec(kind))
 
+    def plan(self, ttl: float | None, tags: tuple[str, ...] = ()) -> Plan:
+        """How values of any type are kept for so long, with the tags that they bear."""
+        return Plan(self._policy(ttl), self.codec(ANYTHING), tags)
+
     # ------------------------------------------------------------------------------------------------ without a loader
 
     async def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
@@ -81,7 +84,7 @@ class AsyncReading(AsyncTagged):
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = await self._engine.find(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = await self._engine.get(self.physical(key), self.codec(type))
         return found
 
     async def get_many(
@@ -125,7 +128,7 @@ class AsyncReading(AsyncTagged):
         if load_many is None:
             if self._off():
                 return {}
-            there = await self._engine.find_many([self.physical(name) for name in names], self.codec(type))
+            there = await self._engine.get_many([self.physical(name) for name in names], self.codec(type))
             found = [NOTHING if each is None else each.value for each in there]
         else:
             plan = self._plan(ttl, type, options, tags)
@@ -133,7 +136,7 @@ class AsyncReading(AsyncTagged):
                 values = await load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = await self._engine.through_many([self.physical(name) for name in names], ask, plan)
+            found = await self._engine.load_many([self.physical(name) for name in names], ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
@@ -213,22 +216,21 @@ class AsyncReading(AsyncTagged):
             )
         policy = self._policy(ttl, options)
         names = self._note_tags(template, tags)
-        cache: Any = self  # an AsyncCache, of which this is a part
         return lambda function: AsyncLazy(
-            cache, function, template, policy, kind=type, version=version, shared=shared, tags=names
+            self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )
 
     async def value(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
         """What the functions of `lazy` call: `through` without where the value came from."""
         if _bypassed.get() and self._off():
             return await load()
-        return await self._engine.value(self.physical(key), load, plan)
+        return await self._engine.load(self.physical(key), load, plan)
 
     async def through(self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         if self._off():
             return Lookup(await load(), "loader", 0.0)
-        found: Lookup[Any] = await self._engine.through(self.physical(key), load, plan, refresh=refresh)
+        found: Lookup[Any] = await self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
         return found
 
     # ---------------------------------------------------------------------------------------------------------- bypass

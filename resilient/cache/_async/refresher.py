@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from resilient import events
-from resilient.cache._async.tier import UNREACHABLE
+from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._entry import LEASE, marker
 from resilient.cache._events import LoadFailed
 from resilient.cache._functions import AsyncMode, require

@@ -8,8 +8,8 @@ from typing import Any, ParamSpec, TypeVar
 from resilient.cache._async.behind import AsyncBehind, Pace
 from resilient.cache._async.functions import AsyncWriter
 from resilient.cache._async.reading import AsyncReading
-from resilient.cache._async.tagged import tag_names, tag_templates
 from resilient.cache._codecs import ANYTHING
+from resilient.cache._keys import tag_names, tag_templates
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader
 from resilient.cache._versions import VersionOf
@@ -115,7 +115,7 @@ class AsyncWriting(AsyncReading):
         """
         if self._off():
             return None
-        plan = Plan(self._policy(ttl), self.codec(ANYTHING), tag_names(tags))
+        plan = self.plan(ttl, tag_names(tags))
         number: int | None = await self._engine.incr(self.physical(key), by, plan)
         return number
 
@@ -191,8 +191,7 @@ class AsyncWriting(AsyncReading):
         names = None if tags is None else tag_templates(tags)
 
         def decorate(function: AsyncLoader[P, R]) -> AsyncWriter[P, R]:
-            cache: Any = self  # an AsyncCache, of which this is a part
-            writer = AsyncWriter(cache, function, template, policy, kind=type, version=version)
+            writer = AsyncWriter(self, function, template, policy, kind=type, version=version)
             writer.only_if_present = only_if_present
             writer.tags = names
             return writer
@@ -254,11 +253,10 @@ class AsyncWriting(AsyncReading):
         pace = Pace(every, batch, size, tries, pipeline)
         pace.check()
         policy, names = self._policy(ttl), tag_templates(tags)
-        cache: Any = self  # an AsyncCache, of which this is a part
 
         def decorate(function: AsyncLoader[[list[V]], Any]) -> AsyncBehind[V]:
             made: AsyncBehind[V] = AsyncBehind(
-                cache, function, template, policy, pace, kind=type, version=version, tags=names
+                self, function, template, policy, pace, kind=type, version=version, tags=names
             )
             self._behind.append(made)
             return made

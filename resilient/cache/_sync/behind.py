@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from resilient import events
 from resilient.cache._buffer import Buffer, Item, Turn
@@ -19,15 +19,13 @@ from resilient.cache._functions import Mode, item_type, require
 from resilient.cache._keys import parse
 from resilient.cache._seen import Plan
 from resilient.cache._stamps import tags_of
+from resilient.cache._sync.host import Host
 from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.cache._timer import Exit, Timer
 from resilient.cache._values import Loader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
 from resilient.policy import Pipeline, deadline
 from resilient.runtime import after_fork, at_exit
-
-if TYPE_CHECKING:
-    from resilient.cache._sync.cache import Cache
 
 __all__ = ["Behind", "Pace"]
 
@@ -68,7 +66,7 @@ class Behind(Generic[V]):
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Host,
         function: Loader[[list[V]], Any],
         template: str,
         policy: Policy,
@@ -193,18 +191,18 @@ class Behind(Generic[V]):
         engine = self._cache.main
         tags = [tag for item in batch.values() for tag in tags_of(item.entry)]
         marks = engine.stamps.taken(tags, max(item.entry.keep for item in batch.values()))
-        fences = engine.begin(batch)
+        fences = engine.commits.begin(batch)
         try:
             self._store([item.value for item in batch.values()])
         except Exception as error:  # noqa: BLE001 - kept for another try, or told as an event
-            engine.cancel(fences)  # what is cached is what is still to be stored
+            engine.commits.cancel(fences)  # what is cached is what is still to be stored
             return self._failed(batch, error)
         except BaseException:
-            engine.cancel(fences)
+            engine.commits.cancel(fences)
             raise
         self._buffer.done(batch)
         entries = {key: self._newest(key, item) for key, item in batch.items()}
-        engine.finish(fences, entries, marks)
+        engine.commits.finish(fences, entries, marks)
         return None
 
     def _failed(self, batch: dict[str, Item], error: Exception) -> Exception | None:

@@ -14,9 +14,9 @@ from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace
 from resilient.cache._stamps import namespace_key
-from resilient.cache._sync.engine import Engine
+from resilient.cache._sync.engine.engine import Engine
+from resilient.cache._sync.engine.tier import Tier
 from resilient.cache._sync.stores import MemoryStore, RedisStore
-from resilient.cache._sync.tier import Tier
 from resilient.cache._sync.writing import Writing
 from resilient.cache._values import CacheStats, Counts, Store, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
@@ -180,7 +180,6 @@ class Cache(Writing):
         for behind in self._behind:
             behind.drain()
         self.main.close()
-        self.main.tier.close()
         self.main.tier.store.close()
 
     def __enter__(self) -> Self:

@@ -7,22 +7,22 @@ import contextvars
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from resilient import events
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
+from resilient.cache._freshness import Policy
 from resilient.cache._keys import tag_name
 from resilient.cache._pending import Changes
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
+from resilient.cache._sync.engine.engine import Engine
+from resilient.cache._sync.engine.work import Work
+from resilient.cache._sync.host import Host
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from resilient.cache._sync.cache import Cache
-    from resilient.cache._sync.engine import Engine
 
 __all__ = ["After", "Deferred", "Sink", "deferred", "deferring"]
 
@@ -66,7 +66,7 @@ class Sink(Protocol):
         ...
 
 
-class Deferred:
+class Deferred(Work):
     """What the face of a cache calls inside a block instead of its engine.
 
     Whatever is not about values of the database (locks and counters by `add`, `incr` and `touch`) happens at once, on
@@ -83,9 +83,6 @@ class Deferred:
         self._main = main
         self._sink = sink
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._main(), name)
-
     # ------------------------------------------------------------------------------------------------------- changes
 
     def put(self, key: str, entry: Entry) -> None:
@@ -98,7 +95,7 @@ class Deferred:
         """Store them after the commit."""
         self._sink.collect(Changes(dict(entries)))
 
-    def invalidate(self, keys: Iterable[str]) -> None:
+    def invalidate(self, keys: list[str]) -> None:
         """Forget them after the commit."""
         self._sink.collect(Changes(dict.fromkeys(keys)))
 
@@ -129,52 +126,70 @@ class Deferred:
         self._sink.collect(changes)
         return result
 
+    # ------------------------------------------------------------------------------------------- what happens at once
+
+    def entry(self, value: Any, plan: Plan, version: int | None = None) -> Entry:
+        """The entry for a value that is new now."""
+        return self._main().entry(value, plan, version)
+
+    def add(self, key: str, entry: Entry, codec: Codec) -> bool:
+        """Store only where nothing is."""
+        return self._main().add(key, entry, codec)
+
+    def incr(self, key: str, by: int, plan: Plan) -> int | None:
+        """Add to a number."""
+        return self._main().incr(key, by, plan)
+
+    def touch(self, key: str, policy: Policy) -> bool:
+        """Give a value a new ttl from now on."""
+        return self._main().touch(key, policy)
+
     # --------------------------------------------------------------------------------------------------------- reads
 
-    def find(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
+    def get(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
         """What this transaction is to store, or what is stored."""
         among, entry = self._sink.find(key)
         if not among:
-            return self._main().find(key, codec, tags, forgets=self._sink.forgets)
+            return self._main().get(key, codec, tags, forgets=self._sink.forgets)
         return None if entry is None else self._lookup(entry, codec)
 
-    def find_many(self, keys: list[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
+    def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
         """The same for several keys."""
         ours = {key: entry for key in keys for among, entry in [self._sink.find(key)] if among}
         others = [key for key in keys if key not in ours]
-        there = self._main().find_many(others, codec, tags, forgets=self._sink.forgets) if others else []
+        there = self._main().get_many(others, codec, tags, forgets=self._sink.forgets) if others else []
         found = dict(zip(others, there, strict=True))
         for key, entry in ours.items():
             found[key] = None if entry is None else self._lookup(entry, codec)
         return [found[key] for key in keys]
 
-    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+    def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """A value for this transaction alone, once it has written: what it loads then is not committed yet."""
         among, entry = self._sink.find(key)
         if among and entry is not None and not refresh:
             return self._lookup(entry, plan.codec)
         if not among and not self._sink.wrote() and not self._sink.forgets(plan.tags):
-            return self._main().through(key, load, plan, refresh=refresh)
+            return self._main().load_lookup(key, load, plan, refresh=refresh)
         if not among and not refresh and not self._sink.forgets(plan.tags):
-            found = self._main().find(key, plan.codec, plan.tags, forgets=self._sink.forgets)
+            found = self._main().get(key, plan.codec, plan.tags, forgets=self._sink.forgets)
             if found is not None:
                 return found
         return Lookup(load(), "loader", 0.0)
 
-    def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
         """The same, without where it came from."""
-        return (self.through(key, load, plan)).value
+        return (self.load_lookup(key, load, plan)).value
 
-    def through_many(self, keys: Sequence[str], load: Loader[[list[int]], Mapping[int, Any]], plan: Plan) -> list[Any]:
+    def load_many(self, keys: Sequence[str], load: Loader[[list[int]], Mapping[int, Any]], plan: Plan) -> list[Any]:
         """The values of several keys, told to the loader by their places; `NOTHING` for what does not exist."""
         forgets = self._sink.forgets(plan.tags)
         if not self._sink.wrote() and not forgets and not any(self._sink.find(key)[0] for key in keys):
-            return self._main().through_many(keys, load, plan)
+            return self._main().load_many(keys, load, plan)
         if forgets:
             mine = [self._sink.find(key)[1] for key in keys]
             found = [None if entry is None else self._lookup(entry, plan.codec) for entry in mine]
         else:
-            found = self.find_many(list(keys), plan.codec, plan.tags)
+            found = self.get_many(list(keys), plan.codec, plan.tags)
         missing = [place for place, each in enumerate(found) if each is None]
         loaded = load(missing) if missing else {}
         return [loaded.get(place, NOTHING) if each is None else each.value for place, each in enumerate(found)]
@@ -193,7 +208,7 @@ class After:
         sink: Where changes go.
     """
 
-    def __init__(self, cache: Cache, sink: Sink) -> None:
+    def __init__(self, cache: Host, sink: Sink) -> None:
         self._cache = cache
         self._engine = Deferred(cache.namespace, lambda: cache.main, sink)
 

@@ -4,34 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from resilient.cache._keys import physical
 from resilient.cache._sync.deferred import deferred
-from resilient.cache._sync.engine import Engine
-from resilient.clock import Clock
+from resilient.cache._sync.engine.work import Work
+from resilient.cache._sync.host import Host
 
 if TYPE_CHECKING:
     from resilient.cache._rows import Rows
-    from resilient.cache._sync.cache import Cache
-    from resilient.cache._sync.commits import OnCommit
+    from resilient.cache._sync.on_commit import OnCommit
 
 __all__ = ["SqlFace"]
 
 
-class SqlFace:
+class SqlFace(Host):
     """What `Cache` can do with a session of SQLAlchemy, and what its parts in other modules need of it."""
 
-    namespace: str
-    main: Engine
-    """The engine itself; inside a block of `on_commit` the face calls another one, which collects."""
-    clock: Clock
-    lease: float
-
     @property
-    def _engine(self) -> Engine:
+    def _engine(self) -> Work:
         found = deferred(self)
-        return self.main if found is None else cast("Engine", found)
+        return self.main if found is None else found
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""
@@ -69,9 +62,9 @@ class SqlFace:
                     after.set("player:17", {"score": 150})   # or after.invalidate("player:17")
                     session.commit()
         """
-        from resilient.cache._sync.commits import OnCommit
+        from resilient.cache._sync.on_commit import OnCommit
 
-        return OnCommit(cast("Cache", self), session)
+        return OnCommit(self, session)
 
     def query(
         self,
@@ -112,4 +105,4 @@ class SqlFace:
         """
         from resilient.cache._sync.query import query
 
-        return query(cast("Cache", self), session, statement, ttl=ttl, tags=tags, params=params)
+        return query(self, session, statement, ttl=ttl, tags=tags, params=params)

@@ -6,17 +6,15 @@ from __future__ import annotations
 import copy
 import functools
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Policy
 from resilient.cache._functions import Mode, is_value, require, result_type
 from resilient.cache._seen import Plan
+from resilient.cache._sync.host import Host
 from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.cache._values import Loader, Lookup
-
-if TYPE_CHECKING:
-    from resilient.cache._sync.cache import Cache
 
 __all__ = ["Lazy", "Writer"]
 
@@ -31,7 +29,7 @@ class _Cached(Generic[P, R]):
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Host,
         function: Loader[P, R],
         template: str | None,
         policy: Policy,

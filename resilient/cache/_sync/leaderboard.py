@@ -21,8 +21,8 @@ from resilient.cache._board import (
 from resilient.cache._entry import HEAD, LEASE, Unreadable, marker, unpack
 from resilient.cache._functions import Mode, require
 from resilient.cache._seen import milliseconds
+from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.cache._sync.scores import ADD, INCR, REMOVE, Scores, scores_on
-from resilient.cache._sync.tier import UNREACHABLE
 from resilient.cache._values import Loader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput
 from resilient.policy import deadline

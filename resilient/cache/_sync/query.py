@@ -4,24 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resilient.cache._databases import database_of, snapshot_of
+from resilient.cache._databases import database_of
 from resilient.cache._functions import Mode
+from resilient.cache._keys import tag_names
 from resilient.cache._rows import Rows, packed
-from resilient.cache._seen import Plan
-from resilient.cache._sessions import plain, wrote
+from resilient.cache._sessions import plain, snapshot_of, wrote
 from resilient.cache._statements import check, fingerprint, tags_of
-from resilient.cache._sync.tagged import tag_names
-
-if TYPE_CHECKING:
-    from resilient.cache._sync.cache import Cache
+from resilient.cache._sync.host import Host
 
 __all__ = ["query"]
 
 
 def query(
-    cache: Cache,
+    cache: Host,
     session: Any,
     statement: Any,
     *,
@@ -45,8 +42,7 @@ def query(
     key = fingerprint(statement, params, dialect, database)
     names = tag_names(tags_of(statement, own))
     if snapshot_of(inner) is None:
-        plan = Plan(cache._policy(ttl), cache.codec(), names)  # noqa: SLF001 - this is a part of the face
-        found = cache.through(key, load, plan, refresh=refresh)
+        found = cache.through(key, load, cache.plan(ttl, names), refresh=refresh)
         return Rows(*found.value)
     # What it reads now is as old as its transaction, and a change since then may have been told already.
     stored = cache.get(key)

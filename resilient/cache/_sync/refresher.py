@@ -14,7 +14,7 @@ from resilient.cache._events import LoadFailed
 from resilient.cache._functions import Mode, require
 from resilient.cache._runner import Runner
 from resilient.cache._seen import milliseconds
-from resilient.cache._sync.tier import UNREACHABLE
+from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.cache._values import Loader
 from resilient.errors import ConfigurationError
 

@@ -5,28 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from resilient.cache._keys import tag_name
+from resilient.cache._keys import tag_templates
 from resilient.cache._sync.face import SqlFace
-from resilient.errors import ConfigurationError
 
-__all__ = ["Tagged", "tag_names", "tag_templates"]
-
-
-def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags as entries bear them, each once.
-
-    Raises:
-        ConfigurationError: One text was given instead of a list.
-        InvalidInput: A tag is no text, or empty.
-    """
-    return tuple(dict.fromkeys(map(tag_name, tag_templates(tags))))
-
-
-def tag_templates(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags as a decorator takes them. Raises ConfigurationError where one text was given instead of a list."""
-    if isinstance(tags, str):
-        raise ConfigurationError("tags are a list of texts", advice=f"write tags=[{tags!r}]")
-    return tuple(tags)
+__all__ = ["Tagged"]
 
 
 class Tagged(SqlFace):

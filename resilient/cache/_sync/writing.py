@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from resilient.cache._codecs import ANYTHING
+from resilient.cache._keys import tag_names, tag_templates
 from resilient.cache._seen import Plan
 from resilient.cache._sync.behind import Behind, Pace
 from resilient.cache._sync.functions import Writer
 from resilient.cache._sync.reading import Reading
-from resilient.cache._sync.tagged import tag_names, tag_templates
 from resilient.cache._values import Loader
 from resilient.cache._versions import VersionOf
 from resilient.policy import Pipeline
@@ -116,7 +116,7 @@ class Writing(Reading):
         """
         if self._off():
             return None
-        plan = Plan(self._policy(ttl), self.codec(ANYTHING), tag_names(tags))
+        plan = self.plan(ttl, tag_names(tags))
         number: int | None = self._engine.incr(self.physical(key), by, plan)
         return number
 
@@ -190,8 +190,7 @@ class Writing(Reading):
         names = None if tags is None else tag_templates(tags)
 
         def decorate(function: Loader[P, R]) -> Writer[P, R]:
-            cache: Any = self  # an AsyncCache, of which this is a part
-            writer = Writer(cache, function, template, policy, kind=type, version=version)
+            writer = Writer(self, function, template, policy, kind=type, version=version)
             writer.only_if_present = only_if_present
             writer.tags = names
             return writer
@@ -253,10 +252,9 @@ class Writing(Reading):
         pace = Pace(every, batch, size, tries, pipeline)
         pace.check()
         policy, names = self._policy(ttl), tag_templates(tags)
-        cache: Any = self  # an AsyncCache, of which this is a part
 
         def decorate(function: Loader[[list[V]], Any]) -> Behind[V]:
-            made: Behind[V] = Behind(cache, function, template, policy, pace, kind=type, version=version, tags=names)
+            made: Behind[V] = Behind(self, function, template, policy, pace, kind=type, version=version, tags=names)
             self._behind.append(made)
             return made
 

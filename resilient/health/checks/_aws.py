@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.health._core import Check, Result
+from resilient.health.checks._aside import Aside
+from resilient.policy import deadline
 
 __all__ = ["dynamodb", "s3", "sqs"]
 
@@ -98,13 +100,15 @@ def sqs(
 ) -> Check:
     """A queue answers, is not too deep, nothing waits too long, and there are no dead letters.
 
-    Depth, age and dead letters warn; they never fail: they are for an alarm, or for more consumers.
+    Depth, age and dead letters warn; they never fail: they are for an alarm, or for more consumers. The check fails
+    where the queue itself does not answer. Age and dead letters are asked beside it, on threads of their own: where
+    they are refused or hang, it warns (``age_unknown``, ``dead_letters_unknown``), within half of its time.
 
     Args:
         queue: A `resilient.queue.Queue`.
         max_depth: Messages waiting above which it warns (``deep``).
         max_age: Seconds that the oldest message may wait before it warns (``late``). SQS does not tell; CloudWatch
-            does, once a minute, and is asked no oftener. Without an answer it warns (``age_unknown``).
+            does, once a minute, and is asked no oftener, whether it answers or not.
         dead_letters: Whether messages in its dead-letter queue warn (``dead_letters``). The queue is found by the
             redrive policy; that takes the permission to read its attributes.
         cloudwatch: A boto3 CloudWatch client, for ``max_age``; by default one is built.
@@ -118,22 +122,29 @@ def sqs(
         >>> dict(sqs(Quiet(), max_depth=100).run().values)
         {'depth': 3}
     """
-    found: list[_Queue | None] = []
-    age = None if max_age is None else _Age(queue, cloudwatch, clock).seconds
+    dead = _dead_letters(queue, clock) if dead_letters else None
+    age = None if max_age is None else _age(queue, cloudwatch, clock)
 
     def look() -> Result:
+        left = deadline.remaining()
+        within = 0.5 if left is None else left / 2
+        for each in (dead, age):
+            if each is not None:
+                each.begin()
         values: dict[str, float] = {"depth": queue.attributes().depth}
-        if not found:
-            find = getattr(queue, "dead_letters", None) if dead_letters else None
-            found.append(find() if find is not None else None)
-        if found[0] is not None:
-            values["dead_letters"] = found[0].attributes().depth
-        late = _late(age, max_age, values)
-        if values.get("dead_letters"):
-            return Result.warn("dead_letters", **values)
-        if max_depth is not None and values["depth"] > max_depth:
-            return Result.warn("deep", **values)
-        return Result.ok(**values) if late is None else Result.warn(late, **values)
+        unknown: list[str] = []
+        found = (None,) if dead is None else dead.known(within)
+        if found is None:
+            unknown.append("dead_letters_unknown")
+        elif found[0] is not None:
+            values["dead_letters"] = found[0]
+        oldest = None if age is None else age.known(within)
+        if oldest is not None:
+            values["oldest"] = oldest[0]
+        elif age is not None:
+            unknown.append("age_unknown")
+        reasons = [*_reasons(values, max_depth, max_age), *unknown]
+        return Result.warn(reasons[0], **values) if reasons else Result.ok(**values)
 
     return Check(look, "component", "shared", dependency=True, classify=_classify)
 
@@ -144,50 +155,60 @@ def _classify(error: BaseException) -> Any:
     return aws.classify(error)
 
 
-def _late(age: Callable[[], float] | None, limit: float | None, values: dict[str, float]) -> str | None:
-    """Why the oldest message is a reason to warn; its age joins the measurements."""
-    if age is None or limit is None:
+def _reasons(values: Mapping[str, float], max_depth: int | None, max_age: float | None) -> Iterator[str]:
+    """Why a queue is for people to look at, the most urgent first."""
+    if values.get("dead_letters"):
+        yield "dead_letters"
+    if max_depth is not None and values["depth"] > max_depth:
+        yield "deep"
+    if max_age is not None and values.get("oldest", 0.0) > max_age:
+        yield "late"
+
+
+def _dead_letters(queue: Any, clock: Clock) -> Aside[int | None] | None:
+    """How many messages nobody could handle; an answer of ``None`` where the queue has no queue for them."""
+    find = getattr(queue, "dead_letters", None)
+    if find is None:
         return None
-    try:
-        values["oldest"] = age()
-    except Exception:  # noqa: BLE001 - the queue answered; what cannot be measured is told, and takes nothing out
-        return "age_unknown"
-    return "late" if values["oldest"] > limit else None
+    found: list[_Queue | None] = []
+
+    def count() -> int | None:
+        if not found:
+            found.append(find())
+        return None if found[0] is None else found[0].attributes().depth
+
+    return Aside(f"{getattr(queue, 'name', 'sqs')}-dead-letters", count, keep=0.0, clock=clock)
 
 
-class _Age:
-    """How long a queue's oldest message has waited, as CloudWatch tells it once a minute."""
+_EVERY: Final = 60.0  # seconds between two questions to CloudWatch, which has a new figure each minute
 
-    _EVERY = 60.0
 
-    def __init__(self, queue: Any, client: Any, clock: Clock) -> None:
-        from resilient.wire import aws
+def _age(queue: Any, client: Any, clock: Clock) -> Aside[float]:
+    """How long a queue's oldest message has waited. One of which CloudWatch has no figure is one where nothing waits.
 
-        name = getattr(queue, "name", None)
-        if not isinstance(name, str):
-            raise ConfigurationError("max_age= needs a queue with a name", advice="pass a resilient.queue.Queue")
-        self._client = aws.client("cloudwatch", client)
-        self._clock = clock
-        self._known: tuple[float, float] | None = None  # until when, and what
-        self._metric = {
-            "Namespace": "AWS/SQS",
-            "MetricName": "ApproximateAgeOfOldestMessage",
-            "Dimensions": [{"Name": "QueueName", "Value": name}],
-        }
+    Raises ConfigurationError for a queue without a name.
+    """
+    from resilient.wire import aws
 
-    def seconds(self) -> float:
-        """Its age. A queue of which CloudWatch has no figure is one where nothing waits."""
-        if self._known is not None and self._clock.monotonic() < self._known[0]:
-            return self._known[1]
-        now = datetime.fromtimestamp(self._clock.wall(), UTC)
-        stat = {"Metric": self._metric, "Period": 60, "Stat": "Maximum"}
-        told = self._client.get_metric_data(
-            MetricDataQueries=[{"Id": "age", "MetricStat": stat}],
+    name = getattr(queue, "name", None)
+    if not isinstance(name, str):
+        raise ConfigurationError("max_age= needs a queue with a name", advice="pass a resilient.queue.Queue")
+    asked = aws.client("cloudwatch", client)
+    metric = {
+        "Namespace": "AWS/SQS",
+        "MetricName": "ApproximateAgeOfOldestMessage",
+        "Dimensions": [{"Name": "QueueName", "Value": name}],
+    }
+
+    def seconds() -> float:
+        now = datetime.fromtimestamp(clock.wall(), UTC)
+        told = asked.get_metric_data(
+            MetricDataQueries=[{"Id": "age", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Maximum"}}],
             StartTime=now - timedelta(minutes=5),
             EndTime=now + timedelta(minutes=1),
             ScanBy="TimestampDescending",
         )["MetricDataResults"]
         values = told[0]["Values"] if told else []
-        age = float(values[0]) if values else 0.0
-        self._known = (self._clock.monotonic() + self._EVERY, age)
-        return age
+        return float(values[0]) if values else 0.0
+
+    return Aside(f"{name}-age", seconds, keep=_EVERY, clock=clock)

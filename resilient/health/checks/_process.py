@@ -16,7 +16,7 @@ __all__ = ["Heartbeat", "disk", "heartbeat"]
 class Heartbeat:
     """Notices a loop that stands still: the loop beats, and the check fails when the last beat is too old.
 
-    It is a fact about this process, so liveness takes it. Give it as the check, and call `beat` in the loop.
+    It is a fact about this process, so liveness takes it. It is the check itself: add it, and call `beat` in the loop.
 
     Args:
         max_age: Seconds without a beat after which it fails (``silent``); they begin to count when it is made.
@@ -27,7 +27,7 @@ class Heartbeat:
     Examples:
         >>> from resilient.health import Health, checks
         >>> worker, health = checks.heartbeat(max_age=30), Health()
-        >>> health.add("worker", worker.check, views=["live", "ready"])
+        >>> health.add("worker", worker, views=["live", "ready"])
         >>> worker.beat()
         >>> health.live().word
         'pass'
@@ -52,9 +52,10 @@ class Heartbeat:
     @property
     def check(self) -> Check:
         """What to add to a `Health`."""
-        return Check(self._look)
+        return Check(self)
 
-    def _look(self) -> Result:
+    def __call__(self) -> Result:
+        """Look at the last beat: the check itself."""
         age = self._age()
         if age is None:
             return Result.fail("silent")

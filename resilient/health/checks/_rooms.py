@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from resilient.errors import ConfigurationError
-from resilient.health._core import Check, Result
+from resilient.health._core import Check, Result, Status
 from resilient.policy import deadline
 
 __all__ = ["breaker", "cache", "pipelines", "replicas", "shards"]
@@ -128,7 +128,7 @@ def breaker(pipeline: _Guarded | _Breaker) -> Check:
         state = str(control.state)
         return Result() if state == "closed" else Result.warn(state)
 
-    return Check(look, "component", "shared", dependency=True)
+    return Check(look, "component", "shared", dependency=True, at_worst=Status.WARN)
 
 
 class _Counts(Protocol):
@@ -188,7 +188,7 @@ def pipelines(*given: _Pipeline, max_failed: float = 0.5, min_calls: int = 20) -
             return Result.warn(states[0], **values)
         return Result.warn("failing", **values) if worst > max_failed else Result.ok(**values)
 
-    return Check(look, "component", "shared", dependency=True)
+    return Check(look, "component", "shared", dependency=True, at_worst=Status.WARN)
 
 
 class _Counted:
@@ -275,4 +275,4 @@ def cache(cache: _Cache, *, min_hit_ratio: float = 0.0, min_reads: int = 100) ->
         cold = ratio is not None and ratio < min_hit_ratio
         return Result.warn("cold", **values) if cold else Result.ok(**values)
 
-    return Check(look, "component", "shared", dependency=True)
+    return Check(look, "component", "shared", dependency=True, at_worst=Status.WARN)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, InvalidInput
-from resilient.health._core import Check, Result
+from resilient.health._core import Check, Result, Status
 from resilient.policy import deadline
 
 __all__ = ["clock"]
@@ -23,7 +23,7 @@ def clock(source: str | Callable[[], float], *, max_skew: float = 5.0, clock: Cl
 
     AWS refuses signatures that are some minutes off, and links expire early or late. What the way there and the
     source's own coarseness leave open counts in favour of this clock. A source that does not answer says nothing
-    of it: that warns too (``unreachable``). Give it a ``ttl`` of a minute or more.
+    of it: that warns too (``unreachable``, or ``timeout`` where it is silent). Give it a ``ttl`` of a minute or more.
 
     Args:
         source: An http or https URL, whose ``Date`` header is taken (a whole second is all it tells), such as the
@@ -66,7 +66,7 @@ def clock(source: str | Callable[[], float], *, max_skew: float = 5.0, clock: Cl
         values = {"skew": round(skew, 3)}
         return Result.warn("skewed", **values) if sure > max_skew else Result.ok(**values)
 
-    return Check(look, "system", "local", dependency=True)
+    return Check(look, "system", "local", dependency=True, at_worst=Status.WARN)
 
 
 def _date(url: str) -> float:

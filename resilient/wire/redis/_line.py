@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import select
+import socket
+import struct
+import sys
 from typing import Any
 
 from resilient.clock import SYSTEM
@@ -17,18 +20,26 @@ __all__ = ["Line"]
 
 _CHUNK = 65536
 _FIRST = 16384  # bytes: nearly every reply is shorter, and making room for more takes time
+_LONGEST = 3600.0  # seconds
 _now = SYSTEM.monotonic
 
 
 class Line:
-    """A connection that is driven directly: whoever has it has it alone."""
+    """A connection that is driven directly: whoever has it has it alone.
 
-    __slots__ = ("_connection", "_limit", "_reader", "_sock", "era", "used")
+    Args:
+        connection: A connection of redis-py, connected.
+        era: Which connections it belongs to.
+        usual: Seconds that most replies may take.
+    """
 
-    def __init__(self, connection: Any, era: object) -> None:
+    __slots__ = ("_connection", "_limit", "_reader", "_sock", "_usual", "era", "used")
+
+    def __init__(self, connection: Any, era: object, usual: float) -> None:
         self._connection = connection
         self._sock = connection._sock  # noqa: SLF001 - driven directly: the layers above it cost more than the network
         self._reader: Any = new_reader(connection)
+        self._usual = usual if self._reader is not None and _watched_by_kernel(self._sock, usual) else None
         self._limit: float | None = None
         self.era = era
         self.used = 0.0  # when a reply last came; 0 means never
@@ -41,8 +52,7 @@ class Line:
         sock = self._sock
         try:
             if limit != self._limit:
-                sock.settimeout(limit)
-                self._limit = limit
+                self._bound(limit)
             sock.sendall(wire)
             chunk = sock.recv(_FIRST)
         except OSError as error:
@@ -53,6 +63,10 @@ class Line:
         reply = reader.gets()
         return self._rest(limit) if reply is UNFINISHED else reply
 
+    def _bound(self, limit: float) -> None:
+        self._sock.settimeout(None if limit == self._usual else limit)
+        self._limit = limit
+
     def ask_many(self, wire: bytes, count: int, limit: float) -> list[Any]:
         """Send several and return their replies."""
         self.send(wire, limit)
@@ -62,8 +76,7 @@ class Line:
         """Send, and leave the replies for later."""
         try:
             if limit != self._limit:
-                self._sock.settimeout(limit)
-                self._limit = limit
+                self._bound(limit)
             self._sock.sendall(wire)
         except OSError as error:
             raise _failed(error) from error
@@ -125,8 +138,24 @@ class Line:
         self._connection.disconnect()
 
 
+def _watched_by_kernel(sock: Any, limit: float) -> bool:
+    """Have the kernel end waits of a blocking socket after this limit, and say whether it will.
+
+    Python polls a socket before each read and write for which it has a limit: two more system calls, each of which
+    lets another thread take the interpreter. Not for TLS, nor for sockets of other libraries, which wait in ways of
+    their own; and not for what a deadline cuts short, since the kernel counts in ticks of some milliseconds.
+    """
+    if type(sock).__module__ != "socket" or sys.platform == "win32" or not 0 < limit < _LONGEST:
+        return False
+    whole = int(limit)
+    seconds = struct.pack("ll", whole, max(1, int((limit - whole) * 1e6)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+    return True
+
+
 def _failed(error: OSError) -> redis.exceptions.RedisError:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | BlockingIOError):  # the latter where the kernel watched
         return late()
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return Closed("Connection closed by server.")

@@ -201,7 +201,7 @@ class Node:
                     return line
             self._count += 1
         try:
-            return Line(self._open(), era)
+            return Line(self._open(), era, self._answer)
         except BaseException:
             self._gone()
             raise

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from resilient import causality
 from resilient.cache import Cache
-from resilient.cache._async import tier as async_tier
+from resilient.cache._async.engine import tier as async_tier
 from resilient.cache._causal import at_or_after, merged, note
-from resilient.cache._sync import tier, writes
+from resilient.cache._sync.engine import tier, writes
 from resilient.causality import Instant, Token
 from resilient.testing import FakeClock
 from resilient.testing.cache import MemoryCache

@@ -320,7 +320,7 @@ def test_a_crash_between_commit_and_cache_costs_one_lease(
 
     session = Session(engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache.main, "finish", die)
+        patch.setattr(cache.main.commits, "finish", die)
         with pytest.raises(Crash):
             save(session)
     read = functools.partial(_read, engine)

@@ -411,12 +411,12 @@ def test_a_fenced_tag_is_neither_served_nor_stored(kind: Any) -> None:
     cache, other = kind(), kind()
     cache.set("k", "old", tags=["t"])
     cache.set("apart", 1, tags=["u"])
-    fences = done(kind, other.main.fence_tags(["t"]))
+    fences = done(kind, other.main.tags.fence(["t"]))
     assert cache.get("k") is None
     assert cache.get_or_load("k", lambda: "meanwhile", tags=["t"]) == "meanwhile"
     assert cache.get_or_load("k", lambda: "meanwhile too", tags=["t"]) == "meanwhile too"
     assert cache.get("apart") == 1
-    marks = done(kind, other.main.finish_tags(fences, ["t"], done(kind, other.main.stamps.read(("t",)))))
+    marks = done(kind, other.main.tags.finish(fences, ["t"], done(kind, other.main.stamps.read(("t",)))))
     assert marks.whole
     assert cache.get("k") is None
     assert cache.get_or_load("k", lambda: "new", tags=["t"]) == "new"
@@ -427,7 +427,7 @@ def test_a_fence_is_lifted_when_nothing_was_written(kind: Any) -> None:
     """After a rollback the values are those of before, and nothing had to be loaded."""
     cache, other = kind(), kind()
     cache.set("k", "old", tags=["t"])
-    done(kind, other.main.cancel_tags(done(kind, other.main.fence_tags(["t", "unknown"]))))
+    done(kind, other.main.tags.cancel(done(kind, other.main.tags.fence(["t", "unknown"]))))
     assert cache.get("k") == "old"
     assert cache.get_or_load("n", lambda: 1, tags=["unknown"]) == 1
     assert cache.get("n") == 1
@@ -437,7 +437,7 @@ def test_a_writer_that_dies_with_its_fence_costs_one_lease(kind: Any, clock: Fak
     """What was cached before it stays uncached, and nothing old comes back when the fence is over."""
     cache = kind(lease=0.3 if kind.real_time else 10.0)
     cache.set("k", "old", tags=["t"])
-    done(kind, cache.main.fence_tags(["t"]))
+    done(kind, cache.main.tags.fence(["t"]))
     assert cache.get("k") is None
     clock.advance(10.1)
     if kind.real_time:
@@ -453,17 +453,17 @@ def test_of_two_writers_of_a_tag_neither_brings_back_what_the_other_changed(kind
     cache = kind()
     cache.set("k", "old", tags=["t"])
     read = done(kind, cache.main.stamps.read(("t",)))
-    first = done(kind, cache.main.fence_tags(["t"]))
-    second = done(kind, cache.main.fence_tags(["t"]))
+    first = done(kind, cache.main.tags.fence(["t"]))
+    second = done(kind, cache.main.tags.fence(["t"]))
     if second_ends_first:
-        done(kind, cache.main.cancel_tags(second))
+        done(kind, cache.main.tags.cancel(second))
         assert cache.get("k") is None
         assert cache.get_or_load("k", lambda: "between", tags=["t"]) == "between"
-    done(kind, cache.main.finish_tags(first, ["t"], read))
+    done(kind, cache.main.tags.finish(first, ["t"], read))
     assert cache.get("k") is None
     assert cache.get_or_load("k", lambda: "after", tags=["t"]) == "after"
     if not second_ends_first:
-        done(kind, cache.main.cancel_tags(second))
+        done(kind, cache.main.tags.cancel(second))
         assert cache.get("k") in {None, "after"}
     raw = done(kind, cache.main.tier.store.get(cache.main.stamps.keys(["t"])[1]))
     assert raw[2] == TOMBSTONE
@@ -474,9 +474,9 @@ def test_of_two_writers_of_a_tag_neither_brings_back_what_the_other_changed(kind
 def test_a_writer_that_dies_beside_another_costs_one_lease(kind: Any, clock: FakeClock, committing: bool) -> None:
     """The stamp that the other left is a short one: what was loaded under it before the dead one's commit goes."""
     cache = kind(lease=0.3 if kind.real_time else 10.0)
-    done(kind, cache.main.fence_tags(["t"]))  # its writer commits below, and dies
+    done(kind, cache.main.tags.fence(["t"]))  # its writer commits below, and dies
     if committing:
-        done(kind, cache.main.finish_tags(done(kind, cache.main.fence_tags(["t"])), ["t"], UNKNOWN))
+        done(kind, cache.main.tags.finish(done(kind, cache.main.tags.fence(["t"])), ["t"], UNKNOWN))
     else:
         cache.invalidate_tags("t")
     assert cache.get_or_load("k", lambda: "from before its commit", tags=["t"]) == "from before its commit"

@@ -1,6 +1,5 @@
-"""Random schedules of the lease: readers, invalidators, leases that end early, processes that die.
+"""Random schedules of the lease: readers, invalidators, leases that end early, lost answers, processes that die.
 
-Every store operation, and every read of the source, is a step of its own; a scheduler picks the next step at random.
 The row only grows, so that each read can be judged by itself: it may not return less than what the row was when the
 last invalidation that had ended before it began was made.
 """
@@ -9,141 +8,72 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
+import world
 
 from resilient.cache import AsyncCache, AsyncMemoryStore
-from resilient.cache._memory import Table
 from resilient.testing import FakeClock
 
-LEASE = 10.0
-Result = TypeVar("Result")
+LEASE = world.LEASE
 
 
-class World:
-    """A row, a store, a clock and the scheduler."""
+class World(world.World):
+    """A row, and what was told of it."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.clock = FakeClock()
-        self.table = Table(100, self.clock)
+    def __init__(self, seed: int, **chances: float) -> None:
+        super().__init__(seed, **chances)
         self.row = 0
         self.told = 0  # the row as the last invalidation that has ended told it
         self.loads = 0
-        self.waiting: list[asyncio.Future[None]] = []
-        self.stuck = 0
-
-    async def step(self) -> None:
-        """Wait for the next turn."""
-        turn = asyncio.get_running_loop().create_future()
-        self.waiting.append(turn)
-        await turn
-
-    async def play(self, tasks: Sequence[asyncio.Task[Any]], jumps: float) -> None:
-        """Let all tasks end, one step at a time; now and then a lease's time passes in between."""
-        idle = 0
-        while not all(task.done() for task in tasks):
-            for _ in range(4):
-                await asyncio.sleep(0)
-            idle = 0 if self.waiting else idle + 1
-            assert idle < 1000, "somebody waits, and nothing is left that could wake them"
-            if self.waiting:
-                turn = self.waiting.pop(self.random.randrange(len(self.waiting)))
-                if not turn.done():
-                    turn.set_result(None)
-                if self.random.random() < jumps:
-                    self.clock.advance(self.random.choice([1.0, LEASE / 2, LEASE + 0.1]))
 
 
-class Process:
-    """A process of its own over the shared table; one that died takes no step any more."""
+class Process(world.Process):
+    """A process that reads the row, alone or with others, or changes it."""
 
-    local = False
-    failures = (ConnectionError,)
+    world: World
 
     def __init__(self, world: World, **options: Any) -> None:
-        self.world = world
-        self.dead = False
-        self.cache = AsyncCache(self, namespace="n", ttl=20, jitter=0.0, lease=LEASE, clock=world.clock)
+        super().__init__(world, ttl=20)
+        self.options = options
         self.read = self.cache.lazy("k", **options)(self._load)
 
     async def _load(self) -> int:
         self.world.loads += 1
-        await self._step()
+        await self.step()
         value = self.world.row
-        await self._step()
+        await self.step()
         return value
 
-    async def _step(self) -> None:
-        await self.world.step()
-        if self.dead:
-            await asyncio.Event().wait()
+    async def _load_many(self, keys: list[str]) -> dict[str, int]:
+        return dict.fromkeys(keys, await self._load())
+
+    async def _read_many(self) -> int:
+        found = await self.cache.get_many(["l", "k"], load_many=self._load_many, ttl=20, **self.options)
+        return int(found["k"])
 
     async def judged(self) -> None:
         """Read, and judge what was read."""
-        await self._step()
+        await self.step()
         least = self.world.told
-        value = await self.read()
+        value = await (self._read_many() if self.world.likely(0.5) else self.read())
         assert value >= least, f"{value} was read after {least} had been told"
 
     async def change(self) -> None:
         """Change the row, and tell."""
-        await self._step()
+        await self.step()
         self.world.row += 1
         changed = self.world.row
-        await self._step()
+        await self.step()
         await self.cache.invalidate("k")
-        self.world.told = max(self.world.told, changed)
+        if self.told:  # else others may learn of it later
+            self.world.told = max(self.world.told, changed)
 
-    async def _send(self, operation: Callable[..., Result], *args: Any) -> Result:
-        await self._step()
-        result = operation(*args)
-        await self._step()
-        return result
-
-    async def get(self, key: str) -> bytes | None:
-        return (await self._send(self.world.table.get_many, [key]))[0]
-
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        return await self._send(self.world.table.get_many, keys)
-
-    async def put(self, key: str, raw: bytes, life: int) -> None:
-        await self._send(self.world.table.put_many, {key: raw}, life)
-
-    async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        await self._send(self.world.table.put_many, entries, life)
-
-    async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> Any:
-        return await self._send(self.world.table.claim, key, seen, header, life)
-
-    async def claim_many(self, claims: Sequence[Any]) -> list[Any]:
-        return [await self.claim(*claim) for claim in claims]
-
-    async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        return await self._send(self.world.table.swap, key, expected, raw, life)
-
-    async def swap_many(self, swaps: Sequence[Any]) -> list[bool]:
-        return [await self.swap(*swap) for swap in swaps]
-
-    async def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Whoever waits may be woken at any moment. Time passes for who is woken in vain again and again."""
-        await self._send(lambda: None)
-        self.world.stuck += 1
-        if self.world.stuck > 20:
-            self.world.stuck = 0
-            self.world.clock.advance(seconds)
-
-    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        return await self._send(self.world.table.exchange, key, raw, life)
-
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        return [await self.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
+    async def given_up(self) -> None:
+        """Begin to read, and hang up."""
+        await self.world.cancelled(self.judged)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -152,68 +82,72 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "failing over": {"stale_if_error": 30, "negative_ttl": 5},
     "early": {"early": 1e3, "stale_while_revalidate": 30},
 }
+WORLDS: dict[str, dict[str, Any]] = {
+    "calm": {},
+    "late": {"jumps": 0.1},
+    "deadly": {"jumps": 0.05, "death": True},
+    "slipping": {"slips": 0.2, "hurry": True},
+}
 
 
-async def schedule(seed: int, options: Mapping[str, Any], *, jumps: float, death: bool) -> World:
-    """Play one schedule; each read in it is judged."""
-    world = World(seed)
-    before = asyncio.all_tasks()
+async def schedule(
+    seed: int, options: Mapping[str, Any], *, death: bool = False, hurry: bool = False, **chances: float
+) -> World:
+    """Play one schedule; each read in it is judged.
+
+    Args:
+        seed: The schedule's.
+        options: How the value is kept.
+        death: Whether a process dies.
+        hurry: Whether callers hang up.
+        chances: What else happens.
+    """
+    world = World(seed, **chances)
     processes = [Process(world, **options) for _ in range(3)]
-    tasks: list[asyncio.Task[Any]] = []
+    alive = processes[1:] if death else processes
+    actions = []
     for _ in range(world.random.randrange(3, 10)):
-        process = world.random.choice(processes[1:] if death else processes)
-        tasks.append(asyncio.create_task(world.random.choice([process.judged, process.judged, process.change])()))
+        process = world.random.choice(alive)
+        kinds = [process.judged, process.judged, process.change, *[process.given_up] * 3 * hurry]
+        actions.append(world.random.choice(kinds)())
     doomed: list[asyncio.Task[Any]] = []
     if death:
         # What dies only reads: a change of the row that nobody tells is not promised.
         doomed = [asyncio.create_task(processes[0].judged()) for _ in range(2)]
-        tasks.append(asyncio.create_task(_die(world, processes[0])))
-    await world.play(tasks, jumps)
-    for task in tasks:
-        task.result()
-    final = [asyncio.create_task(process.judged()) for process in processes[1:]]
-    await world.play(final, 0.0)
-    for task in final:
-        task.result()
+        actions.append(world.death(processes[0], 12))
+    await world.played(*actions)
+    world.jumps = 0.0
+    await world.played(*[process.judged() for process in alive for _ in range(2)])
+    assert all(process.told for process in alive)
+    world.told = world.row
+    await world.played(*[process.judged() for process in alive])
     # Closing gives back the leases of renewals that still run, which takes steps; the dead close nothing.
-    await world.play([asyncio.create_task(process.cache.aclose()) for process in processes if not process.dead], 0.0)
-    await _bury(before)
+    await world.played(*[process.cache.aclose() for process in alive])
+    await world.end()
     assert all(task.done() for task in doomed)
+    assert death or chances.get("jumps") or not world.lapses, "somebody waited a lease, and nobody had died"
     return world
 
 
-async def _bury(before: set[asyncio.Task[Any]]) -> None:
-    """End what the dead would still have done: each cancellation ends one wait."""
-    for _ in range(20):
-        for task in asyncio.all_tasks() - before:
-            task.cancel()
-        await asyncio.sleep(0)
-    assert not asyncio.all_tasks() - before, "something cannot be ended"
-
-
-async def _die(world: World, victim: Process) -> None:
-    for _ in range(world.random.randrange(12)):
-        await world.step()
-    victim.dead = True
-
-
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize(("jumps", "death"), [(0.0, False), (0.1, False), (0.05, True)], ids=["calm", "late", "deadly"])
+@pytest.mark.parametrize("given", WORLDS.values(), ids=WORLDS)
 def test_no_read_returns_what_was_invalidated_before_it_began(
     options: dict[str, Any],
-    jumps: float,
-    death: bool,
+    given: dict[str, Any],
     repeat: Callable[[int], int],
     seed: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever the order of steps, however late a load is and whoever dies: 0 stale values."""
+    """Whatever the order of steps, however late a load is, whatever answer is lost and whoever dies: 0 stale values.
+
+    And nobody waits for a lease to end whose holder lives.
+    """
     caplog.set_level(logging.CRITICAL, "resilient")
 
     async def main() -> None:
-        for number in range(repeat(1_000)):  # of each of twelve kinds
+        for number in range(repeat(1_000)):  # of each of sixteen kinds
             try:
-                await schedule(seed + number, options, jumps=jumps, death=death)
+                await schedule(seed + number, options, **given)
             except AssertionError as error:
                 raise AssertionError(f"seed {seed + number}: {error}") from error
 
@@ -226,7 +160,7 @@ def test_who_is_alive_loads_once(repeat: Callable[[int], int], seed: int) -> Non
     async def play(number: int) -> int:
         world = World(number)
         processes = [Process(world) for _ in range(3)]
-        await world.play([asyncio.create_task(world.random.choice(processes).judged()) for _ in range(8)], 0.0)
+        await world.played(*[world.random.choice(processes).read() for _ in range(8)])
         return world.loads
 
     async def main() -> None:

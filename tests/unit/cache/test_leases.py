@@ -24,6 +24,8 @@ class Lossy(MemoryStore):
     local = False
     failures = (ConnectionError,)
     loses = False
+    misses = False
+    """The next swap does not reach it."""
 
     def _lose(self) -> None:
         if self.loses:
@@ -39,6 +41,19 @@ class Lossy(MemoryStore):
         done = super().claim_many(*args)
         self._lose()
         return done
+
+    def swap(self, *args: Any) -> Any:
+        self._miss()
+        return super().swap(*args)
+
+    def swap_many(self, *args: Any) -> Any:
+        self._miss()
+        return super().swap_many(*args)
+
+    def _miss(self) -> None:
+        if self.misses:
+            self.misses = False
+            raise ConnectionError
 
 
 class AsyncLossy(AsyncMemoryStore):
@@ -137,6 +152,24 @@ def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, many: bo
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_what_ends_a_claim_is_sent_once_more_where_it_was_lost(many: bool) -> None:
+    """The next process finds the value, and waits for no lease."""
+    store = Lossy()
+    mine, theirs = (Cache(store, namespace="n", ttl=300, lease=LEASE) for _ in range(2))
+    mine.set("other", "value")  # so that the namespace's stamp is there, and the next swap is that of a load
+    store.misses = True
+    if many:
+        assert mine.get_many(["k"], load_many=lambda keys: dict.fromkeys(keys, "mine")) == {"k": "mine"}
+    else:
+        assert mine.get_or_load("k", lambda: "mine") == "mine"
+    assert not store.misses
+    began = time.monotonic()
+    assert theirs.get_or_load("k", lambda: "theirs") == "mine"
+    assert time.monotonic() - began < AT_ONCE
+    mine.close()
+
+
 def test_what_an_open_breaker_keeps_back_is_not_given_back() -> None:
     """While the store is away a load sends nothing, also not afterwards."""
     store = Lossy()
@@ -162,7 +195,7 @@ def test_what_an_open_breaker_keeps_back_is_not_given_back() -> None:
 def test_a_lease_is_given_back_also_where_all_threads_load() -> None:
     """There is room for what ends a load, however many run in the background; and closing waits for it."""
     cache = Cache(Lossy(), namespace="n", ttl=300, lease=LEASE, max_loads=1)
-    background = cache.main._background
+    background = cache.main.leases.background
     go, done = threading.Event(), threading.Event()
     assert background.start(go.wait, 10)
     assert not background.start(go.wait, 10)
@@ -174,6 +207,24 @@ def test_a_lease_is_given_back_also_where_all_threads_load() -> None:
     go.set()
     cache.close()
     assert ended == list(range(20))
+
+
+def test_a_closed_cache_starts_no_threads() -> None:
+    """What still ends after the closing ends where it runs; nothing is begun in the background any more."""
+    cache = Cache(Lossy(), namespace="closed", ttl=300, lease=LEASE)
+    background = cache.main.leases.background
+    done = threading.Event()
+    assert background.start(done.set)
+    background.finish(done.wait, 10)
+    assert done.wait(3)
+    cache.close()
+    before = set(threading.enumerate())
+    ran_on: list[threading.Thread] = []
+    assert not background.start(done.set)
+    background.finish(lambda: ran_on.append(threading.current_thread()))
+    assert ran_on == [threading.current_thread()]
+    assert cache.get_or_load("k", loaded) == "new"
+    assert set(threading.enumerate()) <= before
 
 
 def test_each_caller_gets_an_error_of_its_own(gathered: Any, at_once: Any) -> None:

@@ -271,14 +271,14 @@ def test_a_load_within_a_load_waits_for_none_that_waits_for_its_place(away: bool
         assert waiting.wait(10)
         return f"with {cache.get_or_load('config', lambda: 'config')}"
 
-    take = cache.main._cap.take
+    take = cache.main.leases.cap.take
 
     def take_told() -> Any:
         if full.n_waiting == 0 and threading.current_thread().name == "third":
             waiting.set()
         return take()
 
-    cache.main._cap.take = take_told  # type: ignore[method-assign]
+    cache.main.leases.cap.take = take_told  # type: ignore[method-assign]
     found: list[Any] = []
     with ThreadPoolExecutor(2) as pool:
         pages = [pool.submit(cache.get_or_load, f"page{number}", page) for number in range(2)]
@@ -315,13 +315,13 @@ def test_a_load_within_a_load_of_a_task_waits_for_none_that_waits_for_its_place(
         pages = [asyncio.create_task(cache.get_or_load(f"page{number}", page)) for number in range(2)]
         for _ in pages:
             await full.acquire()
-        take = cache.main._cap.take
+        take = cache.main.leases.cap.take
 
         async def take_told() -> Any:
             waiting.set()
             return await take()
 
-        cache.main._cap.take = take_told  # type: ignore[method-assign]
+        cache.main.leases.cap.take = take_told  # type: ignore[method-assign]
         third = asyncio.create_task(cache.get_or_load("config", config))
         async with asyncio.timeout(4):
             assert await asyncio.gather(*pages, third) == ["with config", "with config", "config"]

@@ -236,26 +236,25 @@ def test_what_is_misspelt_is_told_by_its_name() -> None:
 
 def test_a_key_added_during_its_replay_is_replayed_again() -> None:
     """What changes while its older change is told is not forgotten."""
-    journal = Journal(10)
-    journal.add("a", 1.0)
-    journal.add("b", 1.0)
+    journal = Journal(10, "all")
+    journal.add("a")
+    journal.add("b")
     taken = journal.begin()
     assert taken == ["a", "b"]
     assert journal.begin() is None
-    journal.add("a", 2.0)
+    journal.add("a")
     journal.done(taken)
     assert journal.begin() == ["a"]
     journal.done([])
     assert len(journal) == 1
 
 
-def test_a_journal_that_overflows_says_from_when_nothing_is_trusted() -> None:
-    """When it cannot hold all keys it forgets them, and entries from before that moment count as gone."""
-    journal = Journal(2)
-    for number, key in enumerate("abc"):
-        journal.add(key, float(number))
-    assert not journal
-    assert journal.horizon == 2.0
+def test_a_journal_that_overflows_holds_the_key_that_stands_for_all() -> None:
+    """When it cannot hold all keys it forgets them: everything is to be told as changed."""
+    journal = Journal(2, "all")
+    for key in "abc":
+        journal.add(key)
+    assert journal.begin() == ["all"]
 
 
 # ----------------------------------------------------------------------------------------------------------- codec

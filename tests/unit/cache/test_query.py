@@ -8,7 +8,7 @@ import decimal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from resilient.cache import Cache
+from resilient.cache._sessions import snapshot_of, wrote
 from resilient.cache._statements import fingerprint, normalised, tables_of, written_in
 from resilient.errors import ConfigurationError, InvalidInput
 from resilient.testing import FakeClock
@@ -323,6 +324,34 @@ def test_a_transaction_that_always_sees_the_newest_stores(engine: sa.Engine, cac
         session.execute(sa.select(Player.id)).all()
         cache.query(session, BEST, 60)
     assert len(cache.keys()) == 1
+
+
+@pytest.mark.parametrize("how", ["by option", "in SQL"])
+def test_a_transaction_that_asked_for_a_snapshot_stores_nothing(
+    engine: sa.Engine, cache: MemoryCache, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the level of its engine is: what counts is that of its own connection."""
+    moving = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with Session(moving) as session:
+        if how == "by option":
+            session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        else:
+            monkeypatch.setattr(engine.dialect, "do_execute", _unless_isolation(engine.dialect.do_execute))
+            session.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        session.execute(sa.select(Player.id)).all()
+        assert not wrote(session)
+        assert snapshot_of(session) is not None
+        assert len(cache.query(session, BEST, 60)) == 4
+    assert cache.keys() == []
+
+
+def _unless_isolation(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """SQLite knows no such statement: it is seen, and not sent."""
+
+    def do_execute(cursor: Any, text: str, *args: Any) -> Any:
+        return execute(cursor, "SELECT 1" if "ISOLATION" in text else text, *args)
+
+    return do_execute
 
 
 def test_bypass_reads_the_database(cache: MemoryCache, engine: sa.Engine, sent: list[str]) -> None:

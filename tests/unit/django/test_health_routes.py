@@ -14,21 +14,36 @@ from flask import Flask
 from resilient.django import health_urls
 from resilient.flask import health_blueprint
 from resilient.health import Health, Result
+from resilient.policy import deadline
 from resilient.web import asgi, awslambda, wsgi
 
 MIDDLEWARE = "resilient.django.middleware.HealthMiddleware"
-Got = tuple[int, str, str]
+
+
+class Got(tuple[int, str, str]):  # noqa: SLOT001 - a tuple with the rest of the headers beside it
+    """The status, the type and the body of an answer, with all its headers."""
+
+    headers: dict[str, str]
+
+
+def got(status: int, headers, body: str) -> Got:
+    by_name = {name.lower(): value for name, value in headers}
+    made = Got((status, by_name.get("content-type", ""), body))
+    made.headers = by_name
+    return made
+
+
 Get = Callable[..., Got]
 
 
 def by_wsgi(health: Health, authorize=None) -> Get:
     app = wsgi.health(health, authorize=authorize)
 
-    def get(path: str, accept: str = "") -> Got:
+    def get(path: str, accept: str = "", method: str = "GET") -> Got:
         told = []
-        environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET", "HTTP_ACCEPT": accept, "wsgi.input": io.BytesIO()}
+        environ = {"PATH_INFO": path, "REQUEST_METHOD": method, "HTTP_ACCEPT": accept, "wsgi.input": io.BytesIO()}
         body = b"".join(app(environ, lambda *args: told.append(args)))
-        return int(told[0][0][:3]), dict(told[0][1])["Content-Type"], body.decode()
+        return got(int(told[0][0][:3]), told[0][1], body.decode())
 
     return get
 
@@ -36,16 +51,17 @@ def by_wsgi(health: Health, authorize=None) -> Get:
 def by_asgi(health: Health, authorize=None) -> Get:
     app = asgi.health(health, authorize=authorize)
 
-    def get(path: str, accept: str = "") -> Got:
+    def get(path: str, accept: str = "", method: str = "GET") -> Got:
         told = []
 
         async def send(message) -> None:
             told.append(message)
 
         headers = [(b"accept", accept.encode())]
-        scope = {"type": "http", "path": path, "root_path": "", "method": "GET", "headers": headers}
+        scope = {"type": "http", "path": path, "root_path": "", "method": method, "headers": headers}
         asyncio.run(app(scope, None, send))
-        return told[0]["status"], dict(told[0]["headers"])[b"content-type"].decode(), told[1]["body"].decode()
+        plain = [(name.decode(), value.decode()) for name, value in told[0]["headers"]]
+        return got(told[0]["status"], plain, told[1]["body"].decode())
 
     return get
 
@@ -53,10 +69,10 @@ def by_asgi(health: Health, authorize=None) -> Get:
 def by_lambda(health: Health, authorize=None) -> Get:
     handler = awslambda.health(health, authorize=authorize)
 
-    def get(path: str, accept: str = "") -> Got:
-        event = {"requestContext": {"elb": {}}, "httpMethod": "GET", "path": path, "headers": {"accept": accept}}
+    def get(path: str, accept: str = "", method: str = "GET") -> Got:
+        event = {"requestContext": {"elb": {}}, "httpMethod": method, "path": path, "headers": {"accept": accept}}
         told = handler(event, None)
-        return told["statusCode"], told["headers"]["Content-Type"], told["body"]
+        return got(told["statusCode"], told["headers"].items(), told["body"])
 
     return get
 
@@ -65,9 +81,9 @@ def by_flask(health: Health, authorize=None) -> Get:
     app = Flask("shop")
     app.register_blueprint(health_blueprint(health, authorize=authorize))
 
-    def get(path: str, accept: str = "") -> Got:
-        answer = app.test_client().get(path, headers={"Accept": accept})
-        return answer.status_code, answer.headers["Content-Type"], answer.text
+    def get(path: str, accept: str = "", method: str = "GET") -> Got:
+        answer = app.test_client().open(path, method=method, headers={"Accept": accept})
+        return got(answer.status_code, answer.headers.items(), answer.text)
 
     return get
 
@@ -80,32 +96,32 @@ class Routes:
 
 
 def by_django_urls(health: Health, authorize=None) -> Get:
-    def get(path: str, accept: str = "") -> Got:
+    def get(path: str, accept: str = "", method: str = "GET") -> Got:
         with override_settings(ROOT_URLCONF=Routes(health_urls(health, authorize=authorize))):
-            answer = Client(headers={"host": "shop.example", "accept": accept}).get(path)
-        return answer.status_code, answer["Content-Type"], answer.content.decode()
+            answer = Client(headers={"host": "shop.example", "accept": accept}).generic(method, path)
+        return got(answer.status_code, answer.headers.items(), answer.content.decode())
 
     return get
 
 
 def by_django(health: Health, authorize=None) -> Get:
-    def get(path: str, accept: str = "") -> Got:
+    def get(path: str, accept: str = "", method: str = "GET") -> Got:
         options = {"HEALTH": health, "AUTHORIZE": authorize}
         empty = Routes([])
         with override_settings(MIDDLEWARE=[MIDDLEWARE], RESILIENT=options, ROOT_URLCONF=empty):
-            answer = Client(headers={"host": "10.0.0.7", "accept": accept}).get(path)
-        return answer.status_code, answer["Content-Type"], answer.content.decode()
+            answer = Client(headers={"host": "10.0.0.7", "accept": accept}).generic(method, path)
+        return got(answer.status_code, answer.headers.items(), answer.content.decode())
 
     return get
 
 
 def by_async_django(health: Health, authorize=None) -> Get:
-    def get(path: str, accept: str = "") -> Got:
+    def get(path: str, accept: str = "", method: str = "GET") -> Got:
         options = {"HEALTH": health, "AUTHORIZE": authorize}
         empty = Routes([])
         with override_settings(MIDDLEWARE=[MIDDLEWARE], RESILIENT=options, ROOT_URLCONF=empty):
-            answer = asyncio.run(AsyncClient().get(path, headers={"accept": accept}))
-        return answer.status_code, answer["Content-Type"], answer.content.decode()
+            answer = asyncio.run(AsyncClient().generic(method, path, headers={"accept": accept}))
+        return got(answer.status_code, answer.headers.items(), answer.content.decode())
 
     return get
 
@@ -169,3 +185,24 @@ def test_who_gets_one_word_is_not_asked_for_leave(health, mount):
     assert asked == []
     assert get("/readyz", "application/json")[0] == 503
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_head_is_answered_and_other_methods_are_told_what_is(health, mount):
+    """HEAD has the status and the headers of GET and no body; 405 names the methods that are taken."""
+    get = mount(health)
+    for path in ("/livez", "/health/reading"):
+        full, bare = get(path), get(path, "", "HEAD")
+        assert (bare[0], bare[2], bare.headers) == (200, "", full.headers)
+        refused = get(path, "", "DELETE")
+        assert refused[0] == 405
+        assert {"GET", "HEAD"} <= {each.strip() for each in refused.headers["allow"].split(",")}
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_who_says_whether_details_are_seen_has_a_deadline(health, mount):
+    """What it calls obeys the rest of the report's own; what hangs and does not is not for it to ask."""
+    found = []
+    mount(health, lambda _: found.append(deadline.remaining()))("/health")
+    assert found[0] is not None
+    assert 0 < found[0] <= health.deadline

@@ -199,7 +199,7 @@ def test_hooks_of_others_run_though_ours_fails(cache: MemoryCache, monkeypatch: 
         with on_commit(cache) as after:
             after.set("a", "new")
         transaction.on_commit(lambda: done.append("other"))
-        monkeypatch.setattr(cache.main, "finish", fail)
+        monkeypatch.setattr(cache.main.commits, "finish", fail)
     assert done == ["other"]
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import socket
+import threading
 import time
+import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from resilient.cache import Cache
+from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, InvalidInput
 from resilient.health import Check, Health, Status, checks
+from resilient.health.checks._aside import Aside
 from resilient.health.checks._certificate import validity
 from resilient.health.checks._redis import _judge
 from resilient.policy import Breaker, Pipeline, Retry
@@ -32,6 +39,13 @@ def ask(check: Check):
         return health.ready().checks["it"]
     finally:
         health.close()
+
+
+def until(probe: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
 
 
 # --------------------------------------------------------------------------------------------------------- DynamoDB
@@ -110,6 +124,97 @@ def test_an_age_that_nobody_tells_warns():
 
     found = ask(checks.sqs(FakeQueue(), max_age=300, cloudwatch=SimpleNamespace(get_metric_data=broken)))
     assert (found.status, found.reason) == (Status.WARN, "age_unknown")
+
+
+def test_cloudwatch_that_fails_is_asked_once_a_minute_too():
+    """A refusal costs money as well, and is not mended by asking."""
+    clock, asked = FakeClock(), []
+
+    def broken(**_: object) -> None:
+        asked.append(1)
+        raise ConnectionError("monitoring.eu-west-1")
+
+    check = checks.sqs(FakeQueue(), max_age=300, cloudwatch=SimpleNamespace(get_metric_data=broken), clock=clock)
+    assert [check.run().reason for _ in range(3)] == ["age_unknown"] * 3
+    assert len(asked) == 1
+    clock.advance(60)
+    assert check.run().reason == "age_unknown"
+    assert len(asked) == 2
+
+
+def test_cloudwatch_that_hangs_holds_nothing_up_and_is_asked_once():
+    """The queue answered, so the check warns in time; the second time at once; and what is told late counts."""
+    gate, asked = threading.Event(), []
+
+    def hangs(**_: object) -> object:
+        asked.append(1)
+        gate.wait(20)
+        return {"MetricDataResults": [{"Id": "age", "Values": [7.0]}]}
+
+    health = Health(shared="fail")
+    queue = checks.sqs(FakeQueue(), max_age=300, cloudwatch=SimpleNamespace(get_metric_data=hangs))
+    health.add("jobs", queue, ttl=0, timeout=0.8)
+    took = []
+    for _ in range(2):
+        report = health.ready().checks["jobs"]
+        assert (report.status, report.reason, report.values["depth"]) == (Status.WARN, "age_unknown", 1)
+        took.append(report.outcome.seconds)
+    assert took[1] < took[0]
+    assert len(asked) == 1
+    gate.set()
+    until(lambda: health.ready().checks["jobs"].values.get("oldest") == 7.0)
+    assert (health.ready().word, len(asked)) == ("pass", 1)
+
+
+def test_dead_letters_that_may_not_be_read_warn():
+    """Whether the policy may not be read, or the queue it names: the queue itself answered."""
+    counts: list[int] = []
+
+    def refused() -> object:
+        counts.append(1)
+        raise PermissionError("AccessDenied on sqs.eu-west-1")
+
+    silent = SimpleNamespace(attributes=refused)
+    for find in (refused, lambda: silent):
+        queue = SimpleNamespace(attributes=FakeQueue().attributes, dead_letters=find)
+        found = ask(checks.sqs(queue))
+        assert (found.status, found.reason, dict(found.values)) == (Status.WARN, "dead_letters_unknown", {"depth": 1})
+    assert len(counts) == 2
+
+
+def test_what_is_known_of_a_queue_is_told_before_what_is_not():
+    """An age that nobody tells hides no dead letter."""
+
+    def broken(**_: object) -> None:
+        raise ConnectionError("monitoring.eu-west-1")
+
+    queue = SimpleNamespace(name="jobs", attributes=FakeQueue().attributes, dead_letters=FakeQueue)
+    found = ask(checks.sqs(queue, max_age=300, cloudwatch=SimpleNamespace(get_metric_data=broken)))
+    assert (found.reason, found.values["dead_letters"]) == ("dead_letters", 1)
+
+
+def test_a_question_under_way_is_asked_anew_in_a_forked_child():
+    """The thread that asks is the parent's."""
+    gate, asked = threading.Event(), []
+
+    def hangs() -> int:
+        asked.append(1)
+        gate.wait(20)
+        return len(asked)
+
+    aside = Aside("age", hangs, keep=60.0, clock=SYSTEM)
+    aside.begin()
+    assert aside.known(within=0.0) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there are threads, as there should be
+        child = os.fork()
+    if child == 0:
+        gate.set()
+        aside.begin()
+        os._exit(0 if aside.known(within=20.0) == (2,) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    gate.set()
+    assert aside.known(within=20.0) == (1,)
 
 
 def test_the_age_of_a_queue_without_a_name_is_refused():
@@ -217,10 +322,40 @@ def test_a_slow_source_counts_in_favour_of_the_clock():
     assert ask(checks.clock(slow, clock=clock)).status is Status.PASS
 
 
-def test_a_source_that_does_not_answer_warns():
+def test_a_source_that_is_away_warns():
     """That says nothing of this clock."""
     found = ask(checks.clock("http://127.0.0.1:1/"))
     assert (found.status, found.reason) == (Status.WARN, "unreachable")
+
+
+@pytest.mark.parametrize("kind", ["listener", "function"])
+def test_a_source_that_does_not_answer_takes_no_instance_out(kind):
+    """It accepts and is silent, or hangs in a function: a warning in time, also under the strict rule."""
+    gate = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        health = Health(shared="fail")
+        health.add("clock", checks.clock(url if kind == "listener" else lambda: gate.wait(20)), ttl=0, timeout=0.15)
+        for _ in range(3):
+            report = health.ready()
+            assert (report.http_status, report.checks["clock"].status) == (200, Status.WARN)
+            assert report.checks["clock"].reason in {"timeout", "unreachable"}
+        gate.set()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.breaker(Pipeline("orders", Breaker())),
+        checks.pipelines(Pipeline("orders", Breaker())),
+        checks.cache(Cache()),
+        checks.clock(time.time),
+    ],
+    ids=["breaker", "pipelines", "cache", "clock"],
+)
+def test_what_never_fails_is_held_to_it(check):
+    """Whatever such a check meets, its hanging and raising included, it only warns."""
+    assert check.at_worst is Status.WARN
 
 
 @pytest.mark.parametrize("source", ["ftp://x", "x", 3, None])
@@ -275,13 +410,13 @@ def test_a_heartbeat_in_a_file_is_seen_by_another_process(tmp_path):
     clock = FakeClock(wall=time.time())
     worker = checks.heartbeat(10, path=tmp_path / "beat", clock=clock)
     other = checks.heartbeat(10, path=tmp_path / "beat", clock=clock)
-    assert (ask(other.check).status, ask(other.check).reason) == (Status.FAIL, "silent")
+    assert (ask(other).status, ask(other).reason) == (Status.FAIL, "silent")
     worker.beat()
-    assert ask(other.check).status is Status.PASS
+    assert ask(other).status is Status.PASS
     clock.advance(11)
-    assert ask(other.check).reason == "silent"
+    assert ask(other).reason == "silent"
     worker.beat()
-    assert ask(other.check).status is Status.PASS
+    assert ask(other).status is Status.PASS
 
 
 # -------------------------------------------------------------------------------------------------------- pipelines

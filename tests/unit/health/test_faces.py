@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from resilient.health import Health, Result
-from resilient.health.answer import PATHS, areply, asked, reply
+from resilient.health.answer import PATHS, aprobe, probe
 from resilient.testing.clock import FakeClock
 
 
@@ -44,8 +44,10 @@ def health():
     return made
 
 
-def body(health: Health, path: str, *, details: bool = True) -> str:
-    return reply(health, asked(health, path), details=details).body.decode()
+def body(health: Health, path: str) -> str:
+    found = probe(health, path)
+    assert found is not None
+    return found.body.decode()
 
 
 def test_the_page_shows_each_check_and_its_last_minutes(health):
@@ -64,7 +66,7 @@ def test_the_page_shows_each_check_and_its_last_minutes(health):
 
 def test_the_page_brings_nothing_and_runs_nothing(health):
     """No script, no link, no picture from elsewhere; the content policy allows none either."""
-    given = reply(health, asked(health, "/health/page"), details=True)
+    given = probe(health, "/health/page")
     page = Reader(given.body.decode())
     assert not {"script", "link", "img", "iframe", "form", "a"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on") or name in {"src", "href", "style"}]
@@ -75,7 +77,7 @@ def test_the_page_brings_nothing_and_runs_nothing(health):
 
 def test_the_page_of_nothing_and_of_a_leaving_instance():
     """There is a page without checks, and it says that the instance drains."""
-    health = Health(page=True)
+    health = Health(page=True, details="always")
     assert "There are no checks." in body(health, "/health/page")
     health.drain()
     text = body(health, "/health/page")
@@ -86,7 +88,7 @@ def test_the_page_of_nothing_and_of_a_leaving_instance():
 def test_the_metrics_are_what_prometheus_reads(health):
     """Every sample parses, and says what the report says."""
     health.report("all")
-    given = reply(health, asked(health, "/health/metrics"), details=True)
+    given = probe(health, "/health/metrics")
     assert given.content_type.startswith("text/plain; version=0.0.4")
     samples = {
         (sample.name, *sorted(sample.labels.values())): sample.value
@@ -105,22 +107,26 @@ def test_the_metrics_are_what_prometheus_reads(health):
 @pytest.mark.parametrize("path", ["/health/page", "/health/metrics"])
 def test_page_and_metrics_are_there_for_who_may_see_details_where_they_are_asked_for(health, path):
     """For all others, and where they were not switched on, there is no such path."""
-    assert reply(health, asked(health, path), details=True).status == 200
-    assert reply(health, asked(health, path), details=False).status == 404
-    assert asyncio.run(areply(health, asked(health, path), details=True)).status == 200
-    assert asyncio.run(areply(health, asked(health, path), details=False)).status == 404
-    assert asked(Health(details="always"), path) is None
+    assert probe(health, path).status == 200
+    assert asyncio.run(aprobe(health, path)).status == 200
+    health.details = "authorized"
+    for leave in (None, lambda: False, lambda: True):
+        status = 200 if leave is not None and leave() else 404
+        assert probe(health, path, leave=leave).status == status
+        assert asyncio.run(aprobe(health, path, leave=leave)).status == status
+    assert probe(Health(details="always"), path) is None
 
 
 def test_every_view_and_group_has_a_path(health):
     """/health/<name> answers as JSON; what is no view is not found."""
-    assert json.loads(body(health, "/health/reading", details=False)) == {"status": "pass"}
-    assert json.loads(body(health, "/health/all", details=False)) == {"status": "warn"}
+    health.details = "never"
+    assert json.loads(body(health, "/health/reading")) == {"status": "pass"}
+    assert json.loads(body(health, "/health/all")) == {"status": "warn"}
     for path in ("/health/", "/health/nothing", "/reading", "/health/reading/", "/healthz", ""):
-        assert asked(health, path) is None
-        assert reply(health, asked(health, path), details=True).status == 404
+        assert probe(health, path) is None
+        assert asyncio.run(aprobe(health, path)) is None
     for path in PATHS:
-        assert reply(health, asked(health, path), details=False).status == 200
+        assert probe(health, path).status == 200
 
 
 def check_draft(text: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from resilient import events
 from resilient.errors import ConfigurationError
 from resilient.health import Check, CheckChanged, CheckWorsened, Draining, Health, Result, Status, checks
-from resilient.health.answer import asked, reply
+from resilient.health.answer import probe
 from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
 
@@ -454,6 +454,65 @@ def test_drain_is_seen_by_a_probe_under_way(gate):
         assert probe.result().http_status == 503
 
 
+# ------------------------------------------------------------------------------------------------------- at worst
+
+
+def unwell(kind: str, gate: Gate) -> object:
+    """A check that does what nobody wishes for."""
+    error = OSError("10.0.0.7 said no")
+    answers = {"hangs": gate, "raises": lambda: (_ for _ in ()).throw(error), "fails": lambda: False}
+    return answers[kind]
+
+
+@pytest.mark.parametrize("kind", ["hangs", "raises", "fails"])
+@pytest.mark.parametrize("by", ["check", "keyword"])
+def test_a_check_is_told_as_no_worse_than_it_may_be(kind, by, gate):
+    """Whether it hangs, raises or fails: a critical local check that may only warn takes nobody out."""
+    health, run = Health(), unwell(kind, gate)
+    if by == "check":
+        health.add("date", Check(run, at_worst=Status.WARN), timeout=0.05)
+    else:
+        health.add("date", run, at_worst=Status.WARN, timeout=0.05)
+    for _ in range(2):
+        report = health.ready()
+        assert (report.http_status, report.word, report.checks["date"].status) == (200, "warn", Status.WARN)
+        assert report.checks["date"].reason == {"hangs": "timeout", "raises": "error", "fails": "failed"}[kind]
+
+
+def test_what_cannot_be_started_is_told_as_no_worse_than_it_may_be(monkeypatch):
+    """No thread to spare, or no time: it warns."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    health = Health()
+    health.add("date", Check(lambda: True, at_worst=Status.WARN))
+    with monkeypatch.context() as patched:
+        patched.setattr("resilient.health._lane.start_thread", refuse)
+        assert (health.ready().word, health.ready().checks["date"].reason) == ("warn", "overloaded")
+    hasty = Health(clock=Crawling())
+    for number in range(100):
+        hasty.add(f"date{number}", lambda: True, at_worst=Status.WARN, ttl=60)
+    assert hasty.ready().checks["date99"].reason == "overloaded"
+    assert hasty.ready().http_status == 200
+
+
+def test_the_keyword_wins_over_what_the_check_says_of_itself():
+    """Whoever wants to be taken out by it may say so."""
+    health = Health()
+    health.add("date", Check(lambda: False, at_worst=Status.WARN), at_worst=Status.FAIL)
+    assert health.ready().http_status == 503
+
+
+@pytest.mark.parametrize("worst", [Status.PASS, "warn", 1])
+def test_a_failure_cannot_be_hidden(worst):
+    """It is told as a warning at least; anything but a status is refused where it is written."""
+    with pytest.raises(ConfigurationError):
+        Check(lambda: True, at_worst=worst)
+    with pytest.raises(ConfigurationError):
+        Health().add("date", lambda: True, at_worst=worst)
+
+
 # ------------------------------------------------------------------------------------------------------------- told
 
 
@@ -529,7 +588,7 @@ def test_a_clock_that_is_out_of_every_calendar_breaks_no_report(wall):
     health = Health(clock=FakeClock(wall=wall), details="always", page=True, metrics=True)
     health.add("db", lambda: False)
     for path in ("/health", "/health/all", "/health/page", "/health/metrics"):
-        assert b"db" in reply(health, asked(health, path), details=True).body
+        assert b"db" in probe(health, path).body
 
 
 def test_a_check_that_forks_harms_nobody():

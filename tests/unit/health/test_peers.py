@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 
@@ -34,6 +35,7 @@ class World(RuleBasedStateMachine):
         self.streaks = [Streak()] * count
         self.cases: list[Case | None] = [None] * count
         self.words: dict[int, Word] = {}
+        self.held_up: dict[int, Word] = {}
 
     def tick(self):
         self.now += 0.1
@@ -61,8 +63,16 @@ class World(RuleBasedStateMachine):
         if who < len(self.paths):
             self.paths[who] = True
 
-    @rule(who=st.integers(0, 4), pause=st.floats(0, 3))
-    def looks(self, who, pause):
+    @rule(who=st.integers(0, 4))
+    def a_word_lands_late(self, who):
+        """The board went on after a stall. It knows when words were said, and keeps the newest."""
+        self.tick()
+        word = self.held_up.pop(who, None)
+        if word is not None and (who not in self.words or self.words[who].began < word.began):
+            self.words[who] = word
+
+    @rule(who=st.integers(0, 4), pause=st.floats(0, 3), stalls=st.booleans())
+    def looks(self, who, pause, stalls):
         """One probe: run, publish, listen, judge."""
         self.tick()
         self.now += pause
@@ -74,7 +84,7 @@ class World(RuleBasedStateMachine):
         found = Status.PASS if good else Status.FAIL
         streak = step(self.streaks[who], found, began=self.now, ended=self.now, rule=Rule())
         self.streaks[who] = streak
-        self.words[who] = Word(good, self.now)
+        (self.held_up if stalls else self.words)[who] = Word(good, self.now)
         others = [word for each, word in self.words.items() if each != who]
         self.cases[who] = (
             None if good else judge(self.cases[who], others, first_bad=streak.first_bad, last_bad=streak.last_bad)
@@ -107,20 +117,26 @@ TestWorld.settings = settings(max_examples=100, stateful_step_count=40, deadline
     st.lists(st.floats(0, 1), min_size=6, max_size=6),
     st.floats(1, 20),
     st.floats(2, 30),
+    st.lists(st.floats(0, 5), min_size=1, max_size=7),
 )
-def test_an_outage_of_all_takes_nobody_out(count, interval, phases, begins, lasts):
-    """Instances are asked at their own times; one outage that begins and ends is nobody's own at any moment."""
+def test_an_outage_of_all_takes_nobody_out(count, interval, phases, begins, lasts, delays):
+    """Instances are asked at their own times, and words take theirs; one outage is nobody's own at any moment."""
     looks = sorted(
         (interval * (phases[who] + at), who)
         for who in range(count)
         for at in range(int((begins + lasts) / interval) + 5)
     )
     streaks, cases, words = [Streak()] * count, dict[int, Case | None](), dict[int, Word]()
-    for now, who in looks:
+    on_their_way: list[tuple[float, int, Word]] = []
+    for number, (now, who) in enumerate(looks):
         good = not begins <= now < begins + lasts
         found = Status.PASS if good else Status.FAIL
         streaks[who] = step(streaks[who], found, began=now, ended=now, rule=Rule())
-        words[who] = Word(good, now)
+        on_their_way.append((now + delays[number % len(delays)], who, Word(good, now)))
+        for lands, whose, word in on_their_way:
+            if lands <= now and (whose not in words or words[whose].began < word.began):
+                words[whose] = word
+        on_their_way = [each for each in on_their_way if each[0] > now]
         others = [word for each, word in words.items() if each != who]
         last = streaks[who]
         cases[who] = None if good else judge(cases.get(who), others, first_bad=last.first_bad, last_bad=last.last_bad)
@@ -397,6 +413,77 @@ def test_an_instance_that_closes_takes_its_words_back(pair):
     assert a.ask() == ("fail", "local")
     b.health.close()
     assert a.ask() == ("warn", None)
+
+
+def test_an_observer_hears_and_has_no_say(pair):
+    """What is reached from elsewhere is no witness: an outage stays everybody's; the observer is told whose it is."""
+    a, b = pair
+    outsider = Instance(a.health._peers.board, a.clock)
+    outsider.health.observe()
+    a.good = b.good = False
+    for _ in range(3):
+        assert [each.ask()[0] for each in (a, outsider, b)] == ["warn", "pass", "warn"]
+    b.good = True
+    outsider.good = False
+    assert [outsider.ask()[0], b.ask()[0], outsider.ask()] == ["warn", "pass", ("fail", "local")]
+    outsider.health.close()
+
+
+def test_who_becomes_an_observer_takes_its_words_back(pair):
+    """Also what it had already said."""
+    a, b = pair
+    a.good = False
+    a.ask(), b.ask()
+    assert a.ask() == ("fail", "local")
+    b.health.observe()
+    assert a.ask() == ("warn", None)
+    b.ask()
+    assert a.ask() == ("warn", None)
+
+
+def test_who_becomes_an_observer_while_it_speaks_takes_that_back_too():
+    """What is on its way cannot be held back; it is taken back at once."""
+    gate, speaking = threading.Event(), threading.Event()
+
+    class Slow(MemoryBoard):
+        def exchange(self, *words):
+            if not gate.is_set():
+                speaking.set()
+                assert gate.wait(20)
+            return super().exchange(*words)
+
+    board = Slow()
+    health = Health(shared="peers", peers=Peers(board, service="shop"))
+    health.add("db", lambda: True, scope="shared")
+    health.ready()
+    assert speaking.wait(5)
+    health.observe()
+    gate.set()
+    until(lambda: health._party.lane._flight is None)
+    assert board.exchange("shop", "b", b"{}", 15) == {}
+
+
+def test_a_command_has_no_say(tmp_path, monkeypatch):
+    """``resilient health`` and ``flask resilient health`` look, on whatever machine they run, and take nobody out."""
+    import flask
+
+    from resilient.cli import main
+    from resilient.flask import Resilient
+
+    board = MemoryBoard()
+    made = [Health(shared="peers", peers=Peers(board, service="shop")) for _ in range(2)]
+    for each in made:
+        each.add("db", lambda: True, scope="shared")
+    module = type(flask)("seen_from_here")
+    module.health = made[0]
+    monkeypatch.setitem(sys.modules, "seen_from_here", module)
+    assert main(["health", "seen_from_here:health"]) == 0
+    app = flask.Flask("shop")
+    Resilient(app, health=made[1])
+    assert app.test_cli_runner().invoke(args=["resilient", "health"]).exit_code == 0
+    for each in made:
+        until(lambda each=each: each._party.lane._flight is None and each._party.lane.runs)
+    assert [raw for raw, _ in board.exchange("shop", "b", b"{}", 15).values()] == [b"{}", b"{}"]
 
 
 def test_peers_may_judge_one_check_or_one_group_only():

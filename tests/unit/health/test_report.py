@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient.health import Health, MemoryBoard, Peers, Result
-from resilient.health.answer import PATHS, answer, asked, may_see, reply, wants_json
+from resilient.health.answer import PATHS, aprobe, probe
 from resilient.health.lines import exit_code, lines
+from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
 
 SECRET = st.text(st.characters(min_codepoint=0x3B1, max_codepoint=0x3C9), min_size=4, max_size=30)  # Greek: ours is not
@@ -66,16 +68,13 @@ def test_nothing_of_an_exception_ever_leaves(secret, breaks, way):
         return raising(error)()
 
     board = MemoryBoard()
-    health = Health(clock=FakeClock(), peers=Peers(board, service="shop"), page=True, metrics=True)
+    health = Health(clock=FakeClock(), peers=Peers(board, service="shop"), page=True, metrics=True, details="always")
     health.add("db", check, shared="peers", scope="shared", views=["ready"])
     health.add("file", check)
     report = health.ready()
     shown = [report.to_json(), report.to_json(details=True), report.word, *lines(report), repr(report)]
-    for as_json in (True, False):
-        given_ = answer(report, as_json=as_json, details=True)
-        shown += [given_.body.decode(), str(given_.headers)]
-    for path in ("/health/page", "/health/metrics", "/health/all"):
-        given_ = reply(health, asked(health, path), details=True)
+    for path in (*PATHS, "/health/page", "/health/metrics", "/health/all"):
+        given_ = probe(health, path)
         shown += [given_.body.decode(), str(given_.headers)]
         assert given_.status in {200, 503}
     health._party.lane.wait(health._party.lane.begin(anew=True), time.monotonic() + 5)
@@ -152,7 +151,7 @@ def test_reports_are_immutable():
 @pytest.mark.parametrize("path", list(PATHS))
 def test_no_answer_may_be_kept(path):
     """Every response says no-store and how long it is."""
-    given_ = answer(Health().ready(), as_json=wants_json(path, "*/*"), details=False)
+    given_ = probe(Health(), path, accept="*/*")
     assert dict(given_.headers)["Cache-Control"] == "no-store"
     assert dict(given_.headers)["Content-Length"] == str(len(given_.body))
     assert given_.content_type.startswith("application/health+json" if path == "/health" else "text/plain")
@@ -172,12 +171,65 @@ def test_no_answer_may_be_kept(path):
 )
 def test_details_are_seen_by_whom_the_policy_names(details, said, seen):
     """Only True opens the door, and only where the policy asks at all."""
-    assert may_see(details, lambda: said) is seen
+    health = Health(details=details)
+    assert (b"checks" in probe(health, "/health", leave=lambda: said).body) is seen
+    assert (b"checks" in asyncio.run(aprobe(health, "/health", leave=lambda: said)).body) is seen
 
 
 def test_a_door_that_breaks_stays_shut():
     """An authoriser that raises has said no."""
-    assert may_see("authorized", raising(KeyError("user"))) is False
+    health = Health(details="authorized")
+    assert probe(health, "/health", leave=raising(KeyError("user"))).body == b'{"status":"pass"}'
+    assert asyncio.run(aprobe(health, "/health", leave=raising(KeyError("user")))).body == b'{"status":"pass"}'
+
+
+def test_nobody_is_asked_for_leave_where_no_details_are_shown():
+    """One word is for everybody, and a policy that has decided needs no answer."""
+    for details, path in (("authorized", "/readyz"), ("never", "/health"), ("always", "/health")):
+        probe(Health(details=details), path, leave=lambda: pytest.fail("it was asked"))
+
+
+def test_who_is_asked_for_leave_has_what_the_report_has_left():
+    """A report and its authoriser end within the report's deadline; one that obeys it no longer finds any time."""
+    clock = FakeClock()
+    health, left = Health(deadline=0.8, details="authorized", clock=clock), []
+    health.add("db", lambda: clock.advance(0.3))
+    probe(health, "/health", leave=lambda: left.append(deadline.remaining()))
+    assert 0.4 < left[0] <= 0.5
+
+
+def test_an_async_authoriser_that_hangs_is_cancelled_and_has_said_no():
+    """The answer comes within the deadline, without the details."""
+
+    async def hangs() -> bool:
+        await asyncio.sleep(30)
+        return True
+
+    health = Health(deadline=0.1, details="authorized")
+    health.add("db", lambda: True)
+    began = time.monotonic()
+    assert asyncio.run(aprobe(health, "/health", leave=hangs)).body == b'{"status":"pass"}'
+    assert time.monotonic() - began < 5.0
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/health/live", "/health/page"])
+def test_other_methods_are_refused_with_those_that_are_taken(path):
+    """405 names what is allowed, and no check is run for it."""
+    health = Health(page=True, details="always")
+    health.add("db", lambda: pytest.fail("it was run"))
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "get", ""):
+        given_ = probe(health, path, method)
+        assert (given_.status, dict(given_.headers)["Allow"]) == (405, "GET, HEAD")
+        assert asyncio.run(aprobe(health, path, method)) == given_
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/health/live", "/health/page"])
+def test_head_gets_the_headers_of_get_and_no_body(path):
+    """The length told is that of the body that GET would get."""
+    health = Health(page=True, details="always", clock=FakeClock())
+    full, bare = probe(health, path, "GET"), probe(health, path, "HEAD")
+    assert (bare.body, bare.status, bare.headers) == (b"", full.status, full.headers)
+    assert asyncio.run(aprobe(health, path, "HEAD")) == bare
 
 
 def test_people_see_a_line_for_each_check():

@@ -45,7 +45,21 @@ def url(path: str, method: str = "GET", **headers: str):
     return {"version": "2.0", "rawPath": path, "rawQueryString": "", "headers": headers, "requestContext": about}
 
 
-EVENTS = [alb, rest, url]
+def staged(path: str, method: str = "GET", **headers: str):
+    """An event of API Gateway, payload format 2.0, of a stage with a name."""
+    event = url(f"/prod{path}", method, **headers)
+    event["requestContext"]["stage"] = "prod"
+    return event
+
+
+def unstaged(path: str, method: str = "GET", **headers: str):
+    """The same of the default stage, which has no place in the path."""
+    event = url(path, method, **headers)
+    event["requestContext"]["stage"] = "$default"
+    return event
+
+
+EVENTS = [alb, rest, url, staged, unstaged]
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -60,6 +74,24 @@ def test_the_routes_answer_as_over_wsgi(event):
     assert handler(event("/nowhere"), None)["statusCode"] == 404
     assert handler(event("/readyz", "POST"), None)["statusCode"] == 405
     json.dumps(told)  # what Lambda does with it
+
+
+def test_a_stage_is_only_taken_from_where_it_stands():
+    """A path that merely begins like the stage's name is one of the function's own."""
+    own = awslambda.health(Health(), otherwise=lambda *_: "mine")
+    event = staged("")
+    for path in ("/production/readyz", "/prodreadyz", "/prod", "/readyz/prod"):
+        event["rawPath"] = path
+        assert own(event, None) == "mine"
+    event["rawPath"] = "/readyz"  # a domain of one's own is mapped to the stage and does not name it
+    assert own(event, None)["body"] == "pass\n"
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_head_gets_no_body(event):
+    """As over every other mount."""
+    told = awslambda.health(Health())(event("/readyz", "HEAD"), None)
+    assert (told["statusCode"], told["body"], told["headers"]["Content-Length"]) == (200, "", "5")
 
 
 def test_a_failing_instance_answers_503():
@@ -78,7 +110,20 @@ def test_multi_value_headers_are_answered_alike():
 
 
 @pytest.mark.parametrize(
-    "event", ["text", None, [], {}, {"Records": [{"body": "{}"}]}, {"path": 1, "httpMethod": "GET"}]
+    "event",
+    [
+        "text",
+        None,
+        [],
+        {},
+        {"Records": [{"body": "{}"}]},
+        {"path": 1, "httpMethod": "GET"},
+        {"rawPath": "/readyz", "requestContext": {"http": "GET"}},
+        {"rawPath": "/readyz", "requestContext": ["http"]},
+        {"rawPath": ["/readyz"], "requestContext": {"http": {"method": "GET"}, "stage": 3}},
+        {"path": "/orders", "httpMethod": "GET", "headers": ["accept"], "multiValueHeaders": "accept"},
+        {"path": "/orders", "httpMethod": "GET", "headers": {1: 2}, "multiValueHeaders": {"Accept": None}},
+    ],
 )
 def test_other_events_go_to_the_functions_own_handler(event):
     """Of whatever kind they are; without one they are answered with 404."""

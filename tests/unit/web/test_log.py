@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from resilient.errors import ConfigurationError
+from resilient.health import Health
 from resilient.web import ProbeFilter, quiet_probes
 
 
@@ -24,7 +26,7 @@ def log():
     """A function that makes a logger of a name listen, with the filter on it; all is put back at the end."""
     undone = []
 
-    def listen(name: str, **options: str) -> Kept:
+    def listen(name: str, **options: object) -> Kept:
         kept, logger = Kept(), logging.getLogger(name)
         before = logger.level, logger.propagate
         logger.addHandler(kept)
@@ -119,6 +121,36 @@ def test_only_probes_that_went_well_are_hidden(log, name):
     say("/readyz", 200, "POST")
     say("/shop?next=/readyz", 200)
     assert len(kept.lines) == 7
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_what_stands_below_health_and_is_no_probe_stays(log, name):
+    """An application may have such pages too: only the views, and the groups that are named, are probes."""
+    kept, say = log(name, groups=["reading"]), SERVERS[name]
+    probes = [f"/health/{view}" for view in ("live", "ready", "startup", "all", "metrics", "reading")]
+    for path in (*probes, "/health/reading?x=1"):
+        say(path, 200)
+    assert kept.lines == []
+    others = ["/health/patients", "/health/7", "/health/", "/health/page", "/health/readings", "/health/ready/x"]
+    for path in others:
+        say(path, 200)
+    assert len(kept.lines) == len(others)
+
+
+def test_the_views_of_a_health_are_the_groups(log):
+    """They may be handed over as they are; the page for people stays in the log."""
+    health = Health()
+    health.group("region")
+    kept = log("my.access", groups=health.views)
+    plain("/health/region", 200)
+    plain("/health/page", 200)
+    assert len(kept.lines) == 1
+
+
+def test_groups_that_are_one_text_are_refused():
+    """Each of its letters would be a group."""
+    with pytest.raises(ConfigurationError):
+        ProbeFilter(groups="reading")
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -1,14 +1,15 @@
-# Generated from resilient/cache/_async/stamps.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/engine/stampbook.py by tools/unasync.py: do not edit.
 """The stamps of tags and of the namespace, as the store holds them: read, made where they are absent, and changed."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from resilient.cache._causal import merged, note
-from resilient.cache._entry import FENCE, Entry, is_fence, marker
-from resilient.cache._seen import milliseconds
+from resilient.cache._entry import Entry, is_fence
+from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._stamps import (
     LIFE,
     Marks,
@@ -22,25 +23,18 @@ from resilient.cache._stamps import (
     tag_key,
     tags_of,
 )
-from resilient.cache._sync.tier import UNREACHABLE, Tier
+from resilient.cache._sync.engine.tier import UNREACHABLE, Tier
+from resilient.cache._values import Swap
 from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded
 
-__all__ = ["Stamps", "TagFence"]
+__all__ = ["StampBook"]
 
 _REMEMBERED = 1000  # stamps
 _WHILE = 60.0  # seconds
 
 
-class TagFence(NamedTuple):
-    """A stamp that a writer has fenced: its key, the fence, and what was there before."""
-
-    key: str
-    mark: bytes
-    before: Any  # bytes, None for absence, or UNREACHABLE
-
-
-class Stamps:
+class StampBook:
     """The stamps of one cache.
 
     Args:
@@ -91,9 +85,9 @@ class Stamps:
             tags: The tags.
             keep: Seconds for which it will be kept.
         """
-        return self.settled(self.read(tuple(dict.fromkeys(tags))), keep)
+        return self.ensured(self.read(tuple(dict.fromkeys(tags))), keep)
 
-    def settled(self, marks: Marks, keep: float = 0.0) -> Marks:
+    def ensured(self, marks: Marks, keep: float = 0.0) -> Marks:
         """The stamps that were read, with new ones where there were none; old ones get a longer life.
 
         Where a fence stands it stays, so that the result is not whole.
@@ -165,70 +159,62 @@ class Stamps:
             elif whole != mine:
                 self._tier.store.put(key, planted(now, LIFE, whole), milliseconds(LIFE))
 
-    def fence(self, keys: Iterable[str]) -> list[TagFence]:
-        """Before a COMMIT: nothing that bears these stamps is served or stored until `finish`, at most for one lease.
-
-        Raises:
-            DeadlineExceeded: There is no time left; what was fenced until then stands for one lease.
-        """
-        fences: list[TagFence] = []
-        for key in keys:
-            now = self._clock.wall()
-            mark = marker(FENCE, now, self._lease, note(now))
-            try:
-                before = self._tier.run(self._tier.store.exchange, key, mark, milliseconds(self._lease))
-            except DeadlineExceeded:
-                self._tier.remember([key])  # it may have been told or not
-                raise
-            fences.append(TagFence(key, mark, before))
-        return fences
-
-    def finish(self, fences: Iterable[TagFence]) -> dict[str, bytes]:
-        """After it: new stamps in the place of the fences.
+    def finish(self, fences: Iterable[Fence]) -> dict[str, bytes]:
+        """After a COMMIT before which these were fenced: new stamps in the place of the fences.
 
         Returns:
             Those stamps, by key, that nobody else has changed since the fences were put: what this writer stores may
             bear them.
         """
-        own: dict[str, bytes] = {}
+        now = self._clock.wall()
+        lost: list[str] = []
+        new: dict[str, bytes] = {}
+        short: dict[str, bytes] = {}
+        swaps: list[Swap] = []
         for key, mark, before in fences:
             if before is UNREACHABLE:
-                self.change([key])
+                lost.append(key)
                 continue
-            now = self._clock.wall()
             whole = merged(note_in(before, now), note(now))
-            new = planted(now, LIFE, whole)
-            if not is_unsure(before) and self._swap(key, mark, new, LIFE):
-                own[key] = new
-            else:
-                # Another writer was at work, and may still be: should it die, time tells.
-                self._put(key, planted(now, self._lease, whole))
+            short[key] = planted(now, self._lease, whole)  # another writer may still be at work: if it dies, time tells
+            if not is_unsure(before):
+                new[key] = planted(now, LIFE, whole)
+                swaps.append((key, mark, new[key], milliseconds(LIFE)))
+        if lost:
+            self.change(lost)
+        done = self._swap_many(swaps)
+        own = {key: raw for (key, raw), did in zip(new.items(), done, strict=True) if did}
+        self._put_many({key: raw for key, raw in short.items() if key not in own})
         return own
 
-    def cancel(self, fences: Iterable[TagFence]) -> None:
+    def cancel(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there, unless another writer was there too."""
+        now = self._clock.wall()
+        swaps: list[Swap] = []
         for key, mark, before in fences:
             if before is UNREACHABLE:
                 self._tier.remember([key])
-                continue
-            now = self._clock.wall()
-            if not is_unsure(before):
-                if before is None:
-                    self._swap(key, mark, None, 0.0)
-                else:
-                    self._swap(key, mark, before, LIFE)
+            elif is_unsure(before):
+                short = planted(now, self._lease, note_in(before, now))
+                swaps.append((key, mark, short, milliseconds(self._lease)))
             else:
-                self._swap(key, mark, planted(now, self._lease, note_in(before, now)), self._lease)
+                swaps.append((key, mark, before, milliseconds(LIFE)))
+        self._swap_many(swaps)
 
-    def _swap(self, key: str, mark: bytes, raw: bytes | None, life: float) -> bool:
-        try:
-            done = self._tier.change([key], self._tier.store.swap, key, mark, raw, milliseconds(life))
-        except DeadlineExceeded:
-            return False  # remembered
-        return done is True
+    def _swap_many(self, swaps: list[Swap]) -> Sequence[bool]:
+        """Which of these were made; all in one round trip."""
+        if swaps:
+            try:
+                done = self._tier.change([swap[0] for swap in swaps], self._tier.store.swap_many, swaps)
+            except DeadlineExceeded:
+                done = UNREACHABLE  # remembered
+            if done is not UNREACHABLE:
+                found: list[bool] = done
+                return found
+        return [False] * len(swaps)
 
-    def _put(self, key: str, raw: bytes) -> None:
-        try:
-            self._tier.change([key], self._tier.store.put, key, raw, milliseconds(self._lease))
-        except DeadlineExceeded:
-            return  # remembered
+    def _put_many(self, stamps: dict[str, bytes]) -> None:
+        """Put stamps that live for one lease."""
+        if stamps:
+            with contextlib.suppress(DeadlineExceeded):  # remembered
+                self._tier.change(list(stamps), self._tier.store.put_many, stamps, milliseconds(self._lease))

@@ -1,8 +1,10 @@
+# Generated from resilient/cache/_async/engine/tier.py by tools/unasync.py: do not edit.
 """The shared tier behind its breaker: every call bounded, no error to the caller, changes told after an outage."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 from resilient import events
@@ -10,13 +12,14 @@ from resilient.cache._causal import merged, note, raised
 from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
 from resilient.cache._events import CacheDown, CacheUp, ChangesUntold
 from resilient.cache._journal import Journal
-from resilient.cache._timer import AsyncExit, AsyncTimer
-from resilient.cache._values import AsyncLoader, AsyncStore, Counts
+from resilient.cache._seen import Fence, milliseconds
+from resilient.cache._timer import Exit, Timer
+from resilient.cache._values import Counts, Loader, Store
 from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded, Unavailable
 from resilient.policy import Pipeline, deadline
 
-__all__ = ["UNREACHABLE", "AsyncTier"]
+__all__ = ["UNREACHABLE", "Tier"]
 
 UNREACHABLE: Any = type("Unreachable", (), {"__repr__": lambda _: "UNREACHABLE", "__slots__": ()})()
 """The tier did not answer, or was not asked."""
@@ -25,7 +28,7 @@ _BATCH = 500
 _EVERY = 0.25  # seconds between two tries to tell what the journal holds; while the breaker is open none is made
 
 
-class AsyncTier:
+class Tier:
     """One store, guarded.
 
     Args:
@@ -40,7 +43,7 @@ class AsyncTier:
 
     def __init__(
         self,
-        store: AsyncStore,
+        store: Store,
         name: str,
         *,
         pipeline: Pipeline | None,
@@ -60,48 +63,48 @@ class AsyncTier:
         self._replayed = 0
         self._hooked = False
         self._over = False
-        self.timer = AsyncTimer(self.replay, _EVERY, f"cache-{name}-journal")
+        self.timer = Timer(self.replay, _EVERY, f"cache-{name}-journal")
         self._told = b""
         """What the writers have seen whose changes the journal holds."""
         self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
-        self._call = None if pipeline is None else pipeline.acall
+        self._call = None if pipeline is None else pipeline.call
         self._breaker = None if pipeline is None else pipeline.breaker
 
-    async def read(self, operation: AsyncLoader[..., Any], keys: Any) -> Any:
+    def read(self, operation: Loader[..., Any], keys: Any) -> Any:
         """The same as `run` of an operation with one argument, in fewer steps: the way of every read."""
         call = self._call
         if call is None:
-            return await operation(keys)
+            return operation(keys)
         if self.down_since is not None or self.journal:
-            return await self.run(operation, keys)
+            return self.run(operation, keys)
         try:
-            return await call(operation, keys)
+            return call(operation, keys)
         except DeadlineExceeded:
             raise
         except self._caught as error:
             return self._unanswered(error)
 
-    async def run(self, operation: AsyncLoader[..., Any], *args: Any) -> Any:
+    def run(self, operation: Loader[..., Any], *args: Any) -> Any:
         """What an operation of the store returns, or `UNREACHABLE`.
 
         Raises:
             DeadlineExceeded: The caller has no time left; nothing was sent.
         """
         if self._pipeline is None:
-            return await operation(*args)
+            return operation(*args)
         if self._breaker is not None and self.down_since is not None and self._breaker.retry_after:
             deadline.check()
             self._counts.add("unreachable")
             return UNREACHABLE  # the breaker is open: no call, and no error to make of it
         while self.journal:
-            if not await self._retold():
+            if not self._retold():
                 return UNREACHABLE
-        return await self._guarded(operation, *args)
+        return self._guarded(operation, *args)
 
-    async def change(self, keys: list[str], operation: AsyncLoader[..., Any], *args: Any) -> Any:
+    def change(self, keys: list[str], operation: Loader[..., Any], *args: Any) -> Any:
         """Run an operation that tells the tier of changed keys; when it fails, remember them."""
         try:
-            done = await self.run(operation, *args)
+            done = self.run(operation, *args)
         except BaseException:  # out of time, or cancelled midway: the server may not have heard of it
             self.remember(keys)
             raise
@@ -109,14 +112,14 @@ class AsyncTier:
             self.remember(keys)
         return done
 
-    async def bury(self, keys: list[str]) -> Any:
+    def bury(self, keys: list[str]) -> Any:
         """Invalidate keys: now, or before the tier is trusted again."""
         try:
-            return await self.change(keys, self._bury, keys)
+            return self.change(keys, self._bury, keys)
         except DeadlineExceeded:
             return UNREACHABLE  # remembered: nothing is lost, and there is no time to tell more
 
-    async def _bury(self, keys: list[str]) -> None:
+    def _bury(self, keys: list[str]) -> None:
         """Leave tombstones; and where a writer's fence stood, another fence.
 
         That writer now stores nothing itself. But a reader must not either: what it reads could be older than what the
@@ -125,14 +128,32 @@ class AsyncTier:
         """
         now, life = self._clock.wall(), int(self._lease * 1000)
         mine = merged(raised(self._told, now) if self.journal else b"", note(now))
-        before = await self.store.bury(keys, [marker(TOMBSTONE, now, self._lease, mine) for _ in keys], life)
+        before = self.store.bury(keys, [marker(TOMBSTONE, now, self._lease, mine) for _ in keys], life)
         again: dict[str, bytes] = {}
         for key, was in zip(keys, before, strict=True):
             whole = merged(told_in(was), mine)
             if is_fence(was) or whole != mine:
                 again[key] = marker(FENCE if is_fence(was) else TOMBSTONE, now, self._lease, whole)
         if again:
-            await self.store.put_many(again, life)
+            self.store.put_many(again, life)
+
+    def fence(self, keys: Iterable[str]) -> list[Fence]:
+        """Put a fence into each key, which stands for one lease: nobody but its writer stores there.
+
+        Raises:
+            DeadlineExceeded: There is no time left; what was fenced until then stands for one lease.
+        """
+        now = self._clock.wall()
+        marks = {key: marker(FENCE, now, self._lease, note(now)) for key in keys}
+        if not marks:
+            return []
+        try:
+            before = self.run(self.store.exchange_many, marks, milliseconds(self._lease))
+        except DeadlineExceeded:
+            self.remember(list(marks))  # it may have been told or not
+            raise
+        found = [UNREACHABLE] * len(marks) if before is UNREACHABLE else before
+        return [Fence(key, mark, was) for (key, mark), was in zip(marks.items(), found, strict=True)]
 
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""
@@ -140,32 +161,32 @@ class AsyncTier:
             now = self._clock.wall()
             self._told = merged(self._told, note(now)) if self.journal else note(now)
             for key in keys:
-                self.journal.add(key, now)
+                self.journal.add(key)
             self.timer.ensure()
             if not self._hooked:
                 self._hooked = True
-                AsyncExit.hook(self.tell_the_rest)
+                Exit.hook(self.tell_the_rest)
 
-    async def replay(self) -> bool:
+    def replay(self) -> bool:
         """Tell the store what the journal holds, without anybody asking. Whether something is left to tell."""
         while self.journal:
             if self._breaker is not None and self._breaker.retry_after:
                 return True  # open: no call is made
-            if not await self._retold():
+            if not self._retold():
                 return True
         return False
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Tell what the journal still holds, if the store answers: nobody will later."""
-        await self.timer.close()
-        await self.tell_the_rest()
+        self.timer.close()
+        self.tell_the_rest()
 
-    async def tell_the_rest(self) -> None:
+    def tell_the_rest(self) -> None:
         """Make a last try, whatever the breaker says; what could not be told is an event."""
         with contextlib.suppress(DeadlineExceeded, *self._caught):
             while (batch := self.journal.begin(_BATCH)) is not None:
                 try:
-                    if not await self._replay(batch):
+                    if not self._replay(batch):
                         break
                 finally:
                     self.journal.release(batch)
@@ -173,10 +194,10 @@ class AsyncTier:
             self._over = True
             events.emit(ChangesUntold(cache=self._name, keys=len(self.journal)))
 
-    async def _guarded(self, operation: AsyncLoader[..., Any], *args: Any) -> Any:
+    def _guarded(self, operation: Loader[..., Any], *args: Any) -> Any:
         deadline.check()
         try:
-            result = await self._pipeline.acall(operation, *args)  # type: ignore[union-attr]  # asked in run()
+            result = self._pipeline.call(operation, *args)  # type: ignore[union-attr]  # asked in run()
         except DeadlineExceeded:
             raise
         except self._caught as error:
@@ -206,7 +227,7 @@ class AsyncTier:
             seconds = self._clock.monotonic() - since
             events.emit(CacheUp(cache=self._name, seconds=seconds, replayed=replayed))
 
-    async def _retold(self) -> bool:
+    def _retold(self) -> bool:
         """Delete one batch of the journal's keys. Whether the caller may go on.
 
         Where somebody else does so already no call is made, and the breaker hears of none: what was not asked is no
@@ -218,14 +239,14 @@ class AsyncTier:
             self._counts.add("unreachable")
             return False
         try:
-            return await self._guarded(self._replay, batch) is not UNREACHABLE
+            return self._guarded(self._replay, batch) is not UNREACHABLE
         finally:
             self.journal.release(batch)
 
-    async def _replay(self, batch: list[str]) -> bool:
+    def _replay(self, batch: list[str]) -> bool:
         """Delete these keys. Whether there were any."""
         if batch:
-            await self._bury(batch)
+            self._bury(batch)
         self.journal.done(batch)
         self._replayed += len(batch)
         return bool(batch)

@@ -1,4 +1,3 @@
-# Generated from resilient/cache/_async/bulk.py by tools/unasync.py: do not edit.
 """Several keys at once: one look, one claim, one load of what is missing and loaded nowhere else, one store."""
 
 from __future__ import annotations
@@ -9,25 +8,26 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from resilient import events
+from resilient.cache._async.engine.leases import Ask, AsyncLeases, returned
+from resilient.cache._async.engine.loads import READ, RENEW, AsyncLoads, Errand, Outcome
+from resilient.cache._async.engine.reads import AsyncReader
+from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._causal import at_or_after
-from resilient.cache._entry import NEGATIVE, Entry, Life, pack, stamp
+from resilient.cache._entry import Entry, Life, pack
 from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
-from resilient.cache._freshness import Use
+from resilient.cache._freshness import Policy, Use
+from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._stamps import Marks
-from resilient.cache._sync.leases import Ask, returned
-from resilient.cache._sync.loads import READ, RENEW, Errand, Loads, Outcome
-from resilient.cache._sync.tier import UNREACHABLE
-from resilient.cache._values import Loader, Lookup
+from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
-from resilient.policy import deadline
 
-__all__ = ["Bulk", "LoadMany"]
+__all__ = ["AsyncBulk", "LoadMany"]
 
-LoadMany: TypeAlias = Loader[[list[int]], Mapping[int, Any]]
+LoadMany: TypeAlias = AsyncLoader[[list[int]], Mapping[int, Any]]
 """Loads the values of keys, told by their places; what it leaves out does not exist."""
 
 
@@ -39,10 +39,26 @@ class _Part(NamedTuple):
     seen: Seen
 
 
-class Bulk(Loads):
-    """Reading several keys through to one loader."""
+class AsyncBulk:
+    """Reading several keys through to one loader.
 
-    def through_many(self, keys: Sequence[str], load: LoadMany, plan: Plan) -> list[Any]:
+    Args:
+        reader: What is read, and how.
+        leases: How a load is claimed, run and stored.
+        loads: What loads single keys.
+    """
+
+    def __init__(self, reader: AsyncReader, leases: AsyncLeases, loads: AsyncLoads) -> None:
+        self._reader, self._leases, self._loads = reader, leases, loads
+        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._clock, self._counts, self._throttle, self._name = (
+            reader.clock,
+            reader.counts,
+            reader.throttle,
+            reader.name,
+        )
+
+    async def load_many(self, keys: Sequence[str], load: LoadMany, plan: Plan) -> list[Any]:
         """A value for each key, in order; `NOTHING` for what does not exist.
 
         Args:
@@ -51,53 +67,53 @@ class Bulk(Loads):
             plan: How they are kept.
         """
         count, tags = len(keys), plan.tags
-        raws = self.tier.read(self.tier.store.get_many, (*keys, *self.stamps.keys(tags)))
+        raws = await self._tier.read(self._tier.store.get_many, (*keys, *self._stamps.keys(tags)))
         if raws is UNREACHABLE:
             found: list[Any] = [NOTHING] * count
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
-            return self._rest(keys, found, list(enumerate(seen)), load, plan)
+            return await self._rest(keys, found, list(enumerate(seen)), load, plan)
         marks = Marks(tags, tuple(raws[count:]))
         found = self._quick_ones(raws[:count], marks, plan)
         left = [place for place, value in enumerate(found) if value is NOTHING]
         if not left:
             return found
-        weighed = self._weigh([raws[place] for place in left], plan.codec, marks)
-        return self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
+        weighed = await self._reader.weigh([raws[place] for place in left], plan.codec, marks)
+        return await self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
 
     def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan) -> list[Any]:
         """The values that are plainly fresh, counted; the others are to be looked at with care."""
         block = marks.whole_block()
         if plan.policy.early or block is None:
             return [NOTHING] * len(raws)
-        now, horizon, generation, codec = self._clock.wall(), self.tier.journal.horizon, marks.generation, plan.codec
-        found = [fresh(raw, now, horizon, generation, block, codec) for raw in raws]
+        now, generation, codec = self._clock.wall(), marks.generation, plan.codec
+        found = [fresh(raw, now, generation, block, codec) for raw in raws]
         hits = sum(value is not NOTHING for value in found)
-        self.counts.add("hits", hits)
+        self._counts.add("hits", hits)
         if hits and events.wanted(CacheRead):
             for _ in range(hits):
-                events.emit(CacheRead(cache=self._name, source=self._source))
+                events.emit(CacheRead(cache=self._name, source=self._reader.source))
         return found
 
-    def _rest(
+    async def _rest(
         self, keys: Sequence[str], found: list[Any], left: list[tuple[int, Seen]], load: LoadMany, plan: Plan
     ) -> list[Any]:
         """The same list with what is not just a fresh value."""
         needed: list[tuple[int, Seen]] = []
         renewed: list[tuple[int, Seen]] = []
         for place, found_there in left:
-            seen = self._without_error(found_there)
+            seen = self._loads.without_error(found_there)
             use = self._use(seen, plan)
             if use is Use.LOAD:
                 needed.append((place, seen))
                 continue
             if not is_absence(seen):
-                found[place] = self._hit(seen, stale=use is Use.REVALIDATE).value
+                found[place] = self._reader.hit(seen, stale=use is Use.REVALIDATE).value
             if use is not Use.SERVE:
                 renewed.append((place, seen))
         if renewed:
             self._renew_many(keys, renewed, load, plan)
         if needed:
-            for place, lookup in (self._need_many(keys, needed, load, plan)).items():
+            for place, lookup in (await self._need_many(keys, needed, load, plan)).items():
                 if lookup is not None:
                     found[place] = lookup.value
         return found
@@ -114,19 +130,19 @@ class Bulk(Loads):
         for place, seen in stale:
             key = keys[place]
             if seen.entry is not None and not seen.entry.held(now) and not self._throttle.holds(key, moment):
-                flight, new = self.flights.join(key, seen.raw, moment, seen.marks, away=True)
+                flight, new = self._flights.join(key, seen.raw, moment, seen.marks, away=True)
                 if new:
                     batch.append(_Part(place, flight, seen))
-        if batch and self._background.start(self._lead_many_away, batch, load, plan, RENEW):
-            self.counts.add("refreshes", len(batch))
+        if batch and self._leases.background.start(self._lead_many_away, batch, load, plan, RENEW):
+            self._counts.add("refreshes", len(batch))
         else:
             self._abandon(batch)
 
     def _abandon(self, batch: list[_Part]) -> None:
         for part in batch:
-            self.flights.land(part.flight, None)
+            self._flights.land(part.flight, None)
 
-    def _need_many(
+    async def _need_many(
         self, keys: Sequence[str], needed: list[tuple[int, Seen]], load: LoadMany, plan: Plan
     ) -> dict[int, Lookup[Any] | None]:
         """Lead the flights of those that nobody loads, and wait for the others."""
@@ -136,89 +152,104 @@ class Bulk(Loads):
         batch: list[_Part] = []
         waits: list[_Part] = []
         if not needed[0][1].marks.whole:  # one look found them all
-            settled = self._settled(needed[0][1], plan)
-            gone = settled.raw is UNREACHABLE
-            needed = [(place, settled if gone else seen._replace(marks=settled.marks)) for place, seen in needed]
+            settled = await self._leases.with_stamps(needed[0][1], plan)
+            needed = [(place, self._anew(seen, settled, plan)) for place, seen in needed]
         for place, seen in needed:
-            if self._throttle.holds(keys[place], began) and self._stands_in(seen, policy):
-                found[place] = self._lookup(seen, stale=True)  # its source failed a moment ago
+            if (ready := self._ready(keys[place], seen, policy, began)) is not NOTHING:
+                found[place] = ready
                 continue
-            flight, new = self.flights.join(
-                keys[place], seen.raw, began, seen.marks, away=patience is not None, inside=self._cap.inside()
+            flight, new = self._flights.join(
+                keys[place], seen.raw, began, seen.marks, away=patience is not None, inside=self._leases.cap.inside()
             )
             (batch if new else waits).append(_Part(place, flight, seen))
         if batch and patience is None:
-            found |= self._lead_many(batch, load, plan, READ)
-        elif batch and self._background.start(self._lead_many_away, batch, load, plan, READ):
+            found |= await self._lead_many(batch, load, plan, READ)
+        elif batch and self._leases.background.start(self._lead_many_away, batch, load, plan, READ):
             waits += batch
         elif batch:
             self._abandon(batch)
             raise Overloaded(f"too many loads of the cache {self._name!r} run already")
         for part in waits:
             limit = None if patience is None else max(0.0, patience - (self._clock.monotonic() - began))
-            found[part.place] = self._await_part(part, load, plan, limit)
+            found[part.place] = await self._await_part(part, load, plan, limit)
         for lookup in found.values():
-            self.counts.add("stale" if lookup is not None and lookup.stale else "misses")
+            self._counts.add("stale" if lookup is not None and lookup.stale else "misses")
             if events.wanted(CacheRead):
                 source, stale = ("none", False) if lookup is None else (lookup.source, lookup.stale)
                 events.emit(CacheRead(cache=self._name, source=source, stale=stale))
         return found
 
-    def _await_part(self, part: _Part, load: LoadMany, plan: Plan, limit: float | None) -> Lookup[Any] | None:
+    def _ready(self, key: str, seen: Seen, policy: Policy, now: float) -> Any:
+        """What needs no load after all: its lookup, ``None`` for an absence, or `NOTHING`."""
+        if seen.life is Life.FRESH:  # stored by somebody quicker, together with the first stamps
+            return None if is_absence(seen) else self._reader.lookup(seen)
+        if self._throttle.holds(key, now) and self._loads.stands_in(seen, policy):
+            return self._reader.lookup(seen, stale=True)  # its source failed a moment ago
+        return NOTHING
+
+    def _anew(self, seen: Seen, settled: Seen, plan: Plan) -> Seen:
+        """What was seen of one key, once the stamps are settled by which it is judged."""
+        if settled.raw is UNREACHABLE:
+            return settled
+        return self._loads.without_error(self._leases.under(seen, settled.marks, plan.codec))
+
+    async def _await_part(self, part: _Part, load: LoadMany, plan: Plan, limit: float | None) -> Lookup[Any] | None:
         """What another caller loads, or the background."""
         try:
-            if self.flights.mine(part.flight):  # a loader that reads its own key
-                return Lookup(self._one(load, part.place), "loader", 0.0)
-            self.counts.add("waits")
-            landed = self.flights.wait(part.flight, limit)
+            if self._flights.mine(part.flight):  # a loader that reads its own key
+                return Lookup(await self._one(load, part.place), "loader", 0.0)
+            self._counts.add("waits")
+            landed = await self._flights.wait(part.flight, limit)
             if landed is LATE:
                 late = Unavailable("the loader did not answer in the time that its callers wait")
-                return self._give_up(part.seen, part.seen.life is Life.STALE, late)
+                return self._loads.give_up(part.seen, part.seen.life is Life.STALE, late)
             if landed is None:  # its leader was cancelled or ran out of time
                 errand = Errand(partial(self._one, load, part.place), plan)
-                return self._fly(part.flight.key, part.seen, errand)
+                return await self._loads.fly(part.flight.key, part.seen, errand)
             if landed.error is not None:
                 raise another(landed.error)
-            return self._share(landed, plan)
+            return self._loads.share(landed, plan)
         except NotFound:
             return None
 
-    def _one(self, load: LoadMany, place: int) -> Any:
-        values = load([place])
+    async def _one(self, load: LoadMany, place: int) -> Any:
+        values = await load([place])
         if place not in values:
             raise NotFound("there is no such thing")
         return values[place]
 
     # --------------------------------------------------------------------------------------------------------- leading
 
-    def _lead_many_away(self, batch: list[_Part], load: LoadMany, plan: Plan, why: str) -> None:
+    async def _lead_many_away(self, batch: list[_Part], load: LoadMany, plan: Plan, why: str) -> None:
         """The same in the background, where errors reach only those who wait."""
         for part in batch:
-            self.flights.lead(part.flight)
+            self._flights.lead(part.flight)
         try:
-            self._lead_many(batch, load, plan, why)
+            await self._lead_many(batch, load, plan, why)
         except Exception:  # noqa: BLE001 - told as an event, and handed to those who wait
             for part in batch:
                 self._throttle.hold(part.flight.key, self._clock.monotonic())
 
-    def _lead_many(self, batch: list[_Part], load: LoadMany, plan: Plan, why: str) -> dict[int, Lookup[Any] | None]:
+    async def _lead_many(
+        self, batch: list[_Part], load: LoadMany, plan: Plan, why: str
+    ) -> dict[int, Lookup[Any] | None]:
         """Claim all, load those that were granted, store them, then get the others one by one."""
         found: dict[int, Lookup[Any] | None] = {}
         open_: dict[int, _Part] = {part.place: part for part in batch}  # flights that have not landed
         try:
-            granted, others = self._claim_many(batch, plan)
+            granted, others = await self._claim_many(batch, plan)
             if granted:
-                for place, outcome in (self._load_many(granted, load, plan, why)).items():
+                for place, outcome in (await self._load_many(granted, load, plan, why)).items():
                     found[place] = self._land_part(open_.pop(place), outcome)
             for part in others:
                 errand = Errand(partial(self._one, load, part.place), plan, why)
                 gained: Outcome | NotFound | None
                 try:
-                    seen = self._without_error(part.seen)
+                    seen = self._loads.without_error(part.seen)
                     if seen.life is Life.FRESH:  # somebody stored it since this one looked
-                        gained = (self._lookup(seen), *written(seen))
+                        gained = (self._reader.lookup(seen), *written(seen))
                     else:
-                        gained = self._obtain(part.flight, seen, errand)
+                        gained = await self._loads.obtain(part.flight, seen, errand)
                 except NotFound as error:
                     gained = error
                 if gained is not None:
@@ -228,7 +259,7 @@ class Bulk(Loads):
             raise
         except Exception as error:
             for part in open_.values():
-                self.flights.land(part.flight, Landed(error=error))
+                self._flights.land(part.flight, Landed(error=error))
             open_.clear()
             raise
         finally:
@@ -236,24 +267,24 @@ class Bulk(Loads):
 
     def _land_part(self, part: _Part, outcome: Outcome | NotFound) -> Lookup[Any] | None:
         if isinstance(outcome, NotFound):
-            self.flights.land(part.flight, Landed(error=outcome))
+            self._flights.land(part.flight, Landed(error=outcome))
             return None
-        self.flights.land(part.flight, Landed(outcome))
+        self._flights.land(part.flight, Landed(outcome))
         return outcome[0]
 
-    def _claim_many(self, batch: list[_Part], plan: Plan) -> tuple[list[tuple[_Part, Lease | None]], list[_Part]]:
+    async def _claim_many(self, batch: list[_Part], plan: Plan) -> tuple[list[tuple[_Part, Lease | None]], list[_Part]]:
         """Those that this process is to load, with their leases, and the others."""
         granted: list[tuple[_Part, Lease | None]] = []
         asked: list[tuple[_Part, Any, Lease]] = []
-        for part in self._settled_many(batch, plan):
+        for part in await self._settled_many(batch, plan):
             if not part.seen.marks.whole or is_fenced(part.seen):
                 granted.append((part, None))
             else:
-                asked.append((part, *self._claiming(part.flight, part.seen)))
+                asked.append((part, *self._leases.asking(part.flight, part.seen)))
         if not asked:
             return granted, []
         others: list[_Part] = []
-        gained = self._claim_all(asked, plan)
+        gained = await self._claim_all(asked, plan)
         for (part, _, _), got in zip(asked, gained, strict=True):
             if isinstance(got, Lease):
                 granted.append((part, got))
@@ -263,35 +294,34 @@ class Bulk(Loads):
                 others.append(part._replace(seen=got))
         return granted, others
 
-    def _claim_all(self, asked: list[tuple[_Part, Any, Lease]], plan: Plan) -> list[Lease | Seen]:
+    async def _claim_all(self, asked: list[tuple[_Part, Any, Lease]], plan: Plan) -> list[Lease | Seen]:
         """The right to load each key, or what was found there instead."""
         returns = [returned(part.flight.key, lease) for part, _, lease in asked]
-        ask = Ask(self.tier.store.claim_many)
+        ask = Ask(self._tier.store.claim_many)
         try:
-            answers = self.tier.run(ask, [claim for _, claim, _ in asked])
+            answers = await self._tier.run(ask, [claim for _, claim, _ in asked])
             if answers is UNREACHABLE:
                 answers = [UNREACHABLE] * len(asked)
                 if ask.sent:
-                    self._background.finish(self._conclude_many, returns)  # some may have been granted
+                    self._leases.background.finish(self._leases.end, returns)  # some may have been granted
             return [
-                self._claimed(part.flight, answer, lease, plan.codec, part.seen.marks)
+                await self._leases.answered(part.flight, answer, lease, plan.codec, part.seen.marks)
                 for (part, _, lease), answer in zip(asked, answers, strict=True)
             ]
         except BaseException:  # cancelled, or out of time
             if ask.sent:
-                self._conclude_many(returns)
+                await self._leases.end(returns)
             raise
 
-    def _settled_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
+    async def _settled_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
         """The same with the stamps that what is loaded is to bear; one look found them all."""
-        settled = self._settled(batch[0].seen, plan)
-        if settled.raw is UNREACHABLE:
-            return [part._replace(seen=settled) for part in batch]
-        for part in batch:
-            part.flight.bears(settled.marks)
-        return [part._replace(seen=part.seen._replace(marks=settled.marks)) for part in batch]
+        settled = await self._leases.with_stamps(batch[0].seen, plan)
+        if settled.raw is not UNREACHABLE:
+            for part in batch:
+                part.flight.bears(settled.marks)
+        return [part._replace(seen=self._anew(part.seen, settled, plan)) for part in batch]
 
-    def _load_many(
+    async def _load_many(
         self, granted: list[tuple[_Part, Lease | None]], load: LoadMany, plan: Plan, why: str
     ) -> dict[int, Outcome | NotFound]:
         """One call of the loader for all, and one store."""
@@ -301,69 +331,42 @@ class Bulk(Loads):
         away = next((part.seen for part, _ in granted if part.seen.raw is UNREACHABLE), granted[0][0].seen)
         try:
             try:
-                with at_or_after(*{self._told(part.seen) for part, _ in granted}):
-                    values = self._run(errand.load, away, *(part.flight for part, _ in granted))
+                with at_or_after(*{self._leases.noted(part.seen) for part, _ in granted}):
+                    values = await self._leases.run(errand.load, away, *(part.flight for part, _ in granted))
             except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
-                self.counts.add("load_errors")
-                return {part.place: self._instead(part.flight, part.seen, errand, error) for part, _ in granted}
-            self.counts.add("loads")
+                self._counts.add("load_errors")
+                return {part.place: self._loads.instead(part.flight, part.seen, errand, error) for part, _ in granted}
+            self._counts.add("loads")
             cost = self._clock.monotonic() - began
             outcomes: dict[int, Outcome | NotFound] = {}
             swaps: list[tuple[str, bytes | None, bytes | None, int]] = []
             for part, lease in granted:
                 self._throttle.lift(part.flight.key)
-                outcome, entry = self._made(part, values, plan, created, cost)
+                outcome, entry = self._made_of(part, values, plan, created, cost)
                 outcomes[part.place] = outcome
                 if lease is None or part.flight.overtaken:  # the latter's lease is let go below
-                    self.counts.add("refused", int(part.seen.raw is not UNREACHABLE))
+                    self._counts.add("refused", int(part.seen.raw is not UNREACHABLE))
                     continue
                 if entry is None:  # let go, with the value there was
                     swaps.append((part.flight.key, lease.header, None, 0))
                 else:
                     raw = pack(lease.marks.bare_on(entry))
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
+            await self._leases.end(swaps, count=True)
             for key, *_ in swaps:
                 del leases[key]
-            self._conclude_many(swaps, count=True)
             return outcomes
         finally:
             if leases:
-                self._conclude_many([returned(key, lease) for key, lease in leases.items()])
+                await self._leases.end([returned(key, lease) for key, lease in leases.items()])
 
-    def _made(
+    def _made_of(
         self, part: _Part, values: Mapping[int, Any], plan: Plan, created: float, cost: float
     ) -> tuple[Outcome | NotFound, Entry | None]:
         """What a part of a load gave, for its callers and for the store."""
-        policy = plan.policy
-        there = part.place in values
-        value = values[part.place] if there else None
-        negative = value is None and policy.negative_ttl is not None
-        fresh, keep = policy.lives(random.random(), negative=negative)  # noqa: S311 - spreads ends, hides nothing
-        if not there:
+        if part.place not in values:
             error = NotFound("there is no such thing")
-            if not negative:
-                return error, None
-            number, body = plan.codec.absence(error.message)
-            return error, Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0)
-        number, body = plan.codec.encode(value)
-        version = plan.policy.version(value)
-        entry = Entry(body, number, plan.codec.schema, 0, stamp(), created, fresh, keep, cost, version=version)
-        return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), number, body), entry
-
-    def _conclude_many(self, swaps: Sequence[tuple[str, Any, Any, int]], *, count: bool = False) -> None:
-        """Put something in the place of each claim; where the caller has no time left for it, in the background."""
-        if not swaps:
-            return
-        if deadline.remaining() == 0.0:
-            self._background.finish(self._swap_many, swaps, count)
-            return
-        try:
-            self._swap_many(swaps, count)
-        except DeadlineExceeded:
-            self._background.finish(self._swap_many, swaps, count)
-
-    def _swap_many(self, swaps: Sequence[tuple[str, Any, Any, int]], count: bool) -> None:  # noqa: FBT001 - a job
-        done = self.tier.run(self.tier.store.swap_many, swaps)
-        if count and done is not UNREACHABLE:
-            self.counts.add("stores", sum(done))
-            self.counts.add("refused", len(done) - sum(done))
+            return error, None if plan.policy.negative_ttl is None else absent(error.message, plan, created)
+        value = values[part.place]
+        entry = made(value, plan, created, cost=cost)
+        return (Lookup(value, "loader", max(0.0, self._clock.wall() - created)), entry.codec, entry.body), entry

@@ -1,4 +1,4 @@
-# Generated from resilient/cache/_async/tagging.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/engine/tags.py by tools/unasync.py: do not edit.
 """Forgetting by tag, and everything: new stamps, however many entries bear the old ones."""
 
 from __future__ import annotations
@@ -6,31 +6,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from resilient.cache._keys import tag_name
+from resilient.cache._seen import Fence
 from resilient.cache._stamps import Marks
-from resilient.cache._sync.reads import Reads
-from resilient.cache._sync.stamps import TagFence
+from resilient.cache._sync.engine.reads import Reader
 
-__all__ = ["Tagging"]
+__all__ = ["Tags"]
 
 
-class Tagging(Reads):
-    """Changing the stamps of tags, and of the namespace."""
+class Tags:
+    """Changing the stamps of tags, and of the namespace.
 
-    def invalidate_tags(self, tags: Iterable[str]) -> None:
+    Args:
+        reader: What is read, and how.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+
+    def invalidate(self, tags: Iterable[str]) -> None:
         """Make sure that nothing that bears a tag and was loaded before this moment is served after it."""
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         if names:
-            keys = self.stamps.keys(names)[1:]
-            self.flights.overtake_tags(names)
-            self.stamps.change(keys)
+            keys = self._stamps.keys(names)[1:]
+            self._flights.overtake_tags(names)
+            self._stamps.change(keys)
 
     def clear(self) -> None:
         """The same for all entries of the namespace."""
-        self.flights.overtake_all()
-        self.stamps.change([self.stamps.namespace])
+        self._flights.overtake_all()
+        self._stamps.change([self._stamps.namespace])
 
-    def fence_tags(self, tags: Iterable[str], *, everything: bool = False) -> list[TagFence]:
-        """Before a COMMIT: nothing that bears these tags is served or stored until `finish_tags`, or for one lease.
+    def fence(self, tags: Iterable[str], *, everything: bool = False) -> list[Fence]:
+        """Before a COMMIT: nothing that bears these tags is served or stored until `finish`, or for one lease.
 
         Args:
             tags: The tags.
@@ -41,15 +48,13 @@ class Tagging(Reads):
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        return self.stamps.fence(self.stamps.keys(names)[0 if everything else 1 :])
+        return self._tier.fence(self._stamps.keys(names)[0 if everything else 1 :])
 
-    def finish_tags(
-        self, fences: Sequence[TagFence], tags: Iterable[str], marks: Marks, *, everything: bool = False
-    ) -> Marks:
+    def finish(self, fences: Sequence[Fence], tags: Iterable[str], marks: Marks, *, everything: bool = False) -> Marks:
         """After it: new stamps.
 
         Args:
-            fences: What `fence_tags` gave.
+            fences: What `fence` gave.
             tags: The tags that change: those that were fenced, and others.
             marks: The stamps that the writer's own values are to bear, as they stood before the fences.
             everything: The namespace changes too.
@@ -59,20 +64,20 @@ class Tagging(Reads):
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        own = self.stamps.finish(fences)
+        own = self._stamps.finish(fences)
         fenced = {fence.key for fence in fences}
-        bare = [key for key in self.stamps.keys(names)[0 if everything else 1 :] if key not in fenced]
+        bare = [key for key in self._stamps.keys(names)[0 if everything else 1 :] if key not in fenced]
         if bare:
-            self.stamps.change(bare)
-        keys = self.stamps.keys(marks.names)
+            self._stamps.change(bare)
+        keys = self._stamps.keys(marks.names)
         return marks.changed({at: own[key] for at, key in enumerate(keys) if key in own})
 
-    def cancel_tags(self, fences: Iterable[TagFence]) -> None:
+    def cancel(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there."""
-        self.stamps.cancel(fences)
+        self._stamps.cancel(fences)
 
     def _overtake(self, names: Sequence[str], *, everything: bool) -> None:
         if everything:
-            self.flights.overtake_all()
+            self._flights.overtake_all()
         elif names:
-            self.flights.overtake_tags(names)
+            self._flights.overtake_tags(names)

@@ -1,8 +1,9 @@
-# Generated from resilient/cache/_async/leases.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/engine/leases.py by tools/unasync.py: do not edit.
 """How processes agree on who loads: claims in the store, waits for those of others, and what ends them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from resilient.cache._background import Background, Cap
@@ -12,10 +13,9 @@ from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, pack, re
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Plan, Seen, milliseconds
 from resilient.cache._stamps import Marks
-from resilient.cache._sync.reads import Reads
-from resilient.cache._sync.tier import UNREACHABLE, Tier
-from resilient.cache._values import Counts, Loader
-from resilient.clock import Clock
+from resilient.cache._sync.engine.reads import Reader
+from resilient.cache._sync.engine.tier import UNREACHABLE
+from resilient.cache._values import Claim, Loader, Swap
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 
@@ -36,46 +36,38 @@ class Ask:
         return self._operation(*args)
 
 
-class Leases(Reads):
-    """Claiming keys, and storing under a claim.
+class Leases:
+    """Claiming keys, loading under a claim, and storing under it.
 
     Args:
-        name: The cache's namespace, for events.
-        tier: The guarded store.
-        lease: Seconds that a lease, a tombstone or a fence lasts.
-        clock: Where time is read.
-        counts: Where reads, loads and stores are counted.
+        reader: What is read, and how.
         max_loads: How many loads run at once; ``None`` bounds only those in the background, and those while the shared
             tier is away.
     """
 
-    def __init__(
-        self,
-        name: str,
-        tier: Tier,
-        *,
-        lease: float,
-        clock: Clock,
-        counts: Counts,
-        max_loads: int | None = None,
-    ) -> None:
-        super().__init__(name, tier, lease=lease, clock=clock, counts=counts)
+    def __init__(self, reader: Reader, max_loads: int | None = None) -> None:
+        self._reader = reader
+        self._tier, self._stamps = reader.tier, reader.stamps
+        self._clock, self._counts, self._lease = reader.clock, reader.counts, reader.lease
         self._capped = max_loads is not None
-        self._cap = Cap(name, max_loads or _LOADS, lease)
-        self._background = Background(name, max_loads or _LOADS, lease, clock)
+        most = max_loads or _LOADS
+        self.cap = Cap(reader.name, most, reader.lease)
+        """How many loaders run at once."""
+        self.background = Background(reader.name, most, reader.lease, reader.clock)
+        """Loads that nobody waits for, and what ends others."""
 
     def close(self) -> None:
         """Begin no more loads in the background."""
-        self._background.close()
+        self.background.close()
 
-    def _run(self, load: Loader[[], Any], seen: Seen, *flights: Flight) -> Any:
+    def run(self, load: Loader[[], Any], seen: Seen, *flights: Flight) -> Any:
         """Call the loader of these flights, under the cap where it holds.
 
         It reads no database older than what made it necessary.
         """
-        note = self._told(seen)
+        note = self.noted(seen)
         capped = self._capped or seen.raw is UNREACHABLE
-        place = self._cap.take() if capped else None
+        place = self.cap.take() if capped else None
         try:
             for flight in flights:
                 flight.started = True
@@ -84,35 +76,47 @@ class Leases(Reads):
             with at_or_after(note):
                 return load()
         finally:
-            self._cap.give(place)
+            self.cap.give(place)
 
-    def _told(self, seen: Seen) -> bytes:
+    def noted(self, seen: Seen) -> bytes:
         """What the writers had seen that made a load necessary: of the key itself, and of its tags."""
         note, marked = told(seen.entry), seen.marks.note(self._clock.wall())
         return merged(note, marked) if marked else note
 
     # --------------------------------------------------------------------------------------------------------- claims
 
-    def _whole(self, seen: Seen, plan: Plan) -> Seen:
+    def whole(self, seen: Seen, plan: Plan) -> Seen:
         """What was seen, with stamps where there were none, for who is about to join a flight.
 
         Who finds none could not tell whether one came and went since the flight's leader found none.
         """
-        return seen if seen.marks.whole else self._settled(seen, plan)
+        return seen if seen.marks.whole else self.with_stamps(seen, plan)
 
-    def _settled(self, seen: Seen, plan: Plan) -> Seen:
+    def with_stamps(self, seen: Seen, plan: Plan) -> Seen:
         """What was seen, with the stamps that what is loaded now is to bear: made where they are absent.
 
         They are read before the load begins, so that an invalidation while it runs makes its result a miss.
         """
         if seen.raw is UNREACHABLE:
             return seen
-        marks = self.stamps.settled(seen.marks, plan.policy.ttl + plan.policy.stale)
+        marks = self._stamps.ensured(seen.marks, plan.policy.ttl + plan.policy.stale)
         if not marks.raws:
             return Seen(UNREACHABLE, marks=marks)
-        return seen if marks is seen.marks else seen._replace(marks=marks)
+        return self.under(seen, marks, plan.codec)
 
-    def _claim(self, flight: Flight, seen: Seen, codec: Codec, *, force: bool = False) -> Lease | Seen:
+    def under(self, seen: Seen, marks: Marks, codec: Codec) -> Seen:
+        """What was seen, by the stamps that were found or made since.
+
+        In a Cluster the two are asked of two nodes: the lease or the value of somebody quicker may have been seen
+        without the stamp that it bears. It is no ruin, and whoever took it for one would load a second time.
+        """
+        if marks is seen.marks:
+            return seen
+        if isinstance(seen.raw, bytes) and marks.whole and marks.borne_by(seen.raw):
+            return self._reader.judge(seen.raw, codec, marks)
+        return seen._replace(marks=marks)
+
+    def claim(self, flight: Flight, seen: Seen, codec: Codec, *, force: bool = False) -> Lease | Seen:
         """The right to load a key, or what was found there instead.
 
         Args:
@@ -121,21 +125,19 @@ class Leases(Reads):
             codec: Reads what is found.
             force: Take it also from somebody who loads.
         """
-        claim, lease = self._claiming(flight, seen, force=force)
-        ask = Ask(self.tier.store.claim)
+        claim, lease = self.asking(flight, seen, force=force)
+        ask = Ask(self._tier.store.claim)
         try:
-            found = self.tier.run(ask, *claim)
+            found = self._tier.run(ask, *claim)
         except BaseException:  # cancelled, or out of time: the store may have granted it
             if ask.sent:
-                self._release(flight.key, lease)
+                self.release(flight.key, lease)
             raise
         if found is UNREACHABLE and ask.sent:
-            self._background.finish(self._release, flight.key, lease)
-        return self._claimed(flight, found, lease, codec, seen.marks)
+            self.background.finish(self.release, flight.key, lease)
+        return self.answered(flight, found, lease, codec, seen.marks)
 
-    def _claiming(
-        self, flight: Flight, seen: Seen, *, force: bool = False
-    ) -> tuple[tuple[str, Any, bytes, int], Lease]:
+    def asking(self, flight: Flight, seen: Seen, *, force: bool = False) -> tuple[Claim, Lease]:
         """What to ask of the store, and the lease it gives.
 
         The flight knows the lease from now on: another thread may find it in the store before its answer is here.
@@ -155,7 +157,8 @@ class Leases(Reads):
         flight.saw(lease.header, ends)
         return (flight.key, expected, lease.header, milliseconds(self._lease)), lease
 
-    def _claimed(self, flight: Flight, found: Any, lease: Lease, codec: Codec, marks: Marks) -> Lease | Seen:
+    def answered(self, flight: Flight, found: Any, lease: Lease, codec: Codec, marks: Marks) -> Lease | Seen:
+        """What the store's answer to a claim means."""
         if found is None:
             return lease
         if found is UNREACHABLE:
@@ -163,60 +166,79 @@ class Leases(Reads):
         raw, left = found
         flight.saw(raw)
         if not marks.borne_by(raw):  # newer stamps, or older ones
-            return self.look(flight.key, codec, marks.names)
-        seen = self._judge(raw, codec, marks)
+            return self._reader.look(flight.key, codec, marks.names)
+        seen = self._reader.judge(raw, codec, marks)
         entry = seen.entry
         if entry is not None and entry.flags & LEASE:  # by the server's clock
             return seen._replace(entry=entry._replace(keep=self._clock.wall() - entry.created + left))
         return seen
 
-    def _await_holder(self, flight: Flight, seen: Seen, codec: Codec) -> Seen:
+    def await_holder(self, flight: Flight, seen: Seen, codec: Codec) -> Seen:
         """Wait until whoever loads the key is done, and look again; at once where nobody loads."""
         entry = seen.entry
         left = 0.0 if entry is None else min(entry.held(self._clock.wall()), self._lease)
         if entry is None or not left or seen.raw is UNREACHABLE:
             return seen
-        self.counts.add("waits")
+        self._counts.add("waits")
         seconds = deadline.bound(left)
-        waited = self.tier.run(self.tier.store.wait, flight.key, entry.stamp, seconds)
+        waited = self._tier.run(self._tier.store.wait, flight.key, entry.stamp, seconds)
         if waited is UNREACHABLE:
             return Seen(UNREACHABLE, marks=Marks(seen.marks.names))
-        seen = self.look(flight.key, codec, seen.marks.names)
+        seen = self._reader.look(flight.key, codec, seen.marks.names)
         flight.saw(seen.raw)
         return seen
 
     # --------------------------------------------------------------------------------------------------- their ends
 
-    def _store(self, flight: Flight, lease: Lease | None, entry: Entry) -> Lease | None:
+    def store(self, flight: Flight, lease: Lease | None, entry: Entry) -> Lease | None:
         """Store what was loaded, unless the key was changed since the claim. The lease, if it is still to end."""
         if lease is None or flight.overtaken:
             if lease is not None:
-                self.counts.add("refused")
+                self._counts.add("refused")
             return lease
         raw = pack(lease.marks.bare_on(entry))
-        self._conclude(flight.key, lease.header, raw, milliseconds(entry.keep), count=True)
+        self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
         return None
 
-    def _release(self, key: str, lease: Lease) -> None:
+    def release(self, key: str, lease: Lease) -> None:
         """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
-        self._conclude(*returned(key, lease))
+        self.end([returned(key, lease)])
 
-    def _conclude(self, key: str, header: bytes, raw: bytes | None, life: int, *, count: bool = False) -> None:
-        """Put something in the place of a claim; where the caller has no time left for it, in the background."""
+    def end(self, swaps: Sequence[Swap], *, count: bool = False) -> None:
+        """Put something in the place of claims; where the caller has no time left for it, in the background."""
+        if not swaps:
+            return
         if deadline.remaining() == 0.0:
-            self._background.finish(self._exchange_claim, key, header, raw, life, count)
+            self.background.finish(self._swap, swaps, count)
             return
         try:
-            self._exchange_claim(key, header, raw, life, count)
+            self._swap(swaps, count)
         except DeadlineExceeded:
-            self._background.finish(self._exchange_claim, key, header, raw, life, count)
+            self.background.finish(self._swap, swaps, count)
 
-    def _exchange_claim(self, key: str, header: bytes, raw: bytes | None, life: int, count: bool) -> None:  # noqa: FBT001 - a job
-        done = self.tier.run(self.tier.store.swap, key, header, raw, life)
-        if count and done is not UNREACHABLE:
-            self.counts.add("stores" if done else "refused")
+    def _swap(
+        self,
+        swaps: Sequence[Swap],
+        count: bool,  # noqa: FBT001 - a job
+        again: bool = False,  # noqa: FBT001, FBT002 - a job
+    ) -> None:
+        store = self._tier.store
+        if len(swaps) == 1:
+            ask = Ask(store.swap)
+            done = self._tier.run(ask, *swaps[0])
+        else:
+            ask = Ask(store.swap_many)
+            done = self._tier.run(ask, swaps)
+        if done is UNREACHABLE:
+            if ask.sent and not again:
+                # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
+                self.background.finish(self._swap, swaps, count, True)
+        elif count:
+            stored = int(done) if len(swaps) == 1 else sum(done)
+            self._counts.add("stores", stored)
+            self._counts.add("refused", 0 if again else len(swaps) - stored)
 
 
-def returned(key: str, lease: Lease) -> tuple[str, bytes, bytes | None, int]:
+def returned(key: str, lease: Lease) -> Swap:
     """The swap that gives the right to load back: the value that was there stays."""
     return key, lease.header, None if lease.over is None else released(lease.over), 0

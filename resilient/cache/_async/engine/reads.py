@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from resilient import events
-from resilient.cache._async.stamps import AsyncStamps
-from resilient.cache._async.tier import UNREACHABLE, AsyncTier
+from resilient.cache._async.engine.stampbook import AsyncStampBook
+from resilient.cache._async.engine.tier import UNREACHABLE, AsyncTier
 from resilient.cache._codecs import ABSENCE, Codec
 from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unpack
 from resilient.cache._events import CacheRead, EntryUnreadable
@@ -19,14 +19,14 @@ from resilient.cache._values import Counts, Lookup
 from resilient.clock import Clock
 from resilient.errors import NotFound
 
-__all__ = ["AsyncReads", "Forgets"]
+__all__ = ["AsyncReader", "Forgets"]
 
 Forgets: TypeAlias = Callable[[Collection[str]], bool]
 """Whether what bears these tags is about to be forgotten."""
 
 
-class AsyncReads:
-    """What every part of the work needs, and reading. Keys are those of the store.
+class AsyncReader:
+    """Reading, and what every other part needs to know. Keys are those of the store.
 
     Args:
         name: The cache's namespace, for events.
@@ -37,19 +37,19 @@ class AsyncReads:
     """
 
     def __init__(self, name: str, tier: AsyncTier, *, lease: float, clock: Clock, counts: Counts) -> None:
+        self.name = name
         self.tier = tier
-        self.stamps = AsyncStamps(name, tier, lease=lease, clock=clock)
+        self.stamps = AsyncStampBook(name, tier, lease=lease, clock=clock)
         self.flights = AsyncFlights()
+        self.throttle = Throttle()
         self.counts = counts
-        self._name = name
-        self._lease = lease
-        self._clock = clock
-        self._throttle = Throttle()
+        self.lease = lease
+        self.clock = clock
 
     def reset(self) -> None:
         """Forget what other threads do: for a forked child, where they do not exist."""
         self.flights.reset()
-        self._throttle = Throttle()
+        self.throttle.reset()
 
     async def look(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Seen:
         """One round trip, and what it found; a second one where the entry bears tags that its reader did not name."""
@@ -60,8 +60,8 @@ class AsyncReads:
             return Seen(UNREACHABLE, marks=Marks(tags))
         raw, marks = found[0], Marks(tags, tuple(found[1:]))
         if raw is None or not marks.lacking(raw):
-            return self._judge(raw, codec, marks)
-        return (await self._weigh((raw,), codec, marks))[0]
+            return self.judge(raw, codec, marks)
+        return (await self.weigh((raw,), codec, marks))[0]
 
     async def look_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Seen]:
         """What is under each key, in as many round trips."""
@@ -69,21 +69,21 @@ class AsyncReads:
         if found is UNREACHABLE:
             return [Seen(UNREACHABLE, marks=Marks(tags))] * len(keys)
         count = len(keys)
-        return await self._weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
+        return await self.weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
 
-    async def _weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
+    async def weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
         """What entries mean, their tags asked for where that was not done."""
         lacking: dict[str, None] = {}
         for raw in raws:
             lacking.update(dict.fromkeys(marks.lacking(raw)))
         if not lacking:
-            return [self._judge(raw, codec, marks) for raw in raws]
+            return [self.judge(raw, codec, marks) for raw in raws]
         more = await self.stamps.read_more(tuple(lacking))
         if more is UNREACHABLE:
             return [Seen(UNREACHABLE, marks=Marks(marks.names))] * len(raws)
-        return [self._judge(raw, codec, marks, more) for raw in raws]
+        return [self.judge(raw, codec, marks, more) for raw in raws]
 
-    def _judge(
+    def judge(
         self, raw: Any, codec: Codec, marks: Marks | None = None, more: Mapping[str, bytes | None] | None = None
     ) -> Seen:
         """What the bytes of an entry mean.
@@ -99,21 +99,21 @@ class AsyncReads:
             return Seen(raw, marks=stood)
         try:
             entry = unpack(raw)
-            now = self._clock.wall()
+            now = self.clock.wall()
             life = entry.life(now)
             if marks is not None and (life is not Life.GONE or entry.generation) and not marks.stand(entry, more):
-                return Seen(raw, invalidated(now, self._lease, told(entry)), marks=stood)
-            if life is Life.GONE or entry.created <= self.tier.journal.horizon:
+                return Seen(raw, invalidated(now, self.lease, told(entry)), marks=stood)
+            if life is Life.GONE:
                 return Seen(raw, entry, marks=stood)
             if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):
                 raise Unreadable("bad header")  # what is no value must not be taken for one, nor the other way round
             return Seen(raw, entry, codec.decode(entry.codec, entry.schema, entry.body), life, stood)
         except Unreadable as error:
             self.counts.add("unreadable")
-            events.emit(EntryUnreadable(cache=self._name, reason=error.reason))
+            events.emit(EntryUnreadable(cache=self.name, reason=error.reason))
             return Seen(raw, marks=stood)
 
-    async def find(
+    async def get(
         self, key: str, codec: Codec, tags: tuple[str, ...] = (), *, forgets: Forgets | None = None
     ) -> Lookup[Any] | None:
         """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing.
@@ -126,7 +126,7 @@ class AsyncReads:
         """
         return self._found(await self.look(key, codec, tags), forgets)
 
-    async def find_many(
+    async def get_many(
         self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = (), *, forgets: Forgets | None = None
     ) -> list[Lookup[Any] | None]:
         """The same for several keys in one round trip."""
@@ -136,32 +136,33 @@ class AsyncReads:
         entry = seen.entry if seen.life is Life.FRESH else None
         valued = entry is not None and not entry.flags & (NEGATIVE | FAILED)
         if entry is not None and valued and (forgets is None or not forgets(tags_of(entry))):
-            return self._hit(seen)
+            return self.hit(seen)
         self._missed()
         return None
 
     def _missed(self) -> None:
         self.counts.add("misses")
         if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self._name, source="none"))
+            events.emit(CacheRead(cache=self.name, source="none"))
 
-    def _hit(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
+    def hit(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
         """Count a value that is served from the store."""
         if stale:
             self.counts.add("stale")
         else:
             self.counts.hit()
         if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self._name, source=self._source, stale=stale))
-        return self._lookup(seen, stale=stale)
+            events.emit(CacheRead(cache=self.name, source=self.source, stale=stale))
+        return self.lookup(seen, stale=stale)
 
-    def _lookup(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
+    def lookup(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
         """What was found, to its reader. Raises NotFound where it says that there is no such thing."""
         assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):
             raise NotFound(seen.value)
-        return Lookup(seen.value, self._source, seen.entry.age(self._clock.wall()), stale)
+        return Lookup(seen.value, self.source, seen.entry.age(self.clock.wall()), stale)
 
     @property
-    def _source(self) -> Any:
+    def source(self) -> Any:
+        """Where values that were found came from."""
         return "local" if self.tier.store.local else "shared"

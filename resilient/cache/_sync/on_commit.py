@@ -1,3 +1,4 @@
+# Generated from resilient/cache/_async/on_commit.py by tools/unasync.py: do not edit.
 """The cache follows a transaction of SQLAlchemy: fenced before its COMMIT, changed after it, untouched without it."""
 
 from __future__ import annotations
@@ -5,31 +6,28 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from resilient.cache._async.deferred import AsyncAfter, deferring
-from resilient.cache._async.stamps import TagFence
-from resilient.cache._async.transactions import Fence
-from resilient.cache._bridge import AsyncBridge
+from resilient.cache._bridge import Bridge
 from resilient.cache._entry import Entry
-from resilient.cache._functions import AsyncMode
+from resilient.cache._functions import Mode
 from resilient.cache._pending import Changes, Pending
+from resilient.cache._seen import Fence
 from resilient.cache._sessions import ending, plain, tables, wrote
 from resilient.cache._stamps import UNKNOWN, Marks
+from resilient.cache._sync.deferred import After, deferring
+from resilient.cache._sync.host import Host
 from resilient.errors import ResilientError
 
-if TYPE_CHECKING:
-    from resilient.cache._async.cache import AsyncCache
-
-__all__ = ["AsyncCommit", "AsyncOnCommit"]
+__all__ = ["Commit", "OnCommit"]
 
 _INFO = "resilient_cache"
 
 
-class AsyncCommit:
+class Commit:
     """The changes of one cache that wait for the commits of one session. It lives as long as the session does.
 
     Args:
@@ -37,12 +35,12 @@ class AsyncCommit:
         session: The session, the plain one.
     """
 
-    def __init__(self, cache: AsyncCache, session: Session) -> None:
+    def __init__(self, cache: Host, session: Session) -> None:
         self.cache = cache
         self._session = session
         self._pending = Pending()
         self._fences: list[Fence] = []
-        self._tag_fences: list[TagFence] = []
+        self._tag_fences: list[Fence] = []
         self._marks = UNKNOWN
         self._tags: tuple[str, ...] = ()
         self._kept: SessionTransaction | None = None
@@ -60,11 +58,11 @@ class AsyncCommit:
             event.listen(session, name, listener)
 
     @classmethod
-    def of(cls, cache: AsyncCache, session: Session) -> AsyncCommit:
+    def of(cls, cache: Host, session: Session) -> Commit:
         """The one for a cache and a session."""
-        made: dict[int, AsyncCommit] = session.info.setdefault(_INFO, {})
+        made: dict[int, Commit] = session.info.setdefault(_INFO, {})
         found = made.get(id(cache))
-        if found is None or found.cache is not cache:
+        if found is None:
             found = made[id(cache)] = cls(cache, session)
         return found
 
@@ -82,35 +80,35 @@ class AsyncCommit:
         """Whether one of these tags is to be forgotten, or everything is."""
         return self._pending.forgets(tags)
 
-    async def collect(self, changes: Changes) -> None:
+    def collect(self, changes: Changes) -> None:
         """Keep changes for the commit; after it, with no other transaction begun, they are made at once."""
         if self.commits and not self._session.in_transaction():
-            await self._apply(changes)
+            self._apply(changes)
         else:
             self._pending.top.update(changes)
 
     # ------------------------------------------------------------------------------------------------ the block's end
 
-    async def left(self, *, failed: bool) -> None:
+    def left(self, *, failed: bool) -> None:
         """The block is over; the transaction may not be."""
         if failed:
             self._pending.only_forget()  # what it would have become is unknown, should it be committed all the same
         if self._pending and not self._session.in_transaction():
             # No transaction was begun: the changes are made now, and their keys forgotten by the one that may follow.
-            await self._apply(self._pending.whole())
+            self._apply(self._pending.whole())
             self._pending.only_forget()
 
-    async def _apply(self, changes: Changes) -> None:
+    def _apply(self, changes: Changes) -> None:
         engine = self.cache.main
         if changes.everything:
-            await engine.clear()
-        await engine.invalidate_tags(changes.tags)
+            engine.clear()
+        engine.invalidate_tags(changes.tags)
         for key, entry in changes.keys.items():
             if entry is not None and key not in changes.present:
-                await engine.put(key, entry)
+                engine.put(key, entry)
         forgotten = [key for key, entry in changes.keys.items() if entry is None or key in changes.present]
         if forgotten:
-            await engine.invalidate(forgotten)
+            engine.invalidate(forgotten)
 
     # --------------------------------------------------------------------------------------------------- the listeners
 
@@ -122,21 +120,21 @@ class AsyncCommit:
         if session.in_nested_transaction():
             return
         session.flush()  # what is flushed may change the cache, and should fail before anything is fenced
-        AsyncBridge.wait(self._fence)
+        Bridge.wait(self._fence)
 
     def _after_commit(self, session: Session) -> None:
         if session.in_nested_transaction():
             self._kept = session.get_nested_transaction()
             return
         self.commits += 1
-        AsyncBridge.wait(self._finish)
+        Bridge.wait(self._finish)
 
     def _after_end(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
             self._pending.end(transaction, kept=transaction is self._kept)
         elif transaction.parent is None and (self._pending or self._fences or self._tag_fences):
             with contextlib.suppress(ResilientError):  # no time left: the fences go by themselves
-                AsyncBridge.wait(self._ended)
+                Bridge.wait(self._ended)
 
     # ----------------------------------------------------------------------------------------------------- the steps
 
@@ -144,61 +142,61 @@ class AsyncCommit:
         """The tags that this transaction changes: those it was told of, and those of the tables it wrote to."""
         return tuple(dict.fromkeys((*changes.tags, *(f"table:{name}" for name in sorted(tables(self._session))))))
 
-    async def _fence(self) -> None:
+    def _fence(self) -> None:
         """Before COMMIT: nobody caches what is about to become old."""
         changes, engine = self._pending.whole(), self.cache.main
         self._tags = self._changed(changes)
         if changes.entries():
-            self._marks = await engine.stamps.taken(changes.borne())
+            self._marks = engine.stamps.taken(changes.borne())
         if changes.keys:
-            self._fences = await engine.begin(list(changes.keys))
+            self._fences = engine.commits.begin(list(changes.keys))
         if self._tags or changes.everything:
-            self._tag_fences = await engine.fence_tags(self._tags, everything=changes.everything)
+            self._tag_fences = engine.tags.fence(self._tags, everything=changes.everything)
 
-    async def _finish(self) -> None:
+    def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
         fences, tag_fences, marks, tags = self._taken()
         changes, engine = self._pending.take(), self.cache.main
         everything, tags = changes.everything, tuple(dict.fromkeys((*tags, *changes.tags)))
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
             if tags or everything:  # first, so that the new entries bear the new stamps
-                marks = await engine.finish_tags(tag_fences, tags, marks, everything=everything)
-            await engine.finish(fences, changes.entries(), marks, present=changes.present)
+                marks = engine.tags.finish(tag_fences, tags, marks, everything=everything)
+            engine.commits.finish(fences, changes.entries(), marks, present=changes.present)
 
-    def _taken(self) -> tuple[list[Fence], list[TagFence], Marks, tuple[str, ...]]:
+    def _taken(self) -> tuple[list[Fence], list[Fence], Marks, tuple[str, ...]]:
         """What was put before the COMMIT, which is now for the caller to end."""
         taken = self._fences, self._tag_fences, self._marks, self._tags
         self._fences, self._tag_fences, self._marks, self._tags = [], [], UNKNOWN, ()
         return taken
 
-    async def _ended(self) -> None:
+    def _ended(self) -> None:
         """The transaction ended without a commit, or without one that was confirmed."""
         fences, tag_fences, marks, tags = self._taken()
         everything, engine = self._pending.whole().everything, self.cache.main
         self._pending = Pending()
         if not ending(self._session):
-            await engine.cancel_tags(tag_fences)
-            await engine.cancel(fences)
+            engine.tags.cancel(tag_fences)
+            engine.commits.cancel(fences)
             return
-        await engine.finish_tags(tag_fences, tags, marks, everything=everything and bool(tag_fences))
-        await engine.finish(fences, {}, marks)
+        engine.tags.finish(tag_fences, tags, marks, everything=everything and bool(tag_fences))
+        engine.commits.finish(fences, {}, marks)
 
 
-class AsyncOnCommit(AsyncAfter):
+class OnCommit(After):
     """What ``on_commit`` gives: a block, and in it the changes that belong to the transaction."""
 
-    def __init__(self, cache: AsyncCache, session: Any) -> None:
-        self._commit = AsyncCommit.of(cache, plain(session, asynchronous=AsyncMode.asynchronous))
+    def __init__(self, cache: Host, session: Any) -> None:
+        self._commit = Commit.of(cache, plain(session, asynchronous=Mode.asynchronous))
         super().__init__(cache, self._commit)
         self._block = contextlib.ExitStack()
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._commit.commits = 0
         self._block.enter_context(deferring(self._cache, self._engine))
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._block.close()
-        await self._commit.left(failed=kind is not None)
+        self._commit.left(failed=kind is not None)

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from resilient.cache._async.reads import AsyncReads
-from resilient.cache._async.stamps import TagFence
+from resilient.cache._async.engine.reads import AsyncReader
 from resilient.cache._keys import tag_name
+from resilient.cache._seen import Fence
 from resilient.cache._stamps import Marks
 
-__all__ = ["AsyncTagging"]
+__all__ = ["AsyncTags"]
 
 
-class AsyncTagging(AsyncReads):
-    """Changing the stamps of tags, and of the namespace."""
+class AsyncTags:
+    """Changing the stamps of tags, and of the namespace.
 
-    async def invalidate_tags(self, tags: Iterable[str]) -> None:
+    Args:
+        reader: What is read, and how.
+    """
+
+    def __init__(self, reader: AsyncReader) -> None:
+        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+
+    async def invalidate(self, tags: Iterable[str]) -> None:
         """Make sure that nothing that bears a tag and was loaded before this moment is served after it."""
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         if names:
-            keys = self.stamps.keys(names)[1:]
-            self.flights.overtake_tags(names)
-            await self.stamps.change(keys)
+            keys = self._stamps.keys(names)[1:]
+            self._flights.overtake_tags(names)
+            await self._stamps.change(keys)
 
     async def clear(self) -> None:
         """The same for all entries of the namespace."""
-        self.flights.overtake_all()
-        await self.stamps.change([self.stamps.namespace])
+        self._flights.overtake_all()
+        await self._stamps.change([self._stamps.namespace])
 
-    async def fence_tags(self, tags: Iterable[str], *, everything: bool = False) -> list[TagFence]:
-        """Before a COMMIT: nothing that bears these tags is served or stored until `finish_tags`, or for one lease.
+    async def fence(self, tags: Iterable[str], *, everything: bool = False) -> list[Fence]:
+        """Before a COMMIT: nothing that bears these tags is served or stored until `finish`, or for one lease.
 
         Args:
             tags: The tags.
@@ -40,15 +47,15 @@ class AsyncTagging(AsyncReads):
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        return await self.stamps.fence(self.stamps.keys(names)[0 if everything else 1 :])
+        return await self._tier.fence(self._stamps.keys(names)[0 if everything else 1 :])
 
-    async def finish_tags(
-        self, fences: Sequence[TagFence], tags: Iterable[str], marks: Marks, *, everything: bool = False
+    async def finish(
+        self, fences: Sequence[Fence], tags: Iterable[str], marks: Marks, *, everything: bool = False
     ) -> Marks:
         """After it: new stamps.
 
         Args:
-            fences: What `fence_tags` gave.
+            fences: What `fence` gave.
             tags: The tags that change: those that were fenced, and others.
             marks: The stamps that the writer's own values are to bear, as they stood before the fences.
             everything: The namespace changes too.
@@ -58,20 +65,20 @@ class AsyncTagging(AsyncReads):
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        own = await self.stamps.finish(fences)
+        own = await self._stamps.finish(fences)
         fenced = {fence.key for fence in fences}
-        bare = [key for key in self.stamps.keys(names)[0 if everything else 1 :] if key not in fenced]
+        bare = [key for key in self._stamps.keys(names)[0 if everything else 1 :] if key not in fenced]
         if bare:
-            await self.stamps.change(bare)
-        keys = self.stamps.keys(marks.names)
+            await self._stamps.change(bare)
+        keys = self._stamps.keys(marks.names)
         return marks.changed({at: own[key] for at, key in enumerate(keys) if key in own})
 
-    async def cancel_tags(self, fences: Iterable[TagFence]) -> None:
+    async def cancel(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there."""
-        await self.stamps.cancel(fences)
+        await self._stamps.cancel(fences)
 
     def _overtake(self, names: Sequence[str], *, everything: bool) -> None:
         if everything:
-            self.flights.overtake_all()
+            self._flights.overtake_all()
         elif names:
-            self.flights.overtake_tags(names)
+            self._flights.overtake_tags(names)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from resilient.cache._async.tier import UNREACHABLE
-from resilient.cache._async.writes import AsyncWrites
+from resilient.cache._async.engine.reads import AsyncReader
+from resilient.cache._async.engine.tier import UNREACHABLE
+from resilient.cache._async.engine.writes import AsyncWrites
 from resilient.cache._entry import FAILED, NEGATIVE, Life, pack, stamp
 from resilient.cache._freshness import Policy
 from resilient.cache._seen import Plan, Seen, is_fenced, milliseconds
@@ -27,8 +28,18 @@ class _Unread:
 _UNREAD: Any = _Unread()
 
 
-class AsyncCounters(AsyncWrites):
-    """Read, change, and store only if nobody else has changed it since."""
+class AsyncCounters:
+    """Read, change, and store only if nobody else has changed it since.
+
+    Args:
+        reader: What is read, and how.
+        writes: What makes entries.
+    """
+
+    def __init__(self, reader: AsyncReader, writes: AsyncWrites) -> None:
+        self._reader, self._writes = reader, writes
+        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._clock, self._name = reader.clock, reader.name
 
     async def incr(self, key: str, by: int, plan: Plan) -> int | None:
         """Add to a number; one that is not there, or a value that is no longer fresh, is 0.
@@ -37,9 +48,9 @@ class AsyncCounters(AsyncWrites):
             InvalidInput: The value is no whole number.
             Overloaded: Others changed it again and again in between.
         """
-        self.flights.overtake(key)
+        self._flights.overtake(key)
         for _ in range(_TRIES):
-            seen = await self.look(key, plan.codec, plan.tags)
+            seen = await self._reader.look(key, plan.codec, plan.tags)
             if seen.raw is UNREACHABLE or is_fenced(seen):
                 return None
             before = _number(seen)
@@ -55,9 +66,9 @@ class AsyncCounters(AsyncWrites):
         )
 
     async def _recount(self, key: str, seen: Seen, number: int, plan: Plan, *, fresh: bool) -> Any:
-        entry = self.entry(number, plan)
+        entry = self._writes.entry(number, plan)
         if fresh or seen.entry is None:
-            entry = (await self.stamps.settled(seen.marks, entry.keep)).on(entry)
+            entry = (await self._stamps.ensured(seen.marks, entry.keep)).on(entry)
             if not entry.generation:
                 return UNREACHABLE  # nobody could read it
             life = entry.keep
@@ -66,19 +77,19 @@ class AsyncCounters(AsyncWrites):
             # Its stamps, its tags and its end stay: it is the same value, counted on.
             entry = old._replace(body=entry.body, codec=entry.codec, schema=entry.schema, stamp=stamp(), version=0)
             life = entry.keep - entry.age(now)
-        return await self.tier.run(self.tier.store.swap, key, seen.raw, pack(entry), milliseconds(life))
+        return await self._tier.run(self._tier.store.swap, key, seen.raw, pack(entry), milliseconds(life))
 
     async def touch(self, key: str, policy: Policy) -> bool:
         """Give a value a new ttl from now on. Whether there was one."""
         for _ in range(_TRIES):
-            seen = await self.look(key, _UNREAD)
+            seen = await self._reader.look(key, _UNREAD)
             raw, entry, now = seen.raw, seen.entry, self._clock.wall()
             if entry is None or seen.life is Life.GONE or entry.flags & (NEGATIVE | FAILED):
                 return False
             fresh, keep = policy.lives(random.random())  # noqa: S311 - spreads ends, hides nothing
             age = entry.age(now)
             new = entry._replace(stamp=stamp(), fresh=age + fresh, keep=age + keep, busy=0.0)
-            done = await self.tier.run(self.tier.store.swap, key, raw, pack(new), milliseconds(keep))
+            done = await self._tier.run(self._tier.store.swap, key, raw, pack(new), milliseconds(keep))
             if done is UNREACHABLE:
                 return False
             if done:

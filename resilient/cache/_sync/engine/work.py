@@ -1,0 +1,85 @@
+# Generated from resilient/cache/_async/engine/work.py by tools/unasync.py: do not edit.
+"""What the face of a cache calls: the engine, or what collects changes inside a block of `on_commit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from resilient.cache._codecs import Codec
+from resilient.cache._entry import Entry
+from resilient.cache._freshness import Policy
+from resilient.cache._seen import Plan
+from resilient.cache._values import Loader, Lookup
+
+__all__ = ["Work"]
+
+
+class Work(Protocol):
+    """The operations of a cache on keys as the store knows them."""
+
+    # ----------------------------------------------------------------------------------------------------------- reads
+
+    def get(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
+        """A fresh value, or ``None``."""
+        ...
+
+    def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
+        """The same for several keys."""
+        ...
+
+    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """A fresh value, or a loaded one."""
+        ...
+
+    def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+        """The same with where it came from."""
+        ...
+
+    def load_many(self, keys: Sequence[str], load: Loader[[list[int]], Mapping[int, Any]], plan: Plan) -> list[Any]:
+        """The values of several keys, told to the loader by their places; `NOTHING` for what does not exist."""
+        ...
+
+    # --------------------------------------------------------------------------------------------------------- changes
+
+    def entry(self, value: Any, plan: Plan, version: int | None = None) -> Entry:
+        """The entry for a value that is new now."""
+        ...
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Store, whatever was there."""
+        ...
+
+    def put_many(self, entries: Mapping[str, Entry]) -> None:
+        """Store several."""
+        ...
+
+    def add(self, key: str, entry: Entry, codec: Codec) -> bool:
+        """Store only where nothing is."""
+        ...
+
+    def write(
+        self, key: str, store: Loader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
+    ) -> Any:
+        """Run what stores a value, then cache the value."""
+        ...
+
+    def incr(self, key: str, by: int, plan: Plan) -> int | None:
+        """Add to a number."""
+        ...
+
+    def touch(self, key: str, policy: Policy) -> bool:
+        """Give a value a new ttl from now on."""
+        ...
+
+    def invalidate(self, keys: list[str]) -> None:
+        """Forget the values of keys."""
+        ...
+
+    def invalidate_tags(self, tags: Iterable[str]) -> None:
+        """Forget all that bears one of these tags."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...

@@ -1,0 +1,100 @@
+# Generated from resilient/cache/_async/host.py by tools/unasync.py: do not edit.
+"""What the parts of a cache that stand in modules of their own ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._seen import Plan
+from resilient.cache._sync.engine.engine import Engine
+from resilient.cache._values import Loader, Lookup
+from resilient.clock import Clock
+
+__all__ = ["Host"]
+
+
+class Host(Protocol):
+    """A cache, as its decorated functions, its queries and its transactions know it: `Cache`.
+
+    It stands below them all, so that they need not know the class that is built of them.
+    """
+
+    namespace: str
+    main: Engine
+    """The engine itself; inside a block of `on_commit` the face calls another one, which collects."""
+    clock: Clock
+    lease: float
+    codec: Callable[..., Codec]
+    """How values of a type become bytes here."""
+
+    def physical(self, key: str) -> str:
+        """A key as the store knows it."""
+        ...
+
+    def plan(self, ttl: float | None, tags: tuple[str, ...] = ()) -> Plan:
+        """How values of any type are kept for so long, with the tags that they bear."""
+        ...
+
+    def tags_under(self, template: str) -> tuple[str, ...]:
+        """The templates of the tags of what is loaded lazily under a key's template."""
+        ...
+
+    # ----------------------------------------------------------------------------------------------- through functions
+
+    def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """What the functions of `lazy` call: `through` without where the value came from."""
+        ...
+
+    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+        """What the functions of `lazy` call."""
+        ...
+
+    def write(
+        self, key: str, store: Loader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
+    ) -> Any:
+        """What the functions of `write_through` call."""
+        ...
+
+    # --------------------------------------------------------------------------------------------------- single values
+
+    def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
+        """The value of a key."""
+        ...
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        ttl: float | None = None,
+        *,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        tags: Iterable[str] = (),
+        version: int | None = None,
+    ) -> None:
+        """Store a value, whatever was there."""
+        ...
+
+    def set_many(
+        self,
+        values: Mapping[str, Any],
+        ttl: float | None = None,
+        *,
+        type: Any = ANYTHING,  # noqa: A002 - same
+        tags: Iterable[str] = (),
+    ) -> None:
+        """Store several values, all with the same tags."""
+        ...
+
+    def invalidate(self, *keys: str) -> None:
+        """Forget the values of keys."""
+        ...
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Forget all values that bear one of these tags."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all values of this namespace."""
+        ...
