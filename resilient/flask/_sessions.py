@@ -76,8 +76,8 @@ class ServerSession(SessionMixin, _Mapping):
 
     def rotate(self) -> None:
         """Give it a new id at the end of this request. It gets one by itself where its owner changes."""
-        self._renew = True
-        self.accessed = self.modified = True
+        _ = self.data  # read it, if it was not yet
+        self._renew = self.modified = True
 
     def store(self) -> Session | None:
         """Write what has changed; what is empty is ended. Raises Gone, Unavailable, InvalidInput."""

@@ -14,18 +14,18 @@ def arguments(namespace):
     return {"arguments": {"url": URL, "secret": "a secret for the tests of others", "namespace": namespace}}
 
 
-class TestOurBackend(_GenericBackendTestSuite):
+class OurBackendTest(_GenericBackendTestSuite):
     backend = "resilient"
     config_args = arguments("plain")
 
 
-class TestOurSerialized(_GenericSerializerTestSuite, _GenericBackendTestSuite):
+class OurSerializedTest(_GenericSerializerTestSuite, _GenericBackendTestSuite):
     backend = "resilient"
     config_args = arguments("serialized")
 
 
 if URL is not None:  # without a server the lock is dogpile's own
 
-    class TestOurMutex(_GenericMutexTestSuite):
+    class OurMutexTest(_GenericMutexTestSuite):
         backend = "resilient"
         config_args = arguments("mutex")
