@@ -19,7 +19,7 @@ from typing import Any
 
 from resilient.cache import Cache
 from resilient.cache._entry import LEASE, marker
-from resilient.cache._sync.tier import UNREACHABLE
+from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.contrib._faces import MISSING, options_of
 from resilient.contrib._sync.values import Values
 from resilient.errors import ConfigurationError, DeadlineExceeded, MissingExtra

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from django import conf
@@ -47,12 +48,18 @@ class Cache(BaseCache):  # type: ignore[misc]  # Django is untyped
             not named: values live as long as Django was told.
 
     Raises:
-        ConfigurationError: An option is unknown or wrong; ``manage.py check`` tells it too.
+        ConfigurationError: On first use: an option is unknown or wrong. ``manage.py check`` tells it too.
     """
 
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
         super().__init__(params)
-        self._shared = shared(server, params.get("OPTIONS") or {})
+        self._server = server
+        self._options = params.get("OPTIONS") or {}
+
+    @cached_property
+    def _shared(self) -> Shared:
+        # On first use: Django makes all backends in its system checks, and those are to tell what is wrong.
+        return shared(self._server, self._options)
 
     @property
     def cache(self) -> _Cache:
