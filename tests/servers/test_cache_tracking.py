@@ -16,6 +16,7 @@ import redis.asyncio
 from resilient.clock import SYSTEM
 from resilient.errors import Unavailable
 from resilient.runtime import start_thread
+from resilient.testing import FakeClock
 from resilient.testing.servers import RedisServer
 from resilient.testing.servers.redis_cluster import RedisClusterNode
 from resilient.wire.redis import Channel
@@ -564,6 +565,20 @@ def test_a_blocked_event_loop_does_not_delay_what_is_told(redis_server):
             ear.until(lambda: ear.knows("shop:a"))  # blocks the loop
 
         asyncio.run(main())
+
+
+def test_proofs_are_of_the_ears_own_time(redis_server):
+    """Whoever is given a clock compares nothing with another."""
+    ear, clock = Ear(), FakeClock()
+    tracking = Tracking(redis_server.url, prefix="shop:", ear=ear, clock=clock)
+    try:
+        assert tracking.wait(LONG)
+        began = clock.monotonic()
+        assert ear.since == began
+        clock.advance(0.5)
+        ear.until(lambda: ear.since == began + 0.5)
+    finally:
+        tracking.close()
 
 
 def test_a_change_is_told_in_a_few_milliseconds(redis_server, figures, limit):

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from resilient.clock import SYSTEM
+from resilient.clock import SYSTEM, Clock
 from resilient.errors import needs_extra
 from resilient.runtime import after_fork, fork_safe_lock, start_thread
 from resilient.wire.redis._parsing import pack
@@ -51,12 +51,12 @@ class _Refused(Exception):
 class _Line:
     """One connection on which a server tells."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, watch: Watch) -> None:
         self._connection = connection
         self.sock: socket.socket = connection._sock  # noqa: SLF001 - read here, by a parser that knows what is pushed
         self._messages = Messages()
         self.early: list[Any] = []  # what was pushed while a reply was awaited
-        self.watch = Watch(_now(), 1.0)
+        self.watch = watch
         self.state: object = None
         self.inquires = False  # whether the outstanding question is about its state
 
@@ -122,12 +122,14 @@ class Tracking:
         prefix: Of the keys to be told of.
         ear: Is told; held weakly.
         bound: Seconds for which the ear trusts what it heard; servers are asked four times as often.
+        clock: Where the ear reads time.
 
     Raises:
         ConfigurationError: The address is none.
     """
 
-    def __init__(self, target: Any, *, prefix: str, ear: Ear, bound: float = 1.0) -> None:
+    def __init__(self, target: Any, *, prefix: str, ear: Ear, bound: float = 1.0, clock: Clock = SYSTEM) -> None:
+        self._now = clock.monotonic
         self._prefix = prefix
         self._ear = weakref.ref(ear)
         self._bound = bound
@@ -283,7 +285,7 @@ class Tracking:
         return self._route
 
     def _added(self, place: tuple[str, int], stop: threading.Event, begin: Any) -> None:
-        line = _Line(self._way().connect(place))
+        line = _Line(self._way().connect(place), self._watch())
         with self._lock:
             self._lines.append(line)
         if stop.is_set():
@@ -292,17 +294,20 @@ class Tracking:
         begin(line)
         line.sock.settimeout(0)
 
+    def _watch(self) -> Watch:
+        return Watch(self._now(), self._bound)
+
     def _track(self, line: _Line) -> None:
         way = self._way()
         line.demand("HELLO", "3")
-        line.watch = Watch(_now(), self._bound)
+        line.watch = self._watch()
         line.demand("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._prefix)
         line.state = way.state(line.ask(way.question))
         if not way.admits(line.state):
             raise _Lost("the server is not the primary")
 
     def _subscribe(self, line: _Line) -> None:
-        line.watch = Watch(_now(), self._bound)
+        line.watch = self._watch()
         line.demand("SUBSCRIBE", f"{self._prefix}changed")
 
     # ---------------------------------------------------------------------------------------------------- listening
@@ -313,17 +318,17 @@ class Tracking:
                 selector.register(line.sock, selectors.EVENT_READ, line)
             rounds, look = 0, _now() + self._bound
             while not stop.is_set():
-                now = _now()
+                now = self._now()
                 for key, _ in selector.select(min([line.watch.next(now) for line in self._lines])):
                     self._tell(key.data, key.data.receive())
-                now = _now()
+                now = self._now()
                 for line in self._lines:
                     if line.watch.is_due(now):
                         rounds += 1
                         self._question(line, rounds)
                     elif line.watch.is_lost(now):
                         raise _Lost("the server does not answer")
-                if now >= look:
+                if _now() >= look:
                     if not self._way().remains():
                         raise _Lost("the primary is another")
                     self._hearing()
@@ -332,7 +337,7 @@ class Tracking:
     def _question(self, line: _Line, rounds: int) -> None:
         """Ask whether it lives; now and then also whether it is still what it was."""
         line.inquires = line.state is not None and rounds % (len(self._lines) + 1) == 0
-        line.watch.asked(_now())
+        line.watch.asked(self._now())
         line.send(self._way().question if line.inquires else _PING)
 
     def _tell(self, line: _Line, messages: Sequence[Any]) -> None:
