@@ -12,7 +12,7 @@ from django import conf
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.signals import setting_changed
 
-from resilient.cache import AsyncCache, AsyncMemoryStore
+from resilient.cache import AsyncCache, AsyncMemoryStore, MemoryStore
 from resilient.cache import Cache as _Cache
 from resilient.contrib._async.values import AsyncValues
 from resilient.contrib._faces import options_of
@@ -24,6 +24,7 @@ __all__ = ["Cache"]
 
 _DJANGOS = {"MAX_ENTRIES", "CULL_FREQUENCY"}
 """Options that every backend is given; how many entries an in-process cache holds is ``size`` here."""
+_SIZE = 10_000
 
 
 class Cache(BaseCache):  # type: ignore[misc]  # Django is untyped
@@ -261,12 +262,14 @@ class Shared:
     __slots__ = ("asynchronous", "sync")
 
     def __init__(self, target: str | None, options: dict[str, Any]) -> None:
-        self.sync = Values(_Cache(target, **options))
         store: Any = target
-        if target is None:
-            store = AsyncMemoryStore()
-            store.table = self.sync.cache.store.table  # type: ignore[attr-defined]  # an in-process store has one
-        self.asynchronous = AsyncValues(AsyncCache(store, **options))
+        both: Any = target
+        if target is None:  # one table for both
+            store = MemoryStore(options.pop("size", _SIZE))
+            both = AsyncMemoryStore()
+            both.table = store.table
+        self.sync = Values(_Cache(store, **options))
+        self.asynchronous = AsyncValues(AsyncCache(both, **options))
 
 
 _lock = fork_safe_lock()
