@@ -39,14 +39,28 @@ def key_of(maker: KeyMaker, namespace: str) -> KeyOf:
     def slow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         return physical(namespace, maker(args, kwargs))
 
-    plain = maker.plain
-    if plain is None or sum(map(len, plain)) > _FIXED or any(map(_is_odd, plain)):
+    plain = _fixed(maker)
+    if plain is None:
         return slow
     head, *between = plain
     head = f"{namespace}:{head}"
     if len(between) == 1:
         return _with_one(head, between[0], slow)
     return _with_several(head, between, slow) if between else slow
+
+
+def around_one(maker: KeyMaker, namespace: str) -> tuple[str, str] | None:
+    """What stands before and after a whole number in the keys of a function with one parameter, where that is all."""
+    plain = _fixed(maker)
+    return None if plain is None or len(plain) != 2 else (f"{namespace}:{plain[0]}", plain[1])
+
+
+def _fixed(maker: KeyMaker) -> list[str] | None:
+    """The texts around the arguments; ``None`` where there is more to a key."""
+    plain = maker.plain
+    if plain is None or sum(map(len, plain)) > _FIXED or any(map(_is_odd, plain)):
+        return None
+    return plain
 
 
 def _is_odd(text: str) -> bool:
@@ -60,9 +74,8 @@ def _with_one(head: str, tail: str, slow: KeyOf) -> KeyOf:
             value = args[0]
             kind = value.__class__
             if kind is int:
-                if -_GREAT < value < _GREAT:
-                    return f"{head}{value}{tail}"
-            elif kind is str and len(value) <= _TEXTS and is_safe(value) and "#" not in value:
+                return f"{head}{value}{tail}" if -_GREAT < value < _GREAT else slow(args, kwargs)
+            if kind is str and len(value) <= _TEXTS and is_safe(value) and "#" not in value:
                 return f'{head}"{value}"{tail}'
         return slow(args, kwargs)
 

@@ -264,7 +264,7 @@ class LocalTier:
             slot.value, slot.read = value, None
         else:
             slot.read, slot.data, slot.at = codec.again(written, slot.raw, SIZE + length)
-        slot.marks = marks[1:]  # type: ignore[assignment]  # none is None; a change of the namespace's clears the room
+        slot.marks = marks  # type: ignore[assignment]  # none is None
         limit = min([slot.limit, *[mark.limit for mark in marks if mark is not None]])
         slot.until = min(limit, self.clock.monotonic() + left)
 

@@ -104,6 +104,10 @@ def _text(steps: list[_Step], values: Sequence[Any]) -> str:
     return text
 
 
+def _named(steps: list[_Step]) -> set[tuple[int, str]]:
+    return {(place, repr(attribute)) for _, place, attribute in steps if place != _NONE}
+
+
 class KeyMaker:
     """Builds keys from the arguments of one function; everything that can be worked out once is.
 
@@ -148,6 +152,11 @@ class KeyMaker:
             InvalidInput: An argument has no text that means it alone.
         """
         return _text(self._steps, self._arguments(args, kwargs))
+
+    @property
+    def named(self) -> set[tuple[int, str]]:
+        """The places of the parameters that stand in the key, and the paths from them."""
+        return _named(self._steps)
 
     @property
     def plain(self) -> list[str] | None:
@@ -217,6 +226,11 @@ class TagMaker:
         if self._fixed is not None:
             return self._fixed
         return self._made(self._arguments(args, kwargs))
+
+    def follows(self, maker: KeyMaker) -> bool:
+        """Whether two calls with the same key have the same tags: all that is named in these is named in that."""
+        named = maker.named
+        return all(step in named for steps in self._templates for step in _named(steps))
 
     def _made(self, values: Sequence[Any]) -> tuple[str, ...]:
         return tuple(dict.fromkeys([tag_name(_plain(steps, values)) for steps in self._templates]))

@@ -1,4 +1,4 @@
-"""A store below which a server stands and above which this process keeps what it has read."""
+"""A store of which this process keeps what it has read."""
 
 from __future__ import annotations
 
@@ -6,43 +6,39 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from resilient.cache._async.stores import AsyncRedisStore
-from resilient.cache._local_tier import Changes, Kept, LocalTier
-from resilient.cache._values import AsyncLoader, Claim, Swap
+from resilient.cache._local_tier import Kept, LocalTier
+from resilient.cache._values import AsyncLoader, AsyncStore, Claim, Swap
 
 __all__ = ["AsyncLocalStore"]
 
 
 class AsyncLocalStore:
-    """Reads from this process what is known to be right, and from the server what is not.
+    """Reads from this process what is known to be right, and from the store what is not.
 
     Only what was read is kept, never what was stored: whether that is still there only the server can tell. What this
     process changes, or tries to change, it forgets at once; what others change they, or the server, tell.
 
     Args:
         store: The server.
-        tier: What is kept.
-        changes: Tells of changes.
+        tier: What is kept, with whoever tells it of changes.
     """
 
-    local: bool = False
-
-    def __init__(self, store: AsyncRedisStore, tier: LocalTier, changes: Changes) -> None:
+    def __init__(self, store: AsyncStore, tier: LocalTier) -> None:
         self.store = store
         self.tier = tier
-        self.changes = changes
-        self.channel = store.channel
+        self.local = store.local
+        self.channel: Any = getattr(store, "channel", None)
         self.failures = store.failures
         self._get_many = store.get_many
+        self._changes = tier.changes
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The bytes under each key, in order; a `Kept` where the server was not asked."""
+        """The bytes under each key, in order. The server is asked: for those keys that are not kept, or for all."""
         tier = self.tier
         found = tier.look(keys)
-        missing = [key for key, raw in zip(keys, found, strict=True) if raw is None]
-        if not missing:
-            return Kept(found)
-        self.changes.ensure()
+        missing = [key for key, raw in zip(keys, found, strict=True) if raw is None] or keys
+        if self._changes is not None:
+            self._changes.ensure()
         ticket = tier.ticket()
         asked = await self._get_many(missing)
         tier.keep(missing, asked, ticket)
@@ -50,6 +46,11 @@ class AsyncLocalStore:
             return asked
         rest = iter(asked)
         return [next(rest) if raw is None else raw for raw in found]
+
+    def kept(self, keys: Sequence[str]) -> Kept | None:
+        """The bytes under each key, if all of them are kept."""
+        found = self.tier.look(keys)
+        return None if None in found else Kept(found)
 
     async def get(self, key: str) -> bytes | None:
         """The bytes under a key."""
@@ -61,7 +62,7 @@ class AsyncLocalStore:
             done = await operation(*args)
         finally:
             self.tier.forget(keys)
-        news = self.changes.news(keys)
+        news = () if self._changes is None else self._changes.news(keys)
         if news:
             with contextlib.suppress(*self.failures):  # who is not told keeps what he has for a second at most
                 await self.channel.call_many(news)
@@ -127,6 +128,7 @@ class AsyncLocalStore:
 
     async def aclose(self) -> None:
         """Be told no more, keep nothing, and close the connections, if they were made for this store."""
-        self.changes.close()
+        if self._changes is not None:
+            self._changes.close()
         self.tier.flush()
         await self.store.aclose()

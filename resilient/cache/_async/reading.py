@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, Unpack
 
+from resilient.cache._aside import apart, bypassed
 from resilient.cache._async.functions import AsyncLazy
 from resilient.cache._async.tagged import AsyncTagged
 from resilient.cache._codecs import ANYTHING
@@ -21,9 +21,6 @@ __all__ = ["AsyncReading"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_NONE: frozenset[int] = frozenset()
-_bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
 
 _PLANS = 256  # kept for calls that name their options each time
 
@@ -222,7 +219,7 @@ class AsyncReading(AsyncTagged):
 
     async def value(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
         """What the functions of `lazy` call: `through` without where the value came from."""
-        if _bypassed.get() and self._off():
+        if bypassed.get() and self._off():
             return await load()
         return await self._engine.load(self.physical(key), load, plan)
 
@@ -236,7 +233,7 @@ class AsyncReading(AsyncTagged):
     # ---------------------------------------------------------------------------------------------------------- bypass
 
     def _off(self) -> bool:
-        return id(self) in _bypassed.get()
+        return id(self) in bypassed.get()
 
     @contextmanager
     def bypass(self) -> Iterator[None]:
@@ -244,11 +241,12 @@ class AsyncReading(AsyncTagged):
 
         It holds for this task or thread and those it starts, not for others.
         """
-        token = _bypassed.set(_bypassed.get() | {id(self)})
+        token, also = bypassed.set(bypassed.get() | {id(self)}), apart.set(True)
         try:
             yield
         finally:
-            _bypassed.reset(token)
+            apart.reset(also)
+            bypassed.reset(token)
 
 
 class _Asked:

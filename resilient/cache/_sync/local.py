@@ -1,5 +1,5 @@
 # Generated from resilient/cache/_async/local.py by tools/unasync.py: do not edit.
-"""A store below which a server stands and above which this process keeps what it has read."""
+"""A store of which this process keeps what it has read."""
 
 from __future__ import annotations
 
@@ -7,43 +7,39 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from resilient.cache._local_tier import Changes, Kept, LocalTier
-from resilient.cache._sync.stores import RedisStore
-from resilient.cache._values import Claim, Loader, Swap
+from resilient.cache._local_tier import Kept, LocalTier
+from resilient.cache._values import Claim, Loader, Store, Swap
 
 __all__ = ["LocalStore"]
 
 
 class LocalStore:
-    """Reads from this process what is known to be right, and from the server what is not.
+    """Reads from this process what is known to be right, and from the store what is not.
 
     Only what was read is kept, never what was stored: whether that is still there only the server can tell. What this
     process changes, or tries to change, it forgets at once; what others change they, or the server, tell.
 
     Args:
         store: The server.
-        tier: What is kept.
-        changes: Tells of changes.
+        tier: What is kept, with whoever tells it of changes.
     """
 
-    local: bool = False
-
-    def __init__(self, store: RedisStore, tier: LocalTier, changes: Changes) -> None:
+    def __init__(self, store: Store, tier: LocalTier) -> None:
         self.store = store
         self.tier = tier
-        self.changes = changes
-        self.channel = store.channel
+        self.local = store.local
+        self.channel: Any = getattr(store, "channel", None)
         self.failures = store.failures
         self._get_many = store.get_many
+        self._changes = tier.changes
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The bytes under each key, in order; a `Kept` where the server was not asked."""
+        """The bytes under each key, in order. The server is asked: for those keys that are not kept, or for all."""
         tier = self.tier
         found = tier.look(keys)
-        missing = [key for key, raw in zip(keys, found, strict=True) if raw is None]
-        if not missing:
-            return Kept(found)
-        self.changes.ensure()
+        missing = [key for key, raw in zip(keys, found, strict=True) if raw is None] or keys
+        if self._changes is not None:
+            self._changes.ensure()
         ticket = tier.ticket()
         asked = self._get_many(missing)
         tier.keep(missing, asked, ticket)
@@ -51,6 +47,11 @@ class LocalStore:
             return asked
         rest = iter(asked)
         return [next(rest) if raw is None else raw for raw in found]
+
+    def kept(self, keys: Sequence[str]) -> Kept | None:
+        """The bytes under each key, if all of them are kept."""
+        found = self.tier.look(keys)
+        return None if None in found else Kept(found)
 
     def get(self, key: str) -> bytes | None:
         """The bytes under a key."""
@@ -62,7 +63,7 @@ class LocalStore:
             done = operation(*args)
         finally:
             self.tier.forget(keys)
-        news = self.changes.news(keys)
+        news = () if self._changes is None else self._changes.news(keys)
         if news:
             with contextlib.suppress(*self.failures):  # who is not told keeps what he has for a second at most
                 self.channel.call_many(news)
@@ -128,6 +129,7 @@ class LocalStore:
 
     def close(self) -> None:
         """Be told no more, keep nothing, and close the connections, if they were made for this store."""
-        self.changes.close()
+        if self._changes is not None:
+            self._changes.close()
         self.tier.flush()
         self.store.close()

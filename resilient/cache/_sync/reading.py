@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, Unpack
 
+from resilient.cache._aside import apart, bypassed
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import LoadOptions, Policy
 from resilient.cache._keys import tag_names
@@ -22,9 +22,6 @@ __all__ = ["Reading"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_NONE: frozenset[int] = frozenset()
-_bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
 
 _PLANS = 256  # kept for calls that name their options each time
 
@@ -223,7 +220,7 @@ class Reading(Tagged):
 
     def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
         """What the functions of `lazy` call: `through` without where the value came from."""
-        if _bypassed.get() and self._off():
+        if bypassed.get() and self._off():
             return load()
         return self._engine.load(self.physical(key), load, plan)
 
@@ -237,7 +234,7 @@ class Reading(Tagged):
     # ---------------------------------------------------------------------------------------------------------- bypass
 
     def _off(self) -> bool:
-        return id(self) in _bypassed.get()
+        return id(self) in bypassed.get()
 
     @contextmanager
     def bypass(self) -> Iterator[None]:
@@ -245,11 +242,12 @@ class Reading(Tagged):
 
         It holds for this task or thread and those it starts, not for others.
         """
-        token = _bypassed.set(_bypassed.get() | {id(self)})
+        token, also = bypassed.set(bypassed.get() | {id(self)}), apart.set(True)
         try:
             yield
         finally:
-            _bypassed.reset(token)
+            apart.reset(also)
+            bypassed.reset(token)
 
 
 class _Asked:

@@ -18,6 +18,7 @@ from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
+from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
@@ -73,14 +74,14 @@ class AsyncBulk:
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
             return await self._rest(keys, found, list(enumerate(seen)), load, plan)
         marks = Marks(tags, tuple(raws[count:]))
-        found = self._quick_ones(raws[:count], marks, plan)
+        found = self._quick_ones(raws[:count], marks, plan, kept=raws.__class__ is Kept)
         left = [place for place, value in enumerate(found) if value is NOTHING]
         if not left:
             return found
         weighed = await self._reader.weigh([raws[place] for place in left], plan.codec, marks)
         return await self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
 
-    def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan) -> list[Any]:
+    def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan, *, kept: bool) -> list[Any]:
         """The values that are plainly fresh, counted; the others are to be looked at with care."""
         block = marks.whole_block()
         if plan.policy.early or block is None:
@@ -90,8 +91,9 @@ class AsyncBulk:
         hits = sum(value is not NOTHING for value in found)
         self._counts.add("hits", hits)
         if hits and events.wanted(CacheRead):
+            source = self._reader.source(kept)
             for _ in range(hits):
-                events.emit(CacheRead(cache=self._name, source=self._reader.source))
+                events.emit(CacheRead(cache=self._name, source=source))
         return found
 
     async def _rest(

@@ -13,6 +13,7 @@ from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unp
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import AsyncFlights
+from resilient.cache._local_tier import Kept
 from resilient.cache._seen import Seen, is_absence
 from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
 from resilient.cache._values import Counts, Lookup
@@ -60,8 +61,10 @@ class AsyncReader:
             return Seen(UNREACHABLE, marks=Marks(tags))
         raw, marks = found[0], Marks(tags, tuple(found[1:]))
         if raw is None or not marks.lacking(raw):
-            return self.judge(raw, codec, marks)
-        return (await self.weigh((raw,), codec, marks))[0]
+            seen = self.judge(raw, codec, marks)
+        else:
+            seen = (await self.weigh((raw,), codec, marks))[0]
+        return seen._replace(kept=True) if found.__class__ is Kept else seen
 
     async def look_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Seen]:
         """What is under each key, in as many round trips."""
@@ -69,7 +72,8 @@ class AsyncReader:
         if found is UNREACHABLE:
             return [Seen(UNREACHABLE, marks=Marks(tags))] * len(keys)
         count = len(keys)
-        return await self.weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
+        there = await self.weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
+        return [seen._replace(kept=True) for seen in there] if found.__class__ is Kept else there
 
     async def weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
         """What entries mean, their tags asked for where that was not done."""
@@ -152,7 +156,7 @@ class AsyncReader:
         else:
             self.counts.hit()
         if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self.name, source=self.source, stale=stale))
+            events.emit(CacheRead(cache=self.name, source=self.source(seen.kept), stale=stale))
         return self.lookup(seen, stale=stale)
 
     def lookup(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
@@ -160,9 +164,8 @@ class AsyncReader:
         assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):
             raise NotFound(seen.value)
-        return Lookup(seen.value, self.source, seen.entry.age(self.clock.wall()), stale)
+        return Lookup(seen.value, self.source(seen.kept), seen.entry.age(self.clock.wall()), stale)
 
-    @property
-    def source(self) -> Any:
+    def source(self, kept: bool) -> Any:  # noqa: FBT001 - a state
         """Where values that were found came from."""
-        return "local" if self.tier.store.local else "shared"
+        return "local" if kept or self.tier.store.local else "shared"

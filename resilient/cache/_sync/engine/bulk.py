@@ -15,6 +15,7 @@ from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
+from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
@@ -74,14 +75,14 @@ class Bulk:
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
             return self._rest(keys, found, list(enumerate(seen)), load, plan)
         marks = Marks(tags, tuple(raws[count:]))
-        found = self._quick_ones(raws[:count], marks, plan)
+        found = self._quick_ones(raws[:count], marks, plan, kept=raws.__class__ is Kept)
         left = [place for place, value in enumerate(found) if value is NOTHING]
         if not left:
             return found
         weighed = self._reader.weigh([raws[place] for place in left], plan.codec, marks)
         return self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
 
-    def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan) -> list[Any]:
+    def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan, *, kept: bool) -> list[Any]:
         """The values that are plainly fresh, counted; the others are to be looked at with care."""
         block = marks.whole_block()
         if plan.policy.early or block is None:
@@ -91,8 +92,9 @@ class Bulk:
         hits = sum(value is not NOTHING for value in found)
         self._counts.add("hits", hits)
         if hits and events.wanted(CacheRead):
+            source = self._reader.source(kept)
             for _ in range(hits):
-                events.emit(CacheRead(cache=self._name, source=self._reader.source))
+                events.emit(CacheRead(cache=self._name, source=source))
         return found
 
     def _rest(

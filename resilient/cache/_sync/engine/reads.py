@@ -12,6 +12,7 @@ from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unp
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import Flights
+from resilient.cache._local_tier import Kept
 from resilient.cache._seen import Seen, is_absence
 from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
 from resilient.cache._sync.engine.stampbook import StampBook
@@ -61,8 +62,10 @@ class Reader:
             return Seen(UNREACHABLE, marks=Marks(tags))
         raw, marks = found[0], Marks(tags, tuple(found[1:]))
         if raw is None or not marks.lacking(raw):
-            return self.judge(raw, codec, marks)
-        return (self.weigh((raw,), codec, marks))[0]
+            seen = self.judge(raw, codec, marks)
+        else:
+            seen = (self.weigh((raw,), codec, marks))[0]
+        return seen._replace(kept=True) if found.__class__ is Kept else seen
 
     def look_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Seen]:
         """What is under each key, in as many round trips."""
@@ -70,7 +73,8 @@ class Reader:
         if found is UNREACHABLE:
             return [Seen(UNREACHABLE, marks=Marks(tags))] * len(keys)
         count = len(keys)
-        return self.weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
+        there = self.weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
+        return [seen._replace(kept=True) for seen in there] if found.__class__ is Kept else there
 
     def weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
         """What entries mean, their tags asked for where that was not done."""
@@ -153,7 +157,7 @@ class Reader:
         else:
             self.counts.hit()
         if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self.name, source=self.source, stale=stale))
+            events.emit(CacheRead(cache=self.name, source=self.source(seen.kept), stale=stale))
         return self.lookup(seen, stale=stale)
 
     def lookup(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
@@ -161,9 +165,8 @@ class Reader:
         assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):
             raise NotFound(seen.value)
-        return Lookup(seen.value, self.source, seen.entry.age(self.clock.wall()), stale)
+        return Lookup(seen.value, self.source(seen.kept), seen.entry.age(self.clock.wall()), stale)
 
-    @property
-    def source(self) -> Any:
+    def source(self, kept: bool) -> Any:  # noqa: FBT001 - a state
         """Where values that were found came from."""
-        return "local" if self.tier.store.local else "shared"
+        return "local" if kept or self.tier.store.local else "shared"
