@@ -8,6 +8,8 @@ import json
 import math
 import socket
 import threading
+import time
+from contextlib import suppress
 
 import fakeredis
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.errors import ConfigurationError
+from resilient.runtime import start_thread
 from resilient.wire.redis._addresses import Address
 from resilient.wire.redis._tracking import Answer, Messages, Push, Watch, announcement, changed_keys, is_unasked
 from resilient.wire.redis._tracking_routes import address_of, route
@@ -300,6 +303,99 @@ def unused_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and given to nobody else
         yield taken.getsockname()[1]
+
+
+class Scripted:
+    """A server on loopback that gives one reply to each kind of command, whoever asks."""
+
+    def __init__(self, **replies):
+        self.asked = []
+        self._replies = {name.encode(): reply for name, reply in replies.items()}
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self._threads = [start_thread(self._accept, name="scripted")]
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                accepted, _ = self._listener.accept()
+                self._threads.append(start_thread(self._serve, accepted, name="scripted"))
+
+    def _serve(self, accepted):
+        messages = Messages()
+        with accepted, suppress(OSError):
+            while data := accepted.recv(65536):
+                for command in messages.feed(data):
+                    self.asked.append(b" ".join(command[:2]))
+                    accepted.sendall(self._replies.get(command[0], b"+OK\r\n"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(10)
+
+
+def until(reached):
+    end = time.monotonic() + 10
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_an_old_server_is_listened_to_by_publish_and_subscribe():
+    """One that knows neither the third version of the protocol nor tracking."""
+    subscribed = b"*3\r\n$9\r\nsubscribe\r\n$12\r\nshop:changed\r\n:1\r\n"
+    told = b'*3\r\n$7\r\nmessage\r\n$12\r\nshop:changed\r\n$10\r\n["shop:a"]\r\n'
+    pong = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
+    with Scripted(HELLO=b"-ERR unknown command 'HELLO'\r\n", SUBSCRIBE=subscribed + told, PING=told + pong) as server:
+        ear = Ear()
+        tracking = Tracking(server.url, prefix="shop:", ear=ear, bound=0.2)
+        assert tracking.wait(10)
+        assert (tracking.mode, tracking.keep) == ("pubsub", 0.2)
+        assert tracking.news(["shop:a"]) == [("PUBLISH", "shop:changed", '["shop:a"]')]
+        until(lambda: sum(note[0] == "heard" for note in ear.notes) > 3)
+        tracking.close()
+        assert ear.notes[0] == "begun"
+        assert ear.notes.count(("told", 1, [b"shop:a"])) >= 3
+        assert ear.notes[-1] == ("cut", 1)
+        assert b"SUBSCRIBE shop:changed" in server.asked
+
+
+@pytest.mark.parametrize(
+    ("replies", "why", "subscribes"),
+    [
+        ({"HELLO": b"-LOADING the data\r\n"}, "LOADING", False),
+        ({"HELLO": b"-ERR max number of clients reached\r\n"}, "max number", False),
+        ({"HELLO": b"HTTP/1.1 400\r\n"}, "not understood", False),
+        ({"CLIENT": b"-NOPERM no\r\n", "SUBSCRIBE": b"-NOPERM no channel\r\n"}, "no channel", True),
+    ],
+    ids=["loading", "full", "no server of this kind", "both forbidden"],
+)
+def test_what_is_wrong_for_the_moment_does_not_change_the_way(replies, why, subscribes):
+    """Only a refusal leads to publish and subscribe: else a busy server would be listened to in the lesser way."""
+    with Scripted(**replies) as server:
+        ear = Ear()
+        tracking = Tracking(server.url, prefix="shop:", ear=ear, bound=0.2)
+        tracking.ensure()
+        until(lambda: why in (tracking.trouble or ""))
+        tracking.close()
+        assert ear.notes == []
+        assert any(asked.startswith(b"SUBSCRIBE") for asked in server.asked) is subscribes
+
+
+def test_a_primary_that_became_a_replica_is_left():
+    """Its connection does not break, and what is written now is written elsewhere: the session is over."""
+    with Scripted(ROLE=b"*1\r\n$6\r\nmaster\r\n", PING=b"+PONG\r\n") as server:
+        ear = Ear()
+        tracking = Tracking(server.url, prefix="shop:", ear=ear, bound=0.2)
+        assert tracking.wait(10)
+        server._replies[b"ROLE"] = b"*1\r\n$5\r\nslave\r\n"
+        until(lambda: ("cut", 1) in ear.notes)
+        tracking.close()
 
 
 def test_the_payload_is_plain_json():
