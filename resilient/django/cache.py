@@ -282,9 +282,8 @@ def shared(server: Any, given: Mapping[str, Any]) -> Shared:
     """What stands behind a backend; made on first use. Raises ConfigurationError."""
     location = address_of(server)
     options = dict(given)
-    if "://" in location and options.get("codec", "pickle") == "pickle":
-        fallbacks = getattr(conf.settings, "SECRET_KEY_FALLBACKS", ())
-        options.setdefault("secret", [conf.settings.SECRET_KEY, *fallbacks])
+    if "://" in location and options.get("codec", "pickle") == "pickle" and "secret" not in options:
+        options["secret"] = [conf.settings.SECRET_KEY, *getattr(conf.settings, "SECRET_KEY_FALLBACKS", ())]
     name = (location, repr(sorted(options.items())))
     with _lock:
         if name not in _made:
