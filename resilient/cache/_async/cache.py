@@ -221,7 +221,7 @@ class AsyncCache(AsyncWriting):
         from resilient.wire.redis.tracking import Tracking
 
         tier = LocalTier(self.namespace, local, self.clock)
-        tier.changes = Tracking(target, prefix=f"{self.namespace}:", ear=tier)
+        tier.changes = Tracking(target, prefix=f"{self.namespace}:", ear=tier, clock=self.clock)
         return AsyncLocalStore(server, tier), classify
 
     async def __aenter__(self) -> Self:

@@ -222,7 +222,7 @@ class Cache(Writing):
         from resilient.wire.redis.tracking import Tracking
 
         tier = LocalTier(self.namespace, local, self.clock)
-        tier.changes = Tracking(target, prefix=f"{self.namespace}:", ear=tier)
+        tier.changes = Tracking(target, prefix=f"{self.namespace}:", ear=tier, clock=self.clock)
         return LocalStore(server, tier), classify
 
     def __enter__(self) -> Self:
