@@ -77,17 +77,17 @@ def _quick(tier: LocalTier, maker: KeyMaker, namespace: str, owner: object) -> Q
             slot = look(f"{head}{one}{tail}")
         else:
             slot = look(make_key(args, kwargs))
-        if slot is None or slot.owner is not owner:
+        if slot is None or (ready := slot.ready).owner is not owner:
             return NOTHING
         now = monotonic()
-        if now >= slot.until or now >= tier.until or aside() or stream.routes.get(CacheRead, UNASKED):
+        if now >= ready.until or now >= tier.until or aside() or stream.routes.get(CacheRead, UNASKED):
             return NOTHING
-        for mark in slot.marks:
+        for mark in ready.marks:
             if not mark.alive:
                 return NOTHING
         slot.hot = True
         tier.hit()
-        read = slot.read
-        return slot.value if read is None else read(slot.data[slot.at :])
+        read = ready.read
+        return ready.value if read is None else read(ready.data[ready.at :])
 
     return value

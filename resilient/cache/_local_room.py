@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["OVERHEAD", "Mark", "Room", "Slot"]
+__all__ = ["OVERHEAD", "Mark", "Ready", "Room", "Slot"]
 
 OVERHEAD = 500
 """Bytes that the parts of an entry need which are neither key nor value, about."""
@@ -37,6 +37,44 @@ class Mark:
         self.alive = True
 
 
+class Ready:
+    """What a reader needs to serve a value without judging it again. Never changed: another one takes its place.
+
+    Args:
+        owner: Whoever has judged it: nobody else is served it.
+        until: The clock's seconds from which on it is not served.
+        marks: The stamps it depends on.
+        value: The value, where all may hold the same.
+        read: Makes a copy; ``None`` where none is needed.
+        data: Of what it is made.
+        at: From where on.
+    """
+
+    __slots__ = ("at", "data", "marks", "owner", "read", "until", "value")
+
+    def __init__(
+        self,
+        owner: object,
+        until: float,
+        marks: tuple[Mark, ...],
+        *,
+        value: Any = None,
+        read: Callable[[bytes], Any] | None = None,
+        data: bytes = b"",
+        at: int = 0,
+    ) -> None:
+        self.owner = owner
+        self.until = until
+        self.marks = marks
+        self.value = value
+        self.read = read
+        self.data = data
+        self.at = at
+
+
+_UNREADY = Ready(None, 0.0, ())
+
+
 class Slot:
     """One entry.
 
@@ -47,7 +85,7 @@ class Slot:
         size: Bytes it counts for.
     """
 
-    __slots__ = ("at", "data", "hot", "key", "limit", "main", "marks", "owner", "raw", "read", "size", "until", "value")
+    __slots__ = ("hot", "key", "limit", "main", "raw", "ready", "size")
 
     def __init__(self, key: str, raw: bytes, limit: float, size: int) -> None:
         self.key = key
@@ -56,14 +94,8 @@ class Slot:
         self.size = size
         self.hot = False
         self.main = False
-        # What follows is for readers that take no lock; it counts while `until` is not reached.
-        self.until = 0.0
-        self.owner: object = None
-        self.marks: tuple[Mark, ...] = ()
-        self.value: Any = None
-        self.read: Callable[[bytes], Any] | None = None
-        self.data = b""
-        self.at = 0
+        self.ready = _UNREADY
+        """For readers, who take no lock."""
 
 
 class Room:

@@ -19,7 +19,7 @@ from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, FORMAT, LEASE, MAGIC, SIZE, TOMBSTONE, plain_header
 from resilient.cache._local import Local
 from resilient.cache._local_coherence import NO_TICKET, Coherence
-from resilient.cache._local_room import OVERHEAD, Mark, Room, Slot
+from resilient.cache._local_room import OVERHEAD, Mark, Ready, Room, Slot
 from resilient.cache._local_values import is_immutable
 from resilient.cache._stamps import is_ours, namespace_key, number
 from resilient.clock import Clock
@@ -253,20 +253,20 @@ class LocalTier:
         slot = self.table.get(keys[0])
         if slot is None or slot.raw is not found[0]:
             return
-        marks = tuple([self._marks.get(key) for key in keys[1:]])
-        if any(mark is None or mark.raw is not raw for mark, raw in zip(marks, found[1:], strict=True)):
-            return
+        marks: list[Mark] = []
+        for key, stamp in zip(keys[1:], found[1:], strict=True):
+            mark = self._marks.get(key)
+            if mark is None or mark.raw is not stamp:
+                return
+            marks.append(mark)
         written, _, created, lasts, length, _ = plain_header(slot.raw)
-        left = created + lasts - self.clock.wall()
-        slot.until = 0.0  # another reader may be looking
-        slot.owner = owner
+        limit = min([slot.limit, *[mark.limit for mark in marks]])
+        until = min(limit, self.clock.monotonic() + created + lasts - self.clock.wall())
         if self.options.share or is_immutable(value):
-            slot.value, slot.read = value, None
+            slot.ready = Ready(owner, until, tuple(marks), value=value)
         else:
-            slot.read, slot.data, slot.at = codec.again(written, slot.raw, SIZE + length)
-        slot.marks = marks  # type: ignore[assignment]  # none is None
-        limit = min([slot.limit, *[mark.limit for mark in marks if mark is not None]])
-        slot.until = min(limit, self.clock.monotonic() + left)
+            read, data, at = codec.again(written, slot.raw, SIZE + length)
+            slot.ready = Ready(owner, until, tuple(marks), read=read, data=data, at=at)
 
     # ---------------------------------------------------------------------------------------------------------- figures
 

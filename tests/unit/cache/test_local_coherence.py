@@ -192,17 +192,18 @@ class World:
     def what_is_served_at_once_is_right(self) -> None:
         now = self.clock.monotonic()
         for slot in self.tier.table.values():
-            if not (slot.owner is OWNER and now < slot.until and now < self.tier.until):
+            ready = slot.ready
+            if not (ready.owner is OWNER and now < ready.until and now < self.tier.until):
                 continue
-            if not all(mark.alive for mark in slot.marks):
+            if not all(mark.alive for mark in ready.marks):
                 continue
             self.served += 1
             self._check(slot.raw)
             for stamp in self.bears[slot.raw]:
                 assert stamp is not None
                 self._check(stamp)
-            read = slot.read
-            value = slot.value if read is None else read(slot.data[slot.at :])
+            read = ready.read
+            value = ready.value if read is None else read(ready.data[ready.at :])
             assert value == self.values[slot.raw]
 
     def step(self) -> None:
