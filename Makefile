@@ -9,9 +9,11 @@ PYTEST := $(RUN) -m pytest
 PIP := $(RUN) -m pip --disable-pip-version-check --retries 1 --timeout 30 -qq
 # What fault tests repeat, as a share of their full size; `make soak` runs them at 1.
 export RESILIENT_SCALE ?= 0.02
+# The tests start dozens of Pythons, none of which needs to compile what the one before it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types units faces docs doc-tests wheel lowest soak balancer suites mutants bench tour generate clean
+.PHONY: help demo test check lint types units faces docs doc-tests wheel lowest soak balancer page suites mutants bench tour generate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -94,6 +96,9 @@ balancer: $(VENV)/.dev ## health behind a real HAProxy, its figures and its cost
 	@$(RUN) tools/evidence.py balancer RESILIENT_SCALE=1 RESILIENT_TABLES=docs/evidence -- $(PYTEST) -rA -q --timeout 1800 \
 		tests/servers/test_health_haproxy.py tests/servers/test_health_numbers.py tests/servers/test_health_checks.py tests/servers/test_health_together.py
 	@$(RUN) tools/readme.py
+
+page: $(VENV)/.dev ## the picture of the health page, taken with a headless Chromium that has nothing to say against it
+	@$(RUN) tools/health_page.py $(ARGS)
 
 suites: $(VENV)/.dev ## other projects' test suites against our classes
 	@$(RUN) tools/evidence.py suites -- $(PYTEST) tests/suites -q -rA --timeout 3600

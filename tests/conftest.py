@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         by_hypothesis = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if by_hypothesis or "repeat" in getattr(item, "fixturenames", ()):
             item.add_marker("scaled")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the thousands of collected tests at each of its rounds: they live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -86,7 +86,10 @@ ROOMS = {
         _in("queue", "_inhand", "_limits"),
         ("tests/unit/queue/test_inhand.py", "tests/unit/queue/test_limits.py"),
     ),
-    "cache": Room(_in("cache", "_entry", "_freshness", "_keys"), ("tests/unit/cache/test_pure.py",)),
+    "cache": Room(
+        _in("cache", "_entry", "_freshness", "_keys"),
+        tuple(f"tests/unit/cache/test_{each}.py" for each in ("entry", "freshness", "keys", "codecs_values")),
+    ),
     "health": Room(
         _in("health", "_core", "_report"), ("tests/unit/health/test_core.py", "tests/unit/health/test_report.py")
     ),

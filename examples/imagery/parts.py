@@ -32,6 +32,7 @@ class Parts:
         visibility: Seconds after which a dead worker's message goes to another.
         sabotage: See `settings.SABOTAGES`.
         embedded: Use no server of the machine even where it has them.
+        processes: How many web processes, and how many workers.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Parts:
         visibility: int = 4,
         sabotage: str = "",
         embedded: bool = False,
+        processes: int = 2,
     ) -> None:
         from examples.imagery.databases import SqliteDatabases
 
         self._limits = (work_seconds, visibility, sabotage)
         self._port = port
+        self._processes = processes
         self.databases: Databases = SqliteDatabases() if embedded else databases()
         real = RedisServer.missing() is None and not embedded
         self.redis: RedisServer | EmbeddedRedis = RedisServer() if real else EmbeddedRedis()
@@ -110,7 +113,7 @@ class Parts:
 
     def _start_processes(self, settings: Settings) -> None:
         environment = {**settings.to_environment(), **self.store.env, "PYTHONUNBUFFERED": "1"}
-        for number in range(2):
+        for number in range(self._processes):
             self.webs.append(
                 Gunicorn(
                     "examples.imagery.wsgi:app",

@@ -14,12 +14,12 @@ The server may die at any time: then values come from their loaders, and what ch
 before it is trusted again.
 """
 
-from resilient.cache._async.behind import AsyncBehind
 from resilient.cache._async.cache import AsyncCache
 from resilient.cache._async.functions import AsyncLazy, AsyncWriter
 from resilient.cache._async.leaderboard import AsyncLeaderboard
 from resilient.cache._async.refresher import AsyncRefresher
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
+from resilient.cache._async.write_behind import AsyncWriteBehind
 from resilient.cache._board import Ranked
 from resilient.cache._codecs import ValueCodec
 from resilient.cache._events import (
@@ -33,16 +33,15 @@ from resilient.cache._events import (
     WritesLost,
 )
 from resilient.cache._local import Local
-from resilient.cache._sync.behind import Behind
 from resilient.cache._sync.cache import Cache
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.leaderboard import Leaderboard
 from resilient.cache._sync.refresher import Refresher
 from resilient.cache._sync.stores import MemoryStore, RedisStore
+from resilient.cache._sync.write_behind import WriteBehind
 from resilient.cache._values import AsyncStore, CacheStats, Lookup, Store
 
 __all__ = [
-    "AsyncBehind",
     "AsyncCache",
     "AsyncLazy",
     "AsyncLeaderboard",
@@ -50,8 +49,8 @@ __all__ = [
     "AsyncRedisStore",
     "AsyncRefresher",
     "AsyncStore",
+    "AsyncWriteBehind",
     "AsyncWriter",
-    "Behind",
     "Cache",
     "CacheDown",
     "CacheRead",
@@ -71,6 +70,7 @@ __all__ = [
     "Store",
     "ValueCodec",
     "ValueRefused",
+    "WriteBehind",
     "Writer",
     "WritesLost",
 ]

@@ -8,6 +8,23 @@ value last one lease.
 Every write bears a random stamp within the first `HEAD` bytes, and every later step compares them: a load that began
 before an invalidation, or before a writer, finds other bytes than its own and cannot store.
 
+What becomes of one key, and by which step; each step is one script or one command, and happens as a whole:
+
+| there is | a reader who misses claims (CLAIM) | a load ends (SWAP) | a writer begins | a writer ends | invalidated |
+|---|---|---|---|---|---|
+| nothing | lease | | fence | | tombstone |
+| lease | is told to wait | value, or nothing where it failed | fence | | tombstone |
+| value | the same value, busy | | fence | | tombstone |
+| value, busy | is told to wait | new value, or the old one | fence | | tombstone |
+| tombstone | lease | refused | fence | | tombstone |
+| fence | loads for itself | refused | the later fence | value, tombstone or what there was (SWAP) | another fence |
+
+A writer begins with SET GET, which tells what was there. It ends with SWAP where its fence still stands and it found no
+other: else a fence is put there for one lease (SET). With versions it ends with SETTLE, which leaves the newest of the
+values. To invalidate is SET GET of a tombstone, and SET of a fence where one is found to have stood. A refresh that is
+forced, or that a writer's end pushes, takes the claim of another. A lease, a tombstone and a fence end by themselves,
+and then nothing is there; so does a value when it is kept no longer.
+
 The pure part of the cache: no clock, no I/O.
 """
 
@@ -28,6 +45,7 @@ __all__ = [
     "FENCE",
     "FOREVER",
     "FORMAT",
+    "GENERATION",
     "HEAD",
     "HEADER",
     "LEASE",
@@ -35,6 +53,8 @@ __all__ = [
     "NEGATIVE",
     "PLAIN",
     "SIZE",
+    "TAGGED",
+    "TOKEN",
     "TOMBSTONE",
     "VERSION",
     "WAITED",
@@ -51,6 +71,7 @@ __all__ = [
     "pack_tags",
     "plain_header",
     "released",
+    "sealed_header",
     "stamp",
     "told",
     "told_in",
@@ -70,6 +91,12 @@ MAGIC = 0xCE
 FORMAT = 3
 
 SIZE = HEADER.size
+TOKEN = slice(8, 16)
+"""Where the random number stands that tells a write from every other."""
+TAGGED = slice(HEAD + 1, HEAD + 3)
+"""Where the length of the tags stands."""
+GENERATION = slice(HEAD + 3, HEAD + 11)
+"""Where the namespace's stamp stands."""
 BUSY = slice(SIZE - 12, SIZE - 8)
 """Where it stands until when somebody loads a value anew."""
 VERSION = slice(SIZE - 8, SIZE)
@@ -81,6 +108,8 @@ FOREVER = 1e10
 plain_header = struct.Struct(">3xBI8xdf4x4xxHQ4x").unpack_from
 """Reads from the header of a plain value, in one step, what its reader must know: codec, schema, created, fresh, the
 length of its tags, and its generation."""
+sealed_header = struct.Struct(">3xBI8xdf4x4xxHQ4x8xI").unpack_from
+"""The same, and the checksum that follows where there are no tags."""
 
 NEGATIVE = 1
 """Flag: the loader said that there is no such thing."""
@@ -274,7 +303,7 @@ def keeping(fence: bytes, raw: bytes) -> bytes:
     The fence stays its writer's: its head is the same.
     """
     note = _note(_body(fence))[0] if version_in(fence) else _body(fence)
-    head = fence[: HEAD + 1] + bytes(2) + fence[HEAD + 3 : VERSION.start]  # a fence bears no tags
+    head = fence[: TAGGED.start] + bytes(2) + fence[TAGGED.stop : VERSION.start]  # a fence bears no tags
     return head + raw[VERSION] + len(note).to_bytes(2, "big") + note + raw
 
 
@@ -284,7 +313,7 @@ def kept_in(fence: bytes) -> bytes:
 
 
 def _body(raw: bytes) -> bytes:
-    return raw[HEADER.size + int.from_bytes(raw[HEAD + 1 : HEAD + 3], "big") :]
+    return raw[HEADER.size + int.from_bytes(raw[TAGGED], "big") :]
 
 
 def _note(body: bytes) -> tuple[bytes, bytes]:

@@ -12,7 +12,7 @@ _LEAST = 0.002  # seconds: what a socket's limit leaves of the deadline that it 
 
 
 def guard(namespace: str, judge: Classifier | None, clock: Clock) -> Pipeline:
-    """A breaker that opens after a few slow calls and looks every half second whether the server is back.
+    """A breaker that opens after a few calls without an answer and looks every half second whether the server is back.
 
     There is no retry: the loader is the better second try.
     """

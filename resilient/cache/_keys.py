@@ -12,7 +12,7 @@ import hashlib
 import re
 import string
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,7 @@ __all__ = [
     "is_safe",
     "parse",
     "physical",
+    "physical_many",
     "render",
     "tag_name",
     "tag_names",
@@ -118,6 +119,31 @@ def physical(namespace: str, key: str) -> str:
     if key[-33:-32] == "#" or not _is_plain(key):
         key = _hashed(key)
     return f"{namespace}:{key}"
+
+
+def physical_many(namespace: str, keys: Sequence[str]) -> list[str]:
+    """The same of several keys, at least one: whether all are plain, as most are, is asked of them together.
+
+    Raises:
+        InvalidInput: A key is no text, or empty.
+
+    Examples:
+        >>> physical_many("shop", ["user:1", "user:2"])
+        ['shop:user:1', 'shop:user:2']
+    """
+    try:
+        whole = "".join(keys)
+    except TypeError:  # one is no text
+        whole = "#"
+    if (
+        whole.isascii()
+        and not ("#" in whole or "{" in whole or "}" in whole)
+        and all(keys)
+        and max(map(len, keys)) <= _LONGEST
+    ):
+        prefix = f"{namespace}:"
+        return [prefix + key for key in keys]
+    return [physical(namespace, key) for key in keys]
 
 
 def tag_name(tag: str) -> str:

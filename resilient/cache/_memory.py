@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
 
 from resilient.cache._entry import (
     BUSY,
@@ -18,6 +15,7 @@ from resilient.cache._entry import (
     HEADER,
     LEASE,
     MAGIC,
+    TOKEN,
     TOMBSTONE,
     WAITED,
     keeping,
@@ -29,10 +27,7 @@ from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import after_fork, fork_safe_lock
 
-__all__ = ["AsyncBell", "Bell", "Table"]
-
-_STAMP = slice(8, 16)
-_SLICE = 0.005  # seconds; a clock that is not the machine's is looked at that often by those who wait
+__all__ = ["Table"]
 
 
 class Table:
@@ -196,7 +191,7 @@ class Table:
         """Ring when the entry with that stamp is no longer there; ``False`` where that is so already."""
         with self._lock:
             current = self._live(key)
-            if current is None or current[_STAMP] != stamp.to_bytes(8, "big"):
+            if current is None or current[TOKEN] != stamp.to_bytes(8, "big"):
                 return False
             self._bells.setdefault(key, []).append(bell)
             return True
@@ -219,52 +214,3 @@ class Table:
 
 def _is_held(raw: bytes) -> bool:
     return bool(raw[2] & LEASE) or any(raw[BUSY])
-
-
-class Bell:
-    """How a thread waits for a change in a table.
-
-    Args:
-        clock: The table's clock; one that is not the machine's is looked at every few milliseconds.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._event = threading.Event()
-        self.ring = self._event.set
-
-    def wait(self, seconds: float) -> None:
-        """Until it rings; so many seconds at most, by either clock."""
-        if self._clock is SYSTEM:
-            self._event.wait(min(seconds, threading.TIMEOUT_MAX))
-            return
-        until, end = self._clock.monotonic() + seconds, monotonic() + seconds
-        while not self._event.wait(_SLICE) and self._clock.monotonic() < until and monotonic() < end:
-            continue
-
-
-class AsyncBell:
-    """How a task waits for a change in a table; see `Bell`."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] = self._loop.create_future()
-
-    def ring(self) -> None:
-        """Wake the task, from whichever thread."""
-        with contextlib.suppress(RuntimeError):  # its loop is closed, so that nobody waits
-            self._loop.call_soon_threadsafe(self._set)
-
-    def _set(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-    async def wait(self, seconds: float) -> None:
-        """Until it rings; so many seconds at most, by either clock."""
-        if self._clock is SYSTEM:
-            await asyncio.wait([self._future], timeout=seconds)
-            return
-        until, end = self._clock.monotonic() + seconds, monotonic() + seconds
-        while not self._future.done() and self._clock.monotonic() < until and monotonic() < end:
-            await asyncio.wait([self._future], timeout=_SLICE)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable
 from typing import Any
 
 from resilient.cache._codecs import ABSENCE, Codec
-from resilient.cache._entry import FOREVER, PLAIN, SIZE, Unreadable, plain_header
+from resilient.cache._entry import FOREVER, PLAIN, SIZE, Unreadable, plain_header, sealed_header
 
-__all__ = ["NOTHING", "fresh"]
+__all__ = ["NOTHING", "fresh", "fresh_many"]
+
+_BODY = SIZE + 4  # where a value begins that bears no tags: after the header and the checksum
 
 NOTHING: Any = type("Nothing", (), {"__repr__": lambda _: "NOTHING", "__slots__": ()})()
 """No value, where ``None`` would be one."""
@@ -35,3 +39,28 @@ def fresh(raw: Any, now: float, generation: int, block: bytes, codec: Codec) -> 
         return codec.decode(number, schema, raw[end:])
     except Unreadable:
         return NOTHING
+
+
+def fresh_many(raws: Iterable[Any], now: float, generation: int, block: bytes, codec: Codec) -> list[Any]:
+    """The same of several. What most of many are, without tags and as this codec writes, is judged in place."""
+    found: list[Any] = []
+    add, usual, quick, schema = found.append, codec.usual, codec.quick, codec.schema
+    plain = bool(generation) and not block
+    for raw in raws:
+        if plain and raw.__class__ is bytes and raw[:3] == PLAIN and len(raw) > _BODY:
+            number, other, created, lasts, length, bears, check = sealed_header(raw)
+            if (
+                now - created < lasts < FOREVER
+                and bears == generation
+                and not length
+                and number == usual
+                and (other == schema or not other or not schema)
+                and zlib.crc32(data := raw[_BODY:], number) == check
+            ):
+                try:
+                    add(quick(data))
+                    continue
+                except Exception:  # noqa: BLE001 - as in the codec; whoever looks with care tells why
+                    pass
+        add(fresh(raw, now, generation, block, codec))
+    return found

@@ -1,15 +1,39 @@
 """The steps of the lease protocol on a server, each one script on one key: it all happens, or nothing does.
 
 Their keys stand in one slot of a Cluster: the stream that wakes those who wait bears the value's key in braces. The
-offsets are those of `resilient.cache._entry`: a head of 36 bytes, then the byte that says that somebody waits, two of
-the length of the tags, eight of the generation, four of busy and eight of the version: 59 in all.
+places of an entry's parts are those of `resilient.cache._entry`, put into the scripts where a name stands after a
+dollar sign: ``$WAITED`` is a place as commands count it, from 0; ``$WAITED_1`` is the same as the language counts, from
+1; ``$BUSY_END`` is the last of a part by that count.
 """
 
 from __future__ import annotations
 
+from string import Template
 from typing import Final
 
-__all__ = ["CLAIM", "SETTLE", "SWAP", "wake_key"]
+from resilient.cache import _entry as entry
+
+__all__ = ["CLAIM", "SETTLE", "SWAP", "TEMPLATES", "wake_key"]
+
+
+def _names() -> dict[str, int]:
+    """What the scripts call the places and the numbers of an entry."""
+    parts = {"BUSY": entry.BUSY, "GENERATION": entry.GENERATION, "TAGGED": entry.TAGGED, "VERSION": entry.VERSION}
+    parts["WAITED"] = slice(entry.WAITED, entry.WAITED + 1)
+    names = {name: getattr(entry, name) for name in ("FENCE", "FORMAT", "HEAD", "LEASE", "MAGIC", "SIZE", "TOMBSTONE")}
+    for name, part in parts.items():
+        names |= {name: part.start, f"{name}_1": part.start + 1, f"{name}_END": part.stop}
+    return {**names, "SIZE_1": entry.SIZE + 1, "LAST": entry.SIZE - 1, "BYTE": 256, "AWAKE": 5000}
+
+
+TEMPLATES: Final[dict[str, str]] = {}
+"""The scripts as they are written, by their names."""
+
+
+def _script(name: str, text: str) -> str:
+    TEMPLATES[name] = text
+    return Template(text).substitute(_names())
+
 
 _OLDER = """
 local function older(a, b)
@@ -23,10 +47,12 @@ local none = '\\0\\0\\0\\0\\0\\0\\0\\0'
 """
 """Whether one version is below another: byte by byte, since a number of this language holds only 53 bits."""
 
-CLAIM: Final = """
-local seen = redis.call('GETRANGE', KEYS[1], 0, 58)
-local same = ARGV[1] ~= '' and string.sub(seen, 1, 36) == ARGV[1]
-if math.floor(string.byte(ARGV[2], 3) / 8) % 2 == 1 then
+CLAIM: Final = _script(
+    "CLAIM",
+    """
+local seen = redis.call('GETRANGE', KEYS[1], 0, $LAST)
+local same = ARGV[1] ~= '' and string.sub(seen, 1, $HEAD) == ARGV[1]
+if math.floor(string.byte(ARGV[2], 3) / $LEASE) % 2 == 1 then
   if same or seen == '' then
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
     return 1
@@ -38,12 +64,14 @@ elseif same then
   return 1
 end
 if seen == '' then return {'', 0} end
-if #seen == 59 and string.byte(seen, 1) == 206 and string.byte(seen, 2) == 3 then
-  local leased = math.floor(string.byte(seen, 3) / 8) % 2 == 1
-  if leased or string.sub(seen, 48, 51) ~= '\\0\\0\\0\\0' then redis.call('SETRANGE', KEYS[1], 36, '\\1') end
+if #seen == $SIZE and string.byte(seen, 1) == $MAGIC and string.byte(seen, 2) == $FORMAT then
+  local leased = math.floor(string.byte(seen, 3) / $LEASE) % 2 == 1
+  local busy = string.sub(seen, $BUSY_1, $BUSY_END) ~= '\\0\\0\\0\\0'
+  if leased or busy then redis.call('SETRANGE', KEYS[1], $WAITED, '\\1') end
 end
 return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}
-"""
+""",
+)
 """Begin to load: put a lease where nothing is, or where what was seen still is; else say what is there, and how long.
 
 Where somebody else loads, it is noted that somebody waits. Bytes that are no lease are the new header of a value, of
@@ -52,15 +80,17 @@ when it is served its header says. Arguments: the head that was seen (empty: not
 milliseconds.
 """
 
-SWAP: Final = (
+SWAP: Final = _script(
+    "SWAP",
     _OLDER
     + """
-local seen = redis.call('GETRANGE', KEYS[1], 0, 58)
+local seen = redis.call('GETRANGE', KEYS[1], 0, $LAST)
 local done = 0
-if seen ~= '' and string.sub(seen, 1, 36) == ARGV[1] then
-  local version = string.sub(ARGV[2], 52, 59)
-  if #version == 8 and version ~= none and #seen == 59 and older(version, string.sub(seen, 52, 59)) then
-    if math.floor(string.byte(seen, 3) / 4) % 2 == 0 then redis.call('SETRANGE', KEYS[1], 47, '\\0\\0\\0\\0') end
+if seen ~= '' and string.sub(seen, 1, $HEAD) == ARGV[1] then
+  local mine, theirs = string.sub(ARGV[2], $VERSION_1, $VERSION_END), string.sub(seen, $VERSION_1, $VERSION_END)
+  if #mine == 8 and mine ~= none and #seen == $SIZE and older(mine, theirs) then
+    local fenced = math.floor(string.byte(seen, 3) / $FENCE) % 2 == 1
+    if not fenced then redis.call('SETRANGE', KEYS[1], $BUSY, '\\0\\0\\0\\0') end
   else
     done = 1
     if ARGV[2] == '' then redis.call('DEL', KEYS[1])
@@ -68,12 +98,12 @@ if seen ~= '' and string.sub(seen, 1, 36) == ARGV[1] then
     else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
   end
 end
-if KEYS[2] and (done == 0 or string.byte(seen, 37) == 1) then
+if KEYS[2] and (done == 0 or string.byte(seen, $WAITED_1) == 1) then
   redis.call('XADD', KEYS[2], '*', 'end', '1')
-  redis.call('PEXPIRE', KEYS[2], 5000)
+  redis.call('PEXPIRE', KEYS[2], $AWAKE)
 end
 return done
-"""
+""",
 )
 """End a load or a write: replace or delete what is there, if it is still what was put there, and wake who waits for it.
 
@@ -82,22 +112,23 @@ is, and is loaded by nobody any more. Arguments: the head that was put there, th
 their life in milliseconds (0: rewrite the header alone).
 """
 
-SETTLE: Final = (
+SETTLE: Final = _script(
+    "SETTLE",
     _OLDER
     + """
-local seen = redis.call('GETRANGE', KEYS[1], 0, 58)
-local mine = string.sub(ARGV[2], 52, 59)
-local ours = #seen == 59 and string.byte(seen, 1) == 206 and string.byte(seen, 2) == 3
+local seen = redis.call('GETRANGE', KEYS[1], 0, $LAST)
+local mine = string.sub(ARGV[2], $VERSION_1, $VERSION_END)
+local ours = #seen == $SIZE and string.byte(seen, 1) == $MAGIC and string.byte(seen, 2) == $FORMAT
 local flags = ours and string.byte(seen, 3) or 0
-local theirs = ours and string.sub(seen, 52, 59) or none
+local theirs = ours and string.sub(seen, $VERSION_1, $VERSION_END) or none
 local function parts()
   local whole = redis.call('GET', KEYS[1])
-  local at = 60 + string.byte(whole, 38) * 256 + string.byte(whole, 39)
+  local at = $SIZE_1 + string.byte(whole, $TAGGED_1) * $BYTE + string.byte(whole, $TAGGED_END)
   if theirs == none then return whole, string.sub(whole, at), '' end
-  local ends = at + 1 + string.byte(whole, at) * 256 + string.byte(whole, at + 1)
+  local ends = at + 1 + string.byte(whole, at) * $BYTE + string.byte(whole, at + 1)
   return whole, string.sub(whole, at + 2, ends), string.sub(whole, ends + 1)
 end
-if ARGV[1] ~= '' and string.sub(seen, 1, 36) == ARGV[1] then
+if ARGV[1] ~= '' and string.sub(seen, 1, $HEAD) == ARGV[1] then
   if older(mine, theirs) then
     local _, _, left = parts()
     redis.call('SET', KEYS[1], left, 'PX', ARGV[4])
@@ -106,15 +137,15 @@ if ARGV[1] ~= '' and string.sub(seen, 1, 36) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
   return 1
 end
-if math.floor(flags / 4) % 2 == 1 then
+if math.floor(flags / $FENCE) % 2 == 1 then
   if not older(theirs, mine) then return 2 end
   local whole, note = parts()
-  local size = string.char(math.floor(#note / 256), #note % 256)
-  local head = string.sub(whole, 1, 37) .. '\\0\\0' .. string.sub(whole, 40, 51)
+  local size = string.char(math.floor(#note / $BYTE), #note % $BYTE)
+  local head = string.sub(whole, 1, $WAITED_1) .. '\\0\\0' .. string.sub(whole, $GENERATION_1, $BUSY_END)
   redis.call('SET', KEYS[1], head .. mine .. size .. note .. ARGV[2], 'PX', redis.call('PTTL', KEYS[1]))
   return 3
 end
-if theirs ~= none and math.floor(flags / 2) % 2 == 0 and math.floor(flags / 8) % 2 == 0 then
+if theirs ~= none and math.floor(flags / $TOMBSTONE) % 2 == 0 and math.floor(flags / $LEASE) % 2 == 0 then
   if older(mine, theirs) then return 2 end
   redis.call('SET', KEYS[1], ARGV[2], 'PX', math.min(tonumber(ARGV[3]), tonumber(ARGV[4])))
   return 1
@@ -122,7 +153,7 @@ end
 if ARGV[1] ~= '' then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
-"""
+""",
 )
 """End a write by versions; see `resilient.cache._values.Store.settle`.
 

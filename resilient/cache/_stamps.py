@@ -20,10 +20,12 @@ from typing import NamedTuple
 from resilient.cache._causal import merged
 from resilient.cache._entry import (
     FORMAT,
-    HEAD,
+    GENERATION,
     HEADER,
     MAGIC,
     SIZE,
+    TAGGED,
+    TOKEN,
     TOMBSTONE,
     Entry,
     Unreadable,
@@ -58,9 +60,6 @@ LIFE = 30 * _DAY
 """Seconds that a stamp lives at least, unless it is short."""
 MARK = bytes([MAGIC, FORMAT, TOMBSTONE])
 """How a stamp begins."""
-_STAMP = slice(8, 16)
-_TAGGED = slice(HEAD + 1, HEAD + 3)
-_GENERATION = slice(HEAD + 3, HEAD + 11)
 _NOTED = 3600.0  # seconds; whatever copies a database has are past what a writer had seen so long ago
 
 
@@ -93,7 +92,7 @@ def number(raw: bytes | None) -> int:
     """The stamp that these bytes are; 0 where they are none, or a fence, so that nothing can bear it."""
     if raw is None or raw[:3] != MARK or len(raw) < SIZE:
         return 0
-    return int.from_bytes(raw[_STAMP], "big")
+    return int.from_bytes(raw[TOKEN], "big")
 
 
 def planted(now: float, life: float, note: bytes = b"") -> bytes:
@@ -189,7 +188,7 @@ class Marks(NamedTuple):
     @property
     def seen(self) -> tuple[bytes | None, ...]:
         """What tells these stamps, and fences, from any others: whoever finds the same may share a load."""
-        return tuple([None if raw is None else raw[_STAMP] for raw in self.raws])
+        return tuple([None if raw is None else raw[TOKEN] for raw in self.raws])
 
     def note(self, now: float) -> bytes:
         """What the writers had seen who put these stamps: a load that begins now reads no older database."""
@@ -233,7 +232,7 @@ class Marks(NamedTuple):
 
     def lacking(self, raw: bytes | None) -> tuple[str, ...]:
         """The tags of an entry, if it can be read, that are not among these."""
-        if raw is None or len(raw) < SIZE or raw[0] != MAGIC or raw[_TAGGED] == b"\0\0":
+        if raw is None or len(raw) < SIZE or raw[0] != MAGIC or raw[TAGGED] == b"\0\0":
             return ()
         try:
             names = tags_of(unpack(raw))
@@ -245,10 +244,10 @@ class Marks(NamedTuple):
         """Whether the bytes of an entry, if it bears stamps at all, bear these and no others."""
         if raw is None or len(raw) < SIZE or raw[:2] != MARK[:2]:
             return True
-        generation = int.from_bytes(raw[_GENERATION], "big")
+        generation = int.from_bytes(raw[GENERATION], "big")
         if not generation:
             return True
-        block = raw[SIZE : SIZE + int.from_bytes(raw[_TAGGED], "big")]
+        block = raw[SIZE : SIZE + int.from_bytes(raw[TAGGED], "big")]
         return generation == self.generation and block == self.block()
 
     def stand(self, entry: Entry, more: Mapping[str, bytes | None] | None = None) -> bool:

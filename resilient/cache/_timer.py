@@ -115,12 +115,13 @@ class AsyncTimer:
         self._wait(loop, self.interval)
 
     def kick(self) -> None:
-        """There is something to do, and it should not wait."""
+        """There is something to do, and it should not wait. Raises RuntimeError where no event loop runs."""
+        running = asyncio.get_running_loop()
         self.ensure()
         loop, handle = self._loop, self._handle
-        if handle is not None and loop is not None and loop is _running_loop():
+        if handle is not None and loop is running:
             handle.cancel()
-            self._wait(loop, 0.0)
+            self._wait(running, 0.0)
 
     def _wait(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         # No caller's deadline or scope goes along: this outlives them.

@@ -20,7 +20,8 @@ class CheckChanged(Event):
         before: The status it had.
         status: The status it has.
         reason: One word that says why.
-        error: The exception as text, where one was raised. It is in the log and nowhere else.
+        error: The exception as text, where one was raised. It is in the log and nowhere else. What a run raises after
+            its timeout was told stands in the change that comes next.
         severity: The new status as a number: 0 pass, 1 warn, 2 unknown, 3 fail.
     """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from typing import TypeVar, Unpack
 
 from resilient import events
@@ -20,14 +21,16 @@ from resilient.health._core import (
     View,
 )
 from resilient.health._events import Draining
+from resilient.health._history import History
 from resilient.health._inquiry import Course, inquire
 from resilient.health._lane import Lane
 from resilient.health._party import Party
 from resilient.health._peers import Peers
-from resilient.health._registry import Group, Options, Registry
+from resilient.health._registry import Group, Options, Part, Registry, kept
 from resilient.health._report import CheckReport, Report
 from resilient.health._rounds import Rounds
 from resilient.health._standing import Standing
+from resilient.health._teller import Teller
 from resilient.health._term import TermHook
 
 __all__ = ["Health"]
@@ -82,18 +85,19 @@ class Health:
         metrics: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
-        if not deadline > 0:
-            raise ConfigurationError(f"a report needs some time, got deadline={deadline!r}")
+        if not 0 < deadline < float("inf"):
+            raise ConfigurationError(f"a report needs some time, got deadline={deadline!r}", advice="use seconds > 0")
         if not startup_grace >= 0:
             raise ConfigurationError(f"startup_grace={startup_grace!r} is no time", advice="use seconds >= 0")
         self.deadline = float(deadline)
         self.details: Details = one_of("details", details, DETAILS)
         self.page, self.metrics = page, metrics
         self.clock = clock
-        self._registry = Registry(self.deadline, "warn", peers is not None, clock)
-        self.shared = self._registry.shared = self._registry.rule(shared) or "warn"
+        self.shared: Shared = kept(shared, has_peers=peers is not None)
+        self._teller = Teller()
+        self._registry = Registry(self.deadline, self.shared, peers is not None, clock, self._teller)
         self._peers = peers
-        self._party = None if peers is None else Party(peers, self._registry.judged, clock)
+        self._party = None if peers is None else Party(peers, self._registry.judged, clock, self._teller)
         self._standing = Standing(clock.monotonic() + startup_grace)
         self._rounds: Rounds | None = None
 
@@ -140,6 +144,7 @@ class Health:
                 default what the check says of itself; a plain function is local.
             timeout: Seconds after which a run counts as failed; at most the deadline of the report, by default 0.5.
             ttl: Seconds for which an outcome is good, counted from its end. Keep it below the balancer's interval.
+                Of many who ask at once four wait for a run; the others may be told what lapsed less than a timeout ago.
             failed_ttl: The same for a failure; by default the same.
             shared: For this check, instead of what was said for all.
             views: The questions it has a say in, groups too. ``"live"`` takes no dependency: a restart does not mend a
@@ -152,7 +157,7 @@ class Health:
         Raises:
             ConfigurationError: The name is taken or malformed, liveness was given a dependency, or a number is wrong.
         """
-        options = Options(
+        part = Part(
             critical=critical,
             scope=scope,
             timeout=timeout,
@@ -165,7 +170,7 @@ class Health:
             grace=grace,
             at_worst=at_worst,
         )
-        self._registry.add(name, check, options)
+        self._registry.add(name, check, part)
         if self._rounds is not None:
             self._rounds.added()
 
@@ -202,7 +207,7 @@ class Health:
             name: What it is called; mounts answer it at ``/health/<name>``.
             include: The checks that have a say in it. Without it and ``exclude``: none but those that name the group
                 in their ``views``.
-            exclude: All checks but these.
+            exclude: All checks but these, also those that are added later.
             shared: What a shared fault does here, instead of what was said for all or for the check.
             drains: Whether it answers 503 while the instance drains, as readiness does.
 
@@ -297,8 +302,11 @@ class Health:
         asked = [(group, self._registry.asked(group, starting=not self._standing.started)) for group in groups]
         return self._standing.statuses(asked, report.checks, self.clock.monotonic())
 
-    def lanes(self) -> Mapping[str, Lane]:
-        """The lanes of the checks, by name: what the page and the metrics look at."""
+    def history(self, name: str) -> History:
+        """What the runs of a check add up to: what the page and the metrics show besides a report."""
+        return self._registry.entries[name].lane.history
+
+    def _lanes(self) -> dict[str, Lane]:
         return {name: entry.lane for name, entry in self._registry.entries.items()}
 
     def observe(self) -> None:
@@ -359,7 +367,8 @@ class Health:
 
         The first SIGTERM makes readiness 503 and nothing else. After the delay, or at a second SIGTERM, the handler
         that was there before does what it does. Call it in the main thread of the process that serves, after the server
-        has set its own handlers: for gunicorn in ``post_worker_init``, for uvicorn in the application's start-up.
+        has set its own handlers: for gunicorn in ``post_worker_init``, for servers of asyncio (uvicorn, hypercorn) in
+        the application's start-up, inside the running loop.
 
         Args:
             delay: Seconds to go on serving: the balancer's interval times its threshold of failures, and a little more.
@@ -368,21 +377,24 @@ class Health:
             A function that puts the former handler back.
 
         Raises:
-            ConfigurationError: It is not the main thread, or that is no time.
+            ConfigurationError: It is not the main thread, that is no time, or an event loop handles the signal and
+                does not say how (uvloop's ``add_signal_handler``).
         """
         return TermHook(self.drain, delay, self.clock).install()
 
     def close(self) -> None:
         """End the background's thread, take our words back from the peers, and close what the checks hold.
 
-        A report after that opens the connections anew.
+        A report after that opens the connections anew. What a check's own ``close`` raises is raised here, after all
+        are closed.
         """
-        if self._rounds is not None:
-            self._rounds.close()
-            self._rounds = None
-        if self._party is not None and self._peers is not None:
-            self._party.leave()
-            self._peers.close()
-        for lane in self.lanes().values():
-            if lane.check.close is not None:
-                lane.check.close()
+        with ExitStack() as closing:  # last come, first closed; one that cannot be closed does not keep others open
+            for lane in reversed(self._lanes().values()):
+                if lane.check.close is not None:
+                    closing.callback(lane.check.close)
+            if self._party is not None and self._peers is not None:
+                closing.callback(self._peers.close)
+                closing.callback(self._party.leave)
+            if self._rounds is not None:
+                closing.callback(self._rounds.close)
+                self._rounds = None

@@ -7,7 +7,9 @@ from typing import TypeAlias
 
 from resilient.clock import Clock
 from resilient.health._core import Fault, Status
-from resilient.health._lane import Finding, Flight, Lane
+from resilient.health._flight import Flight
+from resilient.health._history import Finding
+from resilient.health._lane import Lane
 from resilient.health._party import Party
 from resilient.health._registry import Entry, Group
 from resilient.health._report import CheckReport

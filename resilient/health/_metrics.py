@@ -43,7 +43,7 @@ def _views(health: Health, report: Report) -> Iterator[str]:
 
 
 def _checks(health: Health, report: Report) -> Iterator[str]:
-    lanes, checks = health.lanes(), list(report.checks.values())
+    checks = list(report.checks.values())
     yield from _head("check_status", "How well a thing is: 0 pass, 1 warn, 2 unknown, 3 fail.")
     for each in checks:
         yield f'resilient_health_check_status{{check="{each.name}"}} {each.status.severity}'
@@ -52,7 +52,7 @@ def _checks(health: Health, report: Report) -> Iterator[str]:
         yield f'resilient_health_check_seconds{{check="{each.name}"}} {_number(each.outcome.seconds)}'
     yield from _head("check_runs_total", "Runs of a check.", "counter")
     for each in checks:
-        yield f'resilient_health_check_runs_total{{check="{each.name}"}} {lanes[each.name].runs}'
+        yield f'resilient_health_check_runs_total{{check="{each.name}"}} {health.history(each.name).runs}'
     yield from _head("check_value", "What a check measured.")
     for each in checks:
         for name, value in each.values.items():

@@ -12,7 +12,7 @@ from typing import Final
 
 from resilient.health._core import Status
 from resilient.health._health import Health
-from resilient.health._lane import Lane
+from resilient.health._history import History
 from resilient.health._report import CheckReport, Report, written
 from resilient.health._streak import SLOT_SECONDS, SLOTS
 
@@ -67,9 +67,8 @@ def page(health: Health, report: Report) -> str:
         '<!doctype html>'
     """
     now, moment = health.clock.monotonic(), health.clock.wall()
-    lanes = health.lanes()
     said = "".join(f"<li>{escape(view)} {_word(status)}</li>" for view, status in health.statuses(report).items())
-    rows = "".join(_row(each, lanes[each.name], now, moment) for each in report.checks.values())
+    rows = "".join(_row(each, health.history(each.name), now, moment) for each in report.checks.values())
     head = "<tr><th>Check<th>State<th>Why<th>Took<th>Last ten minutes<th>Last failure</tr>"
     draining = "<p>This instance is draining.</p>" if report.draining else ""
     table = f"<div><table>{head}{rows}</table></div>" if rows else "<p>There are no checks.</p>"
@@ -81,22 +80,22 @@ def page(health: Health, report: Report) -> str:
     )
 
 
-def _row(check: CheckReport, lane: Lane, now: float, moment: float) -> str:
+def _row(check: CheckReport, history: History, now: float, moment: float) -> str:
     why = [escape(check.reason)] if check.reason is not None else []
     why += [f"<small>{escape(name)} {value:g}</small>" for name, value in check.values.items()]
     if check.fault is not None:
         why.append(f"<small>fault: {escape(check.fault)}</small>")
     effect = f"<small>counts as {check.effect.value}</small>" if check.effect is not check.status else ""
     last = ""
-    if lane.last_failure is not None:
-        reason, at = lane.last_failure
+    if history.last_failure is not None:
+        reason, at = history.last_failure
         last = f"{escape(reason)}<small>{_ago(moment - at)}</small>"
     cells = (
         f"<b>{escape(check.name)}</b><small>{escape(check.kind)}</small>",
         f"{_word(check.status)}{effect}",
         "".join(why),
         f"{check.outcome.seconds * 1000:.1f} ms",
-        _strip(lane.strip.read(now), check.name),
+        _strip(history.strip.read(now), check.name),
         last,
     )
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>"

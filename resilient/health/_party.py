@@ -9,13 +9,14 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from resilient import events
 from resilient.clock import Clock
 from resilient.health._core import Check, Fault, Status
 from resilient.health._events import FaultHere, FaultOver
+from resilient.health._history import Terms
 from resilient.health._lane import Lane
 from resilient.health._peers import Case, Peers, Word, judge, pack, unpack
 from resilient.health._streak import Streak
+from resilient.health._teller import Teller
 from resilient.runtime import after_fork, fork_safe_lock
 
 __all__ = ["Party"]
@@ -30,12 +31,14 @@ class Party:
         peers: How they are reached.
         lanes: Returns the lanes that peers judge, by name.
         clock: Where the time comes from.
+        teller: Tells whose fault a failure is.
     """
 
-    def __init__(self, peers: Peers, lanes: Callable[[], Mapping[str, Lane]], clock: Clock) -> None:
+    def __init__(self, peers: Peers, lanes: Callable[[], Mapping[str, Lane]], clock: Clock, teller: Teller) -> None:
         self._peers = peers
         self._lanes = lanes
         self._clock = clock
+        self._teller = teller
         self._lock = fork_safe_lock()
         self._silent = False
         self._reset()
@@ -43,9 +46,8 @@ class Party:
         check = Check(
             self._exchange, "component", "shared", dependency=True, classify=getattr(peers.board, "classify", None)
         )
-        self.lane = Lane(
-            "peers", check, timeout=peers.timeout, ttl=peers.every, failed_ttl=max(_PAUSE, peers.every), clock=clock
-        )
+        terms = Terms(timeout=peers.timeout, ttl=peers.every, failed_ttl=max(_PAUSE, peers.every))
+        self.lane = Lane("peers", check, terms, clock, teller)
 
     def _reset(self) -> None:
         """Be an instance of its own: a forked child is not its parent."""
@@ -83,8 +85,9 @@ class Party:
         """Publish and listen; where a peer has just begun to fail, look again, and say what was seen."""
         doubted = self._once()
         if doubted:
+            runs = [(lane, lane.begin(anew=True)) for lane in doubted]
             until = self._clock.monotonic() + max(lane.timeout for lane in doubted)
-            for lane, begun in [(lane, lane.begin(anew=True)) for lane in doubted]:
+            for lane, begun in runs:
                 lane.wait(begun, until)
             self._once()
 
@@ -139,9 +142,9 @@ class Party:
     def _announce(self, name: str, before: Case | None, case: Case | None) -> None:
         was, local = before is not None and before.local, case is not None and case.local
         if local and not was:
-            events.emit(FaultHere(check=name))
+            self._teller.tell(FaultHere(check=name))
         elif was and not local:
-            events.emit(FaultOver(check=name))
+            self._teller.tell(FaultOver(check=name))
 
 
 _NOTHING: Final[tuple[float, dict[str, Word]]] = (0.0, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, TypedDict
@@ -23,18 +24,20 @@ from resilient.health._core import (
     check_worst,
     effect,
 )
-from resilient.health._lane import Finding, Lane
+from resilient.health._history import Finding, Terms
+from resilient.health._lane import Lane
 from resilient.health._report import CheckReport
 from resilient.health._streak import Rule
+from resilient.health._teller import Teller
 
-__all__ = ["Entry", "Group", "Options", "Registry"]
+__all__ = ["Entry", "Group", "Options", "Part", "Registry", "kept"]
 
 _TIMEOUT: Final = 0.5
 _RESERVED: Final = (*VIEWS, "all", "page", "metrics")
 
 
 class Options(TypedDict, total=False):
-    """How a check takes part: the keywords of `Health.add`."""
+    """The keywords of `Health.add`, which has their defaults."""
 
     critical: bool
     scope: Scope | None
@@ -47,6 +50,32 @@ class Options(TypedDict, total=False):
     rise: int
     grace: float
     at_worst: Status | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """How a check takes part: what `Health.add` was given."""
+
+    critical: bool
+    scope: Scope | None
+    timeout: float | None
+    ttl: float
+    failed_ttl: float | None
+    shared: Shared | None
+    views: Collection[View]
+    fall: int
+    rise: int
+    grace: float
+    at_worst: Status | None
+
+
+def kept(shared: Shared, *, has_peers: bool) -> Shared:
+    """A rule for shared faults as it is, if it can be kept. Raises ConfigurationError."""
+    if one_of("shared", shared, SHARED) == "peers" and not has_peers:
+        raise ConfigurationError(
+            'shared="peers" needs peers', advice="write Health(..., peers=Peers(url, service=...))"
+        )
+    return shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +109,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A view: which checks have a say in it, and how."""
+    """A view: which checks have a say in it, and how.
+
+    Those that name it in their views, its members, and all but the excluded ones where there are such.
+    """
 
     name: View
     members: frozenset[str] = frozenset()
+    excluded: frozenset[str] | None = None
     shared: Shared | None = None
     drains: bool = False
 
     def asks(self, entry: Entry) -> bool:
-        """Whether a check has a say."""
-        return self.name == "all" or self.name in entry.views or entry.name in self.members
+        """Whether a check has a say, also one that was added after the view."""
+        if self.name == "all" or self.name in entry.views or entry.name in self.members:
+            return True
+        return self.excluded is not None and entry.name not in self.excluded
 
     def rule(self, entry: Entry) -> Shared:
         """What a shared fault of a check does here."""
@@ -104,6 +139,7 @@ class Registry:
     shared: Shared
     has_peers: bool
     clock: Clock
+    teller: Teller
     entries: dict[str, Entry] = field(default_factory=dict)
     groups: dict[View, Group] = field(
         default_factory=lambda: {
@@ -114,50 +150,38 @@ class Registry:
         }
     )
 
-    def add(self, name: str, check: Check | CheckFunction, options: Options) -> Entry:
+    def add(self, name: str, check: Check | CheckFunction, part: Part) -> Entry:
         """Add a check. Raises ConfigurationError."""
         if not isinstance(check, Check) and not callable(check):
             raise ConfigurationError(f"the check {name!r} is {check!r}", advice="give a function, or one of checks")
         made = check if isinstance(check, Check) else Check(check)
-        scope: Scope = options.get("scope") or made.scope
+        scope: Scope = part.scope or made.scope
         one_of("scope", scope, ("local", "shared"))
-        views = self._views(name, made, scope, options.get("views", ("ready", "startup")))
-        entry = Entry(
-            self._lane(name, made, options),
-            bool(options.get("critical", True)),
-            scope,
-            self.rule(options.get("shared")) or self.shared,
-            views,
-        )
+        views = self._views(name, made, scope, part.views)
+        lane = Lane(name, made, self._terms(name, made, part), self.clock, self.teller)
+        entry = Entry(lane, bool(part.critical), scope, self.rule(part.shared) or self.shared, views)
         if check_name(name) in self.entries:
             raise ConfigurationError(f"there is a check {name!r} already", advice="give each check its own name")
         self.entries = {**self.entries, name: entry}  # replaced, so that a report under way keeps its own
         return entry
 
-    def _lane(self, name: str, check: Check, options: Options) -> Lane:
-        timeout = options.get("timeout")
-        limit = min(_TIMEOUT, self.deadline) if timeout is None else timeout
-        if not 0 < limit <= self.deadline:
+    def _terms(self, name: str, check: Check, part: Part) -> Terms:
+        given, failed, at_worst = part.timeout, part.failed_ttl, part.at_worst
+        timeout = min(_TIMEOUT, self.deadline) if given is None else given
+        if not 0 < timeout <= self.deadline:
             raise ConfigurationError(
-                f"the check {name!r} has timeout={limit!r}",
+                f"the check {name!r} has timeout={timeout!r}",
                 advice=f"use more than 0 and at most the deadline of the report, {self.deadline:g} s",
             )
-        ttl = options.get("ttl", 1.0)
-        failed = options.get("failed_ttl")
-        for each, seconds in (("ttl", ttl), ("failed_ttl", ttl if failed is None else failed)):
-            if not seconds >= 0:
-                raise ConfigurationError(f"the check {name!r} has {each}={seconds!r}", advice="use seconds >= 0")
-        rule = Rule(options.get("fall", 1), options.get("rise", 1), float(options.get("grace", 0.0)))
-        at_worst = options.get("at_worst")
-        return Lane(
-            name,
-            check,
-            timeout=float(limit),
-            ttl=ttl,
-            failed_ttl=failed,
-            rule=rule,
-            at_worst=None if at_worst is None else check_worst(at_worst),
-            clock=self.clock,
+        times = {"ttl": part.ttl, "failed_ttl": part.ttl if failed is None else failed}
+        for each, seconds in times.items():
+            if not 0 <= seconds < math.inf:
+                raise ConfigurationError(
+                    f"the check {name!r} has {each}={seconds!r}", advice="use seconds >= 0, as many as you like"
+                )
+        rule = Rule(part.fall, part.rise, float(part.grace))
+        return Terms(
+            float(timeout), **times, rule=rule, at_worst=check.at_worst if at_worst is None else check_worst(at_worst)
         )
 
     def _views(self, name: str, check: Check, scope: Scope, views: Collection[View]) -> frozenset[View]:
@@ -173,13 +197,7 @@ class Registry:
 
     def rule(self, shared: Shared | None) -> Shared | None:
         """A rule for shared faults as it is, if it can be kept. Raises ConfigurationError."""
-        if shared is None:
-            return None
-        if one_of("shared", shared, SHARED) == "peers" and not self.has_peers:
-            raise ConfigurationError(
-                'shared="peers" needs peers', advice="write Health(..., peers=Peers(url, service=...))"
-            )
-        return shared
+        return None if shared is None else kept(shared, has_peers=self.has_peers)
 
     def group(
         self,
@@ -200,8 +218,9 @@ class Registry:
                     f"the group {name!r} names {unknown!r}, which are no checks",
                     advice=f"add them before the group; there are {tuple(self.entries)}",
                 )
-        members = frozenset(self.entries if include is None and exclude else include or ()) - frozenset(exclude)
-        group = Group(name, members, self.rule(shared), drains=drains)
+        members = frozenset(include or ()) - frozenset(exclude)
+        excluded = frozenset(exclude) if include is None and exclude else None
+        group = Group(name, members, excluded, self.rule(shared), drains=drains)
         self.groups = {**self.groups, name: group}
         return group
 
@@ -214,10 +233,12 @@ class Registry:
         ]
 
     def judged(self) -> dict[str, Lane]:
-        """The lanes of the checks that peers have a say in."""
+        """The lanes of the checks that peers have a say in. What only warns takes nobody out, and is no witness."""
         by_group = any(group.shared == "peers" for group in self.groups.values())
         return {
             each.name: each.lane
             for each in self.entries.values()
-            if each.scope == "shared" and (by_group or each.shared == "peers")
+            if each.scope == "shared"
+            and (by_group or each.shared == "peers")
+            and each.lane.history.terms.at_worst > Status.WARN
         }

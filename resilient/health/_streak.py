@@ -37,7 +37,7 @@ class Rule:
             given: object = count
             if isinstance(given, bool) or not isinstance(given, int) or given < 1:
                 raise ConfigurationError(f"{name}={count!r} is no number of runs", advice="use 1 or more")
-        if not self.grace >= 0:
+        if not 0 <= self.grace < float("inf"):
             raise ConfigurationError(f"grace={self.grace!r} is no time", advice="use seconds >= 0")
 
 

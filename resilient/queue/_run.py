@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue as queues
 import threading
@@ -36,6 +37,7 @@ _log = logging.getLogger("resilient.queue")
 
 _UNDELETED = 100  # messages that are done and wait for their delete, before no more are received
 _LONGEST_HOLD_OFF = 900.0
+_WAKE = 1.0  # seconds after which a waiting main thread looks for signals that another thread was given
 _STEP = 0.1  # seconds between two looks for a second signal while draining
 
 
@@ -154,7 +156,7 @@ class Run:
         events.emit(ConsumerStarted(queue=self._queue.name, concurrency=options.concurrency))
         poller = start_thread(self._poll, name=f"poll-{self._queue.name}")
         try:
-            broken = self._doors.notes.get()
+            broken = self._await_note()
         finally:
             self._drain(poller)
         if broken is not None:
@@ -166,6 +168,16 @@ class Run:
             )
         )
         return report
+
+    def _await_note(self) -> BaseException | None:
+        """What ends the run.
+
+        The system may hand a signal to any thread, while only the main one runs its handler: that one is not left
+        asleep for longer than a second.
+        """
+        while True:
+            with contextlib.suppress(queues.Empty):
+                return self._doors.notes.get(timeout=_WAKE)
 
     def _drain(self, poller: threading.Thread) -> None:
         until = self._clock.monotonic() + self._options.stop_timeout

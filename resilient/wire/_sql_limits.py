@@ -234,9 +234,14 @@ class SqliteLimits:
 
 
 class BoundedPool(QueuePool):
-    """A pool in which the wait for a connection obeys the running deadline too."""
+    """A pool in which the wait for a connection obeys the running deadline too.
+
+    Once disposed of, it closes also what was in use then and comes back later, instead of leaving it to the garbage
+    collector.
+    """
 
     _limit: float
+    _retired = False
 
     @property
     def _timeout(self) -> float:  # QueuePool reads it anew for each wait
@@ -251,6 +256,15 @@ class BoundedPool(QueuePool):
         twin = super().recreate()
         twin._timeout = self._limit  # the parent hands on what was left to one caller  # noqa: SLF001
         return twin
+
+    def dispose(self) -> None:
+        self._retired = True
+        super().dispose()
+
+    def _do_return_conn(self, record: Any) -> None:
+        super()._do_return_conn(record)
+        if self._retired:
+            super().dispose()
 
     def connect(self) -> Any:
         try:

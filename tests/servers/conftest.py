@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from resilient.errors import Unavailable
 from resilient.runtime import WorkerPool
 from resilient.testing.servers import (
     MariaDbCluster,
@@ -45,7 +46,8 @@ class Fleet:
     """The servers of this run, each started at most once and all stopped at the end."""
 
     def __init__(self, template: Path) -> None:
-        self._template = template
+        self.template = template
+        """Where the installed data of databases are kept, of which each server gets a copy."""
         self._pool = WorkerPool("fleet", size=len(CLASSES))
         self._starts: dict[str, Future[Any]] = {}
         self.times: dict[str, tuple[float, float]] = {}
@@ -58,7 +60,7 @@ class Fleet:
 
     def _start(self, name: str) -> Any:
         begun = time.monotonic()
-        options = {"template": self._template} if name in {"mariadb", "postgres"} else {}
+        options = {"template": self.template} if name in {"mariadb", "postgres"} else {}
         server = CLASSES[name](**options)
         server.start()
         self.times[name] = (begun, time.monotonic())
@@ -70,6 +72,9 @@ class Fleet:
         if reason is not None:
             refuse(name, reason)
         self.begin(name)
+        if isinstance(self._starts[name].exception(), Unavailable):  # begun while this machine had too much to do
+            del self._starts[name]
+            self.begin(name)
         server = self._starts[name].result()
         server.heal()
         return server
@@ -96,6 +101,18 @@ def refuse(name: str, reason: str) -> None:
 fleet_key = pytest.StashKey[Fleet]()
 
 
+PATIENCE = 180.0
+"""Seconds for a test that names no limit: the first one that needs a server also waits until it has started."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder the time that servers take to start on a machine with more to do."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PATIENCE))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin to start what the chosen tests ask for."""
     if session.config.option.collectonly:
@@ -112,7 +129,7 @@ def _fleet(config: pytest.Config) -> Fleet:
         folder = Path(config._tmp_path_factory.getbasetemp())
         if os.environ.get("PYTEST_XDIST_WORKER"):
             folder = folder.parent  # one folder for all workers: the data of MariaDB are installed once
-        config.stash[fleet_key] = Fleet(folder)
+        config.stash[fleet_key] = Fleet(Path(os.environ.get("RESILIENT_TEMPLATES", folder)))
     return config.stash[fleet_key]
 
 
@@ -171,6 +188,12 @@ def tcp_proxy() -> Iterator[Callable[[int], TcpProxy]]:
 def server_start_times(request: pytest.FixtureRequest) -> dict[str, tuple[float, float]]:
     """When the start of each server of this run began and ended; monotonic seconds."""
     return _fleet(request.config).times
+
+
+@pytest.fixture
+def templates(request: pytest.FixtureRequest) -> Path:
+    """The folder of installed data that this run's servers share; RESILIENT_TEMPLATES names it to another run."""
+    return _fleet(request.config).template
 
 
 @pytest.fixture

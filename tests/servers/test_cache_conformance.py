@@ -23,11 +23,11 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-_fixtures, _suite, _loads = _load("conftest"), _load("test_conformance"), _load("test_conformance_loads")
-_writes, _tags = _load("test_conformance_writes"), _load("test_conformance_tags")
+_fixtures = _load("conftest")
+_suites = {each.stem.rpartition("_")[2]: _load(each.stem) for each in sorted(_UNIT.glob("test_conformance_*.py"))}
 clock, kind, at_once, gathered = _fixtures.clock, _fixtures.kind, _fixtures.at_once, _fixtures.gathered
-database, source, table = _suite.database, _loads.source, _writes.table
-for _each in (_suite, _loads, _writes, _tags):
+database, source, table = _fixtures.database, _suites["loads"].source, _suites["writes"].table
+for _each in _suites.values():
     globals().update({name: test for name, test in vars(_each).items() if name.startswith("test_")})
 
 

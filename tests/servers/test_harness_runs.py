@@ -38,10 +38,12 @@ def test_failing(redis_server, mariadb):
 """
 
 NEEDS = [RedisServer, MariaDbCluster]
+PATIENCE = 120.0  # seconds that a machine with better things to do may take for a whole run
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, templates):
     """Start pytest in a folder with these conftest files and one test file; ended at the end whatever happens."""
     (tmp_path / "servers").mkdir()
     shutil.copy(HERE.parent / "conftest.py", tmp_path)
@@ -52,7 +54,7 @@ def run(tmp_path):
     def start(tests, *arguments, **env):
         (tmp_path / "servers" / "test_it.py").write_text(tests)
         settings = {"CI": None, "REQUIRE_SERVERS": None, "PYTEST_XDIST_WORKER": None, "PYTEST_ADDOPTS": None, **env}
-        settings["NOTES"] = str(tmp_path / "notes")
+        settings |= {"NOTES": str(tmp_path / "notes"), "RESILIENT_TEMPLATES": str(templates)}
         command = [
             sys.executable,
             "-m",
@@ -72,7 +74,7 @@ def run(tmp_path):
         process.stop()
 
 
-def until(condition, timeout=30.0):
+def until(condition, timeout=PATIENCE):
     """Wait for what another process does; it has no event to await."""
     end = time.monotonic() + timeout
     while not condition():
@@ -104,7 +106,7 @@ def test_nothing_is_left_after_a_run(run, tmp_path):
     """Servers that tests left frozen are stopped, whether the tests passed or failed."""
     need_servers()
     process = run(TESTS)
-    assert process.wait(50) == 1
+    assert process.wait(PATIENCE) == 1
     assert "1 failed, 1 passed" in process.output()
     assert left_behind(tmp_path / "notes") == []
 
@@ -117,7 +119,7 @@ def test_nothing_is_left_after_a_signal(run, tmp_path, number):
     notes = tmp_path / "notes"
     until(lambda: notes.exists() and notes.read_text())
     os.kill(process.pid, number)
-    process.wait(20)
+    process.wait(PATIENCE)
     until(lambda: left_behind(notes) == [])
 
 
@@ -143,7 +145,7 @@ def bare_path(tmp_path):
 def test_a_missing_server_skips_with_one_line(run, bare_path, arguments):
     """Tests that need no server run; the end of the run says in one line what was not tested, and why."""
     process = run(ONE_MISSING, *arguments, PATH=bare_path)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     lines = [line for line in process.output().splitlines() if "for want of" in line]
     assert lines == ["tests skipped for want of a server: 2 with no redis-server or valkey-server"]
     assert "1 passed, 2 skipped" in process.output()
@@ -153,7 +155,7 @@ def test_a_missing_server_skips_with_one_line(run, bare_path, arguments):
 def test_a_missing_server_fails_where_it_is_required(run, bare_path, demand):
     """With CI=true or REQUIRE_SERVERS=1 nothing is skipped in silence."""
     process = run(ONE_MISSING, PATH=bare_path, **demand)
-    assert process.wait(30) == 1
+    assert process.wait(PATIENCE) == 1
     assert "no redis-server or valkey-server on this machine" in process.output()
 
 
@@ -163,4 +165,4 @@ def test_servers_that_nobody_asks_for_are_not_started(run):
 from resilient.testing.servers.process import guard
 def test_it(): assert guard._helper is None
 """
-    assert run(tests).wait(30) == 0
+    assert run(tests).wait(PATIENCE) == 0

@@ -42,17 +42,17 @@ def main(mode: str, queue_url: str, database: str, mark: str) -> None:
     store = SqlStore(maker)
     Path(f"{mark}-up").touch()
     if mode == "hang":
-        Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()
+        Consumer(queue, handle, idempotency=store, visibility=1, wait=1).run()
     elif mode == "steady":
         Consumer(queue, steady, idempotency=store, visibility=2, wait=1).run()
     elif mode == "die-before-delete":
         queue.delete_many = die  # type: ignore[method-assign, assignment]  # stands for a death at that moment
-        Consumer(queue, handle, idempotency=store, visibility=2, wait=1).run()
+        Consumer(queue, handle, idempotency=store, visibility=1, wait=1).run()
     elif mode == "held":
         # Without a record: it would be written first, and SQLite lets only one handler write at a time.
         Consumer(queue, held, session=maker, concurrency=2, prefetch=10, wait=1, stop_timeout=90).run()
     else:
-        outbox = Outbox({"jobs": queue}, lease=2)
+        outbox = Outbox({"jobs": queue}, lease=1)
         if mode == "relay-die-after-claim":
             queue.send_many = die  # type: ignore[method-assign, assignment]
         else:

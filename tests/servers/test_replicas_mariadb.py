@@ -185,7 +185,9 @@ def test_what_is_no_proven_read_runs_on_the_primary(db: ReplicaSet, mariadb: Mar
         session.refresh(note)
 
 
-def test_a_killed_replica_costs_no_reader_an_error(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
+def test_a_killed_replica_costs_no_reader_an_error(
+    db: ReplicaSet, mariadb: MariaDbCluster, limit: Callable[[float], float]
+) -> None:
     """One replica is killed under load: no reader sees an error; back, it is used again within seconds."""
     Session = db.sessionmaker()
     stop = threading.Event()
@@ -216,10 +218,12 @@ def test_a_killed_replica_costs_no_reader_an_error(db: ReplicaSet, mariadb: Mari
     for thread in threads:
         thread.join()
     assert errors == []
-    assert back < 5.0
+    assert back < limit(5.0)
 
 
-def test_a_frozen_replica_keeps_no_caller_beyond_its_deadline(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
+def test_a_frozen_replica_keeps_no_caller_beyond_its_deadline(
+    db: ReplicaSet, mariadb: MariaDbCluster, limit: Callable[[float], float]
+) -> None:
     """One replica is frozen: with a deadline of 1 s each read is answered within it; soon it is not asked."""
     Session = db.sessionmaker()
     mariadb.replicas[0].freeze()
@@ -230,7 +234,7 @@ def test_a_frozen_replica_keeps_no_caller_beyond_its_deadline(db: ReplicaSet, ma
         with deadline(1.0), db.scope(), Session() as session:
             assert session.scalar(SERVER_ID) != mariadb.replicas[0].server_id
         slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 1.1
+    assert slowest < min(limit(1.1), 2.9)  # the statement's own limit is 3 s
     assert states(db)[1] == "down"
     mariadb.replicas[0].thaw()
     assert wait_for(lambda: states(db)[1] == "up") < 5.0
@@ -270,7 +274,9 @@ def test_a_write_through_a_replica_is_refused_before_it_is_sent(db: ReplicaSet, 
     assert mariadb.replicas[0].query("SHOW GLOBAL STATUS LIKE 'Com_insert'") == before
 
 
-def test_with_the_primary_killed_reads_go_on_and_writes_fail_at_once(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
+def test_with_the_primary_killed_reads_go_on_and_writes_fail_at_once(
+    db: ReplicaSet, mariadb: MariaDbCluster, limit: Callable[[float], float]
+) -> None:
     """Eventual reads and proven ones go on, after an attempt to write too; writes fail in milliseconds; it heals."""
     Session = db.sessionmaker()
     with db.scope() as scope:
@@ -290,7 +296,7 @@ def test_with_the_primary_killed_reads_go_on_and_writes_fail_at_once(db: Replica
         began = time.monotonic()
         with db.scope() as scope, pytest.raises(Unavailable):
             write(db, 2)
-        assert time.monotonic() - began < 0.05
+        assert time.monotonic() - began < limit(0.05)
         assert not scope.token
     time.sleep(2 * db.max_lag / 4)  # longer than a probe: the replicas are judged against each other, not against now
     assert states(db)[1:] == ["up", "up"]
@@ -320,7 +326,9 @@ def test_a_reader_ahead_of_every_replica_gets_no_stale_answer(db: ReplicaSet, ma
         assert session.get(Note, 1) is None
 
 
-def test_a_demoted_primary_is_noticed_and_its_connections_dropped(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
+def test_a_demoted_primary_is_noticed_and_its_connections_dropped(
+    db: ReplicaSet, mariadb: MariaDbCluster, limit: Callable[[float], float]
+) -> None:
     """The primary turns read-only: writes are Unavailable, nothing is written; writable again, they succeed at once."""
     with db.scope():
         write(db, 1)
@@ -330,23 +338,25 @@ def test_a_demoted_primary_is_noticed_and_its_connections_dropped(db: ReplicaSet
             write(db, 2)
     assert states(db)[0] == "read_only"
     mariadb.primary.query("SET GLOBAL read_only = 0")
-    assert wait_for(lambda: states(db)[0] == "up") < 2.0
+    assert wait_for(lambda: states(db)[0] == "up") < limit(2.0)
     with db.scope():
         write(db, 2)
 
 
-def test_a_frozen_primary_bounds_a_write_by_its_deadline(db: ReplicaSet, mariadb: MariaDbCluster) -> None:
+def test_a_frozen_primary_bounds_a_write_by_its_deadline(
+    db: ReplicaSet, mariadb: MariaDbCluster, limit: Callable[[float], float]
+) -> None:
     """A frozen primary: a write fails within its deadline at first, and at once when the probes have noticed."""
     mariadb.primary.freeze()
     began = time.monotonic()
     with deadline(0.5), db.scope(), pytest.raises(ResilientError):
         write(db, 1)
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < min(limit(0.8), 2.9)  # the statement's own limit is 3 s
     wait_for(lambda: states(db)[0] == "down")
     began = time.monotonic()
     with db.scope(), pytest.raises(Unavailable):
         write(db, 1)
-    assert time.monotonic() - began < 0.05
+    assert time.monotonic() - began < limit(0.05)
 
 
 def test_a_commit_without_an_answer_is_an_unknown_outcome(
@@ -388,22 +398,22 @@ def test_a_lost_statement_is_unavailable_and_leaves_nothing(
 
 
 def test_a_deadline_ends_a_statement_on_the_wire(
-    mariadb: MariaDbCluster, db: ReplicaSet, tcp_proxy: Callable[[int], TcpProxy]
+    mariadb: MariaDbCluster, db: ReplicaSet, tcp_proxy: Callable[[int], TcpProxy], limit: Callable[[float], float]
 ) -> None:
     """A silent connection is waited for until the deadline and no longer, at connecting and within a statement."""
     proxy = tcp_proxy(mariadb.primary.port)
-    with ReplicaSet(proxy.through(mariadb.primary.url), [], probe_interval=None) as through:
+    with ReplicaSet(proxy.through(mariadb.primary.url), [], probe_interval=None, connect_timeout=10.0) as through:
         with through.scope(), through.sessionmaker()() as session:
             assert session.scalar(SERVER_ID) == mariadb.primary.server_id
             proxy.stall()
             began = time.monotonic()
             with deadline(0.3), pytest.raises(DeadlineExceeded):
                 session.scalar(sa.select(sa.func.count()).select_from(Note))
-            assert 0.2 < time.monotonic() - began < 0.6
+            assert 0.2 < time.monotonic() - began < limit(0.6)
         began = time.monotonic()
         with deadline(0.3), through.scope(), pytest.raises(DeadlineExceeded):
             write(through, 1)
-        assert 0.2 < time.monotonic() - began < 0.6
+        assert 0.2 < time.monotonic() - began < limit(0.6)
 
 
 def test_a_forked_child_uses_connections_of_its_own(db: ReplicaSet, mariadb: MariaDbCluster) -> None:

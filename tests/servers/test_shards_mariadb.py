@@ -51,7 +51,7 @@ def urls(mariadb: MariaDbCluster) -> dict[str, str]:
 @pytest.fixture
 def one(mariadb: MariaDbCluster) -> Iterator[sa.Engine]:
     """One database that holds all rows."""
-    made = sa.create_engine(mariadb.primary.url, connect_args={"read_timeout": 10})
+    made = sa.create_engine(mariadb.primary.url, connect_args={"read_timeout": 20})
     Base.metadata.create_all(made)
     yield made
     made.dispose()
@@ -59,7 +59,7 @@ def one(mariadb: MariaDbCluster) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def shards(urls: dict[str, str], one: sa.Engine) -> Iterator[ShardSet]:
-    with ShardSet(urls, control=one, timeout=2.0) as made:
+    with ShardSet(urls, control=one, timeout=20.0, connect_timeout=10.0) as made:
         made.create(ShardMap.hashed(NAMES))
         for name in NAMES:
             Base.metadata.create_all(made.engine_for(name))
@@ -175,7 +175,11 @@ def test_shards_are_asked_in_parallel(shards: ShardSet) -> None:
 
 
 def test_a_stopped_shard_hurts_only_its_keys(
-    urls: dict[str, str], one: sa.Engine, mariadb: MariaDbCluster, tcp_proxy: Callable[[int], TcpProxy]
+    urls: dict[str, str],
+    one: sa.Engine,
+    mariadb: MariaDbCluster,
+    tcp_proxy: Callable[[int], TcpProxy],
+    limit: Callable[[float], float],
 ) -> None:
     """Dead or silent: its keys fail typed and in time, others are served, a gathered read names it or tells."""
     proxy = tcp_proxy(mariadb.primary.port)
@@ -209,7 +213,7 @@ def test_a_stopped_shard_hurts_only_its_keys(
                 assert result.missing == ("b",)
                 assert result.scalars().all() == [here]
             assert [each.state for each in shards.status(timeout=0.3)] == ["up", "down"]
-            assert time.monotonic() - began < 3.0
+            assert time.monotonic() - began < min(limit(3.0), 9.0)
             proxy.restore()
         with shards.session(key=there) as session:
             assert session.get(User, there) is not None
@@ -217,7 +221,7 @@ def test_a_stopped_shard_hurts_only_its_keys(
             assert session.scalars(everybody).all() == sorted([here, there])
 
 
-def test_shards_on_two_servers(mariadb: MariaDbCluster) -> None:
+def test_shards_on_two_servers(mariadb: MariaDbCluster, limit: Callable[[float], float]) -> None:
     """Two instances; one is killed and the other goes on; restarted, its keys are served again."""
     second = mariadb.replicas[0]
     second.query("SET GLOBAL read_only = 0")  # used here as a server of its own, for a schema the primary lacks
@@ -244,7 +248,7 @@ def test_shards_on_two_servers(mariadb: MariaDbCluster) -> None:
                 else:
                     with pytest.raises(Unavailable):
                         session.get(User, key)
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < limit(1.0)
         second.restart()
         with shards.gather() as session:
             assert session.scalars(sa.select(User.id).order_by(User.id)).all() == list(range(1, 21))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -42,7 +42,9 @@ def spent(began: float) -> float:
     return time.monotonic() - began
 
 
-def test_a_frozen_server_costs_the_limit(engine: sa.Engine, postgres: PostgresServer) -> None:
+def test_a_frozen_server_costs_the_limit(
+    engine: sa.Engine, postgres: PostgresServer, limit: Callable[[float], float]
+) -> None:
     """A connect and a statement end at their own limits where no deadline runs, and the pool recovers after it."""
     quick = sql.engine(postgres.url, connect_timeout=0.5, timeout=0.3)
     with quick.connect() as connection:
@@ -51,31 +53,38 @@ def test_a_frozen_server_costs_the_limit(engine: sa.Engine, postgres: PostgresSe
         began = time.monotonic()
         with pytest.raises(Unavailable):
             connection.scalar(sa.text("SELECT 1"))
-        assert 0.25 < spent(began) < 1.0
+        assert 0.25 < spent(began) < limit(1.0)
     began = time.monotonic()
     with pytest.raises(Unavailable, match="could not be reached"):
         quick.connect()
-    assert 0.4 < spent(began) < 1.5  # libpq by itself knows no limit below two seconds
+    assert 0.4 < spent(began) < min(limit(1.5), 1.95)  # libpq by itself knows no limit below two seconds
     postgres.thaw()
     with quick.connect() as connection:
         assert connection.scalar(sa.text("SELECT 1")) == 1
     quick.dispose()
 
 
-def test_a_commit_without_an_answer_is_unknown(engine: sa.Engine, postgres: PostgresServer) -> None:
+def test_a_commit_without_an_answer_is_unknown(
+    engine: sa.Engine, postgres: PostgresServer, limit: Callable[[float], float]
+) -> None:
     """A server frozen at COMMIT: the caller is told that nobody knows, in time."""
-    with deadline(0.5), pytest.raises(OutcomeUnknown), engine.begin() as connection:  # noqa: PT012 - the last step raises
+    with engine.connect() as connection:
         connection.execute(NOTES.insert().values(id=7))
         postgres.freeze()
+        began = time.monotonic()
+        with deadline(0.5), pytest.raises(OutcomeUnknown):
+            connection.commit()
+        assert spent(began) < limit(1.0)
 
 
-def test_the_server_gives_up_too(engine: sa.Engine, postgres: PostgresServer) -> None:
+def test_the_server_gives_up_too(engine: sa.Engine, postgres: PostgresServer, limit: Callable[[float], float]) -> None:
     """A statement that its caller gave up does not run on in the server, and the next one has its full time again."""
-    began = time.monotonic()
-    with deadline(0.3), pytest.raises(DeadlineExceeded), engine.connect() as connection:
-        connection.execute(sa.text("SELECT pg_sleep(30)"))
-    assert spent(began) < 1.0
-    until = time.monotonic() + 3.0
+    with engine.connect() as connection:
+        began = time.monotonic()
+        with deadline(0.3), pytest.raises(DeadlineExceeded):
+            connection.execute(sa.text("SELECT pg_sleep(30)"))
+        assert spent(began) < limit(1.0)
+    until = time.monotonic() + limit(3.0)
     while postgres.query(STATEMENTS)[0][0]:
         assert time.monotonic() < until, "it still runs"
         time.sleep(0.02)

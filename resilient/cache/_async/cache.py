@@ -9,9 +9,12 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from resilient.cache._async.engine.engine import AsyncEngine
 from resilient.cache._async.engine.tier import AsyncTier
+from resilient.cache._async.face.reading import AsyncReading
+from resilient.cache._async.face.sql import AsyncSqlFace
+from resilient.cache._async.face.tags import AsyncTagging
+from resilient.cache._async.face.writing import AsyncWriting
 from resilient.cache._async.local import AsyncLocalStore
 from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
-from resilient.cache._async.writing import AsyncWriting
 from resilient.cache._codecs import CodecChoice, Codecs, Secret, Settings
 from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
@@ -32,7 +35,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class AsyncCache(AsyncWriting):
+class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
     """A cache that answers while its server is away.
 
     Args:
@@ -107,18 +110,11 @@ class AsyncCache(AsyncWriting):
             Policy(ttl, jitter=jitter)  # refuses a wrong default here
         if max_loads is not None and max_loads < 1:
             raise ConfigurationError(f"max_loads is a number of loaders, not {max_loads!r}")
-        self.namespace = namespace
+        codecs = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
+        super().__init__(namespace, codecs, ttl=ttl, jitter=jitter, lease=lease, clock=clock)
         self._max_loads = max_loads
-        self._ttl = ttl
-        self._jitter = jitter
-        self.lease = lease
-        self.clock = clock
         self._counts = Counts()
-        self._plans = {}
-        self._tagged = {}
-        self._behind = []
         self._journal_size = journal
-        self.codec = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         options = {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
         store, judge = self._open(target, size, local, options)
         self.main = self._make_engine(store, judge)
@@ -191,8 +187,8 @@ class AsyncCache(AsyncWriting):
         What waits to be stored by functions of `write_behind` is stored now, and what the server was not told yet of
         changed keys it is told, if it answers.
         """
-        for behind in self._behind:
-            await behind.drain()
+        for end in self._before_close:
+            await end()
         await self.main.close()
         await self.main.tier.store.aclose()
 

@@ -142,21 +142,21 @@ class AsyncDeferred(AsyncWork):
 
     # --------------------------------------------------------------------------------------------------------- reads
 
-    async def get(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
+    async def lookup(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
         """What this transaction is to store, or what is stored."""
         among, entry = self._sink.find(key)
         if not among:
-            return await self._main().get(key, codec, tags, forgets=self._sink.forgets)
+            return await self._main().lookup(key, codec, tags, forgets=self._sink.forgets)
         return None if entry is None else self._lookup(entry, codec)
 
-    async def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
-        """The same for several keys."""
+    async def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Any]:
+        """The values of several keys; `NOTHING` where there is none."""
         ours = {key: entry for key in keys for among, entry in [self._sink.find(key)] if among}
         others = [key for key in keys if key not in ours]
         there = await self._main().get_many(others, codec, tags, forgets=self._sink.forgets) if others else []
         found = dict(zip(others, there, strict=True))
         for key, entry in ours.items():
-            found[key] = None if entry is None else self._lookup(entry, codec)
+            found[key] = self._value(entry, codec)
         return [found[key] for key in keys]
 
     async def load_lookup(
@@ -169,7 +169,7 @@ class AsyncDeferred(AsyncWork):
         if not among and not self._sink.wrote() and not self._sink.forgets(plan.tags):
             return await self._main().load_lookup(key, load, plan, refresh=refresh)
         if not among and not refresh and not self._sink.forgets(plan.tags):
-            found = await self._main().get(key, plan.codec, plan.tags, forgets=self._sink.forgets)
+            found = await self._main().lookup(key, plan.codec, plan.tags, forgets=self._sink.forgets)
             if found is not None:
                 return found
         return Lookup(await load(), "loader", 0.0)
@@ -186,13 +186,17 @@ class AsyncDeferred(AsyncWork):
         if not self._sink.wrote() and not forgets and not any(self._sink.find(key)[0] for key in keys):
             return await self._main().load_many(keys, load, plan)
         if forgets:
-            mine = [self._sink.find(key)[1] for key in keys]
-            found = [None if entry is None else self._lookup(entry, plan.codec) for entry in mine]
+            found = [self._value(self._sink.find(key)[1], plan.codec) for key in keys]
         else:
             found = await self.get_many(list(keys), plan.codec, plan.tags)
-        missing = [place for place, each in enumerate(found) if each is None]
-        loaded = await load(missing) if missing else {}
-        return [loaded.get(place, NOTHING) if each is None else each.value for place, each in enumerate(found)]
+        missing = [place for place, each in enumerate(found) if each is NOTHING]
+        for place, value in (await load(missing) if missing else {}).items():
+            found[place] = value
+        return found
+
+    @staticmethod
+    def _value(entry: Entry | None, codec: Codec) -> Any:
+        return NOTHING if entry is None else codec.decode(entry.codec, entry.schema, entry.body)
 
     def _lookup(self, entry: Entry, codec: Codec) -> Lookup[Any]:
         return Lookup(codec.decode(entry.codec, entry.schema, entry.body), "local", 0.0)

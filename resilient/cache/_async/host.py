@@ -45,11 +45,13 @@ class AsyncHost(Protocol):
 
     # ----------------------------------------------------------------------------------------------- through functions
 
-    async def value(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `through` without where the value came from."""
+    async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
+        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
         ...
 
-    async def through(self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+    async def load_lookup(
+        self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False
+    ) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         ...
 

@@ -41,7 +41,7 @@ async def query(
     key = fingerprint(statement, params, dialect, database)
     names = tag_names(tags_of(statement, own))
     if snapshot_of(inner) is None:
-        found = await cache.through(key, load, cache.plan(ttl, names), refresh=refresh)
+        found = await cache.load_lookup(key, load, cache.plan(ttl, names), refresh=refresh)
         return Rows(*found.value)
     # What it reads now is as old as its transaction, and a change since then may have been told already.
     stored = await cache.get(key)

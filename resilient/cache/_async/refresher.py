@@ -12,8 +12,8 @@ from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._entry import LEASE, marker
 from resilient.cache._events import LoadFailed
 from resilient.cache._functions import AsyncMode, require
-from resilient.cache._runner import AsyncRunner
 from resilient.cache._seen import milliseconds
+from resilient.cache._timer import AsyncTimer
 from resilient.cache._values import AsyncLoader
 from resilient.errors import ConfigurationError
 
@@ -65,7 +65,8 @@ class AsyncRefresher:
         self._jobs: list[Callable[[], Any]] = []
         self._held: bytes | None = None
         self._due = 0.0
-        self._runner = AsyncRunner(self.run_once, min(self._lease, every) / 3, f"refresher-{name}")
+        self._name = name
+        self._timer: AsyncTimer | None = None
 
     # ------------------------------------------------------------------------------------------------- what to refresh
 
@@ -155,11 +156,20 @@ class AsyncRefresher:
 
     def start(self) -> None:
         """Refresh in the background, from now on."""
-        self._runner.ensure()
+        if self._timer is None:
+            self._timer = AsyncTimer(self._round, min(self._lease, self._every) / 3, f"refresher-{self._name}")
+        self._timer.kick()
+
+    async def _round(self) -> bool:
+        """What the timer calls: there is always a next time."""
+        await self.run_once()
+        return True
 
     async def aclose(self) -> None:
         """Stop, and leave the lease to another process."""
-        await self._runner.aclose()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            await timer.close()
         held, self._held = self._held, None
         if held is not None:
             tier = self._cache.main.tier

@@ -35,7 +35,7 @@ return redis.call('ZINCRBY', KEYS[1], ARGV[3], ARGV[2])
 """Change a member, if the board is there; note it, if the board is being built."""
 
 _PUBLISH = """
-if redis.call('GETRANGE', KEYS[2], 0, 35) ~= ARGV[1] then
+if redis.call('GETRANGE', KEYS[2], 0, #ARGV[1] - 1) ~= ARGV[1] then
   redis.call('DEL', KEYS[4])
   return 0
 end

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resilient.cache._entry import HEAD, fenced, is_fence
-from resilient.cache._memory import AsyncBell, Table
+from resilient.cache._bells import AsyncBell
+from resilient.cache._entry import HEAD, TOKEN, fenced, is_fence
+from resilient.cache._memory import Table
 from resilient.cache._scripts import CLAIM, SETTLE, SWAP, wake_key
 from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
@@ -231,5 +232,5 @@ def _claimed(reply: Any) -> tuple[bytes | None, float] | None:
 
 def _swapping(key: str, expected: bytes, raw: bytes | None, life: int) -> tuple[tuple[str, str], tuple[Any, ...]]:
     """Keys and arguments of a swap: the stream that wakes bears the stamp of what is expected."""
-    mark = int.from_bytes(expected[8:16], "big")
+    mark = int.from_bytes(expected[TOKEN], "big")
     return (key, wake_key(key, mark)), (expected[:HEAD], raw or b"", life)

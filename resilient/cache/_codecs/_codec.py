@@ -112,7 +112,7 @@ class Codec:
         {1: ('a', {2})}
     """
 
-    __slots__ = ("_keyed", "_method", "_over", "_quick", "_read", "_seal", "_usual", "_write", "schema")
+    __slots__ = ("_keyed", "_method", "_over", "_read", "_seal", "_write", "quick", "schema", "usual")
 
     def __init__(self, kind: Any = ANYTHING, version: int = 0, settings: Settings = _DEFAULT) -> None:
         text = "" if kind is ANYTHING else shape(kind)
@@ -124,9 +124,9 @@ class Codec:
         self._seal = settings.seal
         self._keyed = SIGNED if settings.seal.keys else 0
         # What nearly every hit is: neither signed nor compressed, and written by a codec like this one.
-        self._usual, self._quick = form.usual
+        self.usual, self.quick = form.usual
         if self._keyed:
-            self._usual = -1
+            self.usual = -1
         self._method = settings.method
         self._over = settings.over
 
@@ -164,13 +164,13 @@ class Codec:
         """
         if schema and self.schema and schema != self.schema:
             raise Unreadable("other schema")
-        if number != self._usual:
+        if number != self.usual:
             return self._unusual(number, body)
         data = body[4:]  # as Seal.open does: this is the way of every hit
         if zlib.crc32(data, number) != int.from_bytes(body[:4], "big"):
             raise Unreadable("bad checksum")
         try:
-            return self._quick(data)
+            return self.quick(data)
         except Exception as error:
             # Broken bytes may raise anything inside a constructor of the user's; whatever it is, they are unreadable.
             raise Unreadable("bad bytes") from error
@@ -186,8 +186,8 @@ class Codec:
         Raises:
             Unreadable: The bytes are broken.
         """
-        if number == self._usual:
-            return self._quick, raw, at + 4
+        if number == self.usual:
+            return self.quick, raw, at + 4
         data = self._seal.open(number, raw[at:])
         method = number & (ZLIB | ZSTD)
         return partial(self._read, number & _BARE), grow(data, method) if method else data, 0

@@ -18,9 +18,12 @@ from resilient.cache._local_tier import LocalTier
 from resilient.cache._stamps import namespace_key
 from resilient.cache._sync.engine.engine import Engine
 from resilient.cache._sync.engine.tier import Tier
+from resilient.cache._sync.face.reading import Reading
+from resilient.cache._sync.face.sql import SqlFace
+from resilient.cache._sync.face.tags import Tagging
+from resilient.cache._sync.face.writing import Writing
 from resilient.cache._sync.local import LocalStore
 from resilient.cache._sync.stores import MemoryStore, RedisStore
-from resilient.cache._sync.writing import Writing
 from resilient.cache._values import CacheStats, Counts, Store, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
@@ -33,7 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Cache(Writing):
+class Cache(Reading, Writing, Tagging, SqlFace):
     """A cache that answers while its server is away.
 
     Args:
@@ -108,18 +111,11 @@ class Cache(Writing):
             Policy(ttl, jitter=jitter)  # refuses a wrong default here
         if max_loads is not None and max_loads < 1:
             raise ConfigurationError(f"max_loads is a number of loaders, not {max_loads!r}")
-        self.namespace = namespace
+        codecs = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
+        super().__init__(namespace, codecs, ttl=ttl, jitter=jitter, lease=lease, clock=clock)
         self._max_loads = max_loads
-        self._ttl = ttl
-        self._jitter = jitter
-        self.lease = lease
-        self.clock = clock
         self._counts = Counts()
-        self._plans = {}
-        self._tagged = {}
-        self._behind = []
         self._journal_size = journal
-        self.codec = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         options = {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
         store, judge = self._open(target, size, local, options)
         self.main = self._make_engine(store, judge)
@@ -192,8 +188,8 @@ class Cache(Writing):
         What waits to be stored by functions of `write_behind` is stored now, and what the server was not told yet of
         changed keys it is told, if it answers.
         """
-        for behind in self._behind:
-            behind.drain()
+        for end in self._before_close:
+            end()
         self.main.close()
         self.main.tier.store.close()
 

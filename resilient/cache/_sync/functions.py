@@ -107,19 +107,19 @@ class Lazy(_Cached[P, R]):
         plan, tags = self._plan or self._planned(), self._make_tags
         if tags is not None:
             plan = Plan(plan.policy, plan.codec, tags(given, kwargs), plan.owner)
-        value: R = self._cache.value(self._make_key(given, kwargs), load, plan)
+        value: R = self._cache.load(self._make_key(given, kwargs), load, plan)
         return value
 
     def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup[R]:
         """The value, with where it came from, its age, and whether it is stale."""
         load = self._call(args, kwargs)
-        return self._cache.through(self.key(*args, **kwargs), load, self._plan_of(args, kwargs))
+        return self._cache.load_lookup(self.key(*args, **kwargs), load, self._plan_of(args, kwargs))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now and store what it returns. Its errors go to the caller."""
         load = self._call(args, kwargs)
         plan = self._plan_of(args, kwargs)
-        found: Lookup[R] = self._cache.through(self.key(*args, **kwargs), load, plan, refresh=True)
+        found: Lookup[R] = self._cache.load_lookup(self.key(*args, **kwargs), load, plan, refresh=True)
         return found.value
 
 

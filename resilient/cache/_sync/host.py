@@ -46,11 +46,11 @@ class Host(Protocol):
 
     # ----------------------------------------------------------------------------------------------- through functions
 
-    def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `through` without where the value came from."""
+    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
         ...
 
-    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+    def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         ...
 

@@ -42,7 +42,7 @@ def query(
     key = fingerprint(statement, params, dialect, database)
     names = tag_names(tags_of(statement, own))
     if snapshot_of(inner) is None:
-        found = cache.through(key, load, cache.plan(ttl, names), refresh=refresh)
+        found = cache.load_lookup(key, load, cache.plan(ttl, names), refresh=refresh)
         return Rows(*found.value)
     # What it reads now is as old as its transaction, and a change since then may have been told already.
     stored = cache.get(key)

@@ -12,9 +12,9 @@ from resilient import events
 from resilient.cache._entry import LEASE, marker
 from resilient.cache._events import LoadFailed
 from resilient.cache._functions import Mode, require
-from resilient.cache._runner import Runner
 from resilient.cache._seen import milliseconds
 from resilient.cache._sync.engine.tier import UNREACHABLE
+from resilient.cache._timer import Timer
 from resilient.cache._values import Loader
 from resilient.errors import ConfigurationError
 
@@ -66,7 +66,8 @@ class Refresher:
         self._jobs: list[Callable[[], Any]] = []
         self._held: bytes | None = None
         self._due = 0.0
-        self._runner = Runner(self.run_once, min(self._lease, every) / 3, f"refresher-{name}")
+        self._name = name
+        self._timer: Timer | None = None
 
     # ------------------------------------------------------------------------------------------------- what to refresh
 
@@ -156,11 +157,20 @@ class Refresher:
 
     def start(self) -> None:
         """Refresh in the background, from now on."""
-        self._runner.ensure()
+        if self._timer is None:
+            self._timer = Timer(self._round, min(self._lease, self._every) / 3, f"refresher-{self._name}")
+        self._timer.kick()
+
+    def _round(self) -> bool:
+        """What the timer calls: there is always a next time."""
+        self.run_once()
+        return True
 
     def close(self) -> None:
         """Stop, and leave the lease to another process."""
-        self._runner.close()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.close()
         held, self._held = self._held, None
         if held is not None:
             tier = self._cache.main.tier

@@ -49,11 +49,6 @@ class Heartbeat:
             moment = self._clock.wall()
             os.utime(self._path, (moment, moment))
 
-    @property
-    def check(self) -> Check:
-        """What to add to a `Health`."""
-        return Check(self)
-
     def __call__(self) -> Result:
         """Look at the last beat: the check itself."""
         age = self._age()

@@ -27,6 +27,7 @@ class HAProxy(Server):
         inter: Seconds between two checks.
         fall: Failed checks in a row after which a server is out.
         rise: Good checks in a row after which it is in.
+        check_timeout: Seconds after which a check that is not answered has failed.
         retries: How often a request whose connection was refused is sent again, to another server.
         port: The port to listen on; by default a free one.
         start_timeout: Seconds within which it must answer after a start.
@@ -51,6 +52,7 @@ class HAProxy(Server):
         inter: float = 0.5,
         fall: int = 2,
         rise: int = 2,
+        check_timeout: float = 2.0,
         retries: int = 0,
         port: int | None = None,
         start_timeout: float = 10.0,
@@ -58,6 +60,7 @@ class HAProxy(Server):
         super().__init__(port=port, start_timeout=start_timeout)
         self.servers = dict(servers)
         self.check, self.inter, self.fall, self.rise, self.retries = check, inter, fall, rise, retries
+        self.check_timeout = check_timeout
 
     @classmethod
     def missing(cls) -> str | None:
@@ -120,7 +123,7 @@ class HAProxy(Server):
             "  timeout connect 2s",
             "  timeout client 10s",
             "  timeout server 10s",
-            "  timeout check 2s",
+            f"  timeout check {round(self.check_timeout * 1000)}ms",
             f"  retries {self.retries}",
             *(["  option redispatch 1"] if self.retries else []),
             "frontend in",

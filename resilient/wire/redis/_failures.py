@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resilient.errors import needs_extra
 from resilient.policy.classify import Failure, Verdict
+from resilient.wire.redis._limits import Busy
 
 with needs_extra("redis"):
     import redis
@@ -33,7 +34,7 @@ def classify(error: BaseException) -> Verdict | None:
     """
     if not isinstance(error, redis.RedisError):
         return None
-    if "No connection available" in str(error):
+    if isinstance(error, Busy) or "No connection available" in str(error):  # the text is that of redis-py's own pool
         return Verdict(Failure.THROTTLED, no_effect=True)  # all of ours are busy: no word about the server
     names = {each.__name__ for each in type(error).__mro__}
     for row, failure, no_effect in _TABLE:

@@ -10,7 +10,7 @@ from resilient.policy import deadline
 with needs_extra("redis"):
     import redis.exceptions
 
-__all__ = ["LEAST", "SLACK", "Closed", "Limits", "busy", "late", "within"]
+__all__ = ["LEAST", "SLACK", "Busy", "Closed", "Limits", "late", "within"]
 
 SLACK = 0.5  # seconds that a reply may come later than the moment the server was told to wait for
 LEAST = 0.001  # seconds: a socket limit of zero would mean "do not block", which is another thing
@@ -39,6 +39,13 @@ class Limits:
     connections: int
 
 
+class Busy(redis.exceptions.ConnectionError):
+    """All connections are in use: no word about the server."""
+
+    def __init__(self, text: str = "No connection available: all are in use") -> None:
+        super().__init__(text)
+
+
 class Closed(redis.exceptions.ConnectionError):
     """The other side had closed the connection before anything of the reply came."""
 
@@ -46,8 +53,3 @@ class Closed(redis.exceptions.ConnectionError):
 def late() -> redis.exceptions.TimeoutError:
     """No reply in time."""
     return redis.exceptions.TimeoutError("Timeout reading from socket")
-
-
-def busy() -> redis.exceptions.ConnectionError:
-    """All connections are in use: no word about the server; the text is what `classify` knows it by."""
-    return redis.exceptions.ConnectionError("No connection available: all are in use")

@@ -11,7 +11,7 @@ from resilient.errors import needs_extra
 from resilient.runtime import after_fork
 from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import ASYNC, Dial
-from resilient.wire.redis._limits import Closed, Limits, busy, within
+from resilient.wire.redis._limits import Busy, Closed, Limits, within
 from resilient.wire.redis._parsing import new_reader
 from resilient.wire.redis._stream import SlowStream, Stream
 
@@ -148,7 +148,7 @@ class AsyncNode:
         while lane.spare and lane.spare[-1].closed:
             lane.spare.pop()
         if len(lane.lent) >= self._limits.connections:
-            raise busy()
+            raise Busy
         stream = lane.spare.pop() if lane.spare else await self._open()
         lane.lent.add(stream)
         try:

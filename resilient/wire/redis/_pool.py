@@ -12,7 +12,7 @@ from resilient.errors import needs_extra
 from resilient.runtime import after_fork, fork_safe_lock
 from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import SYNC, Dial
-from resilient.wire.redis._limits import Closed, Limits, busy, within
+from resilient.wire.redis._limits import Busy, Closed, Limits, within
 from resilient.wire.redis._line import Line
 
 with needs_extra("redis"):
@@ -218,7 +218,7 @@ class Node:
                 if self._count < self._limits.connections:
                     return None
                 if left <= 0:
-                    raise busy()
+                    raise Busy
                 self._turn.wait(left)
         finally:
             self._waiting -= 1

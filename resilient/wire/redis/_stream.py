@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any, cast
 
 from resilient.errors import needs_extra
-from resilient.wire.redis._limits import Closed, busy, late, within
+from resilient.wire.redis._limits import Busy, Closed, late, within
 from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
 
 with needs_extra("redis"):
@@ -85,7 +85,7 @@ class Stream(asyncio.Protocol):
             self._transport.write(wire)
         else:
             if len(pending) >= _MOST:
-                raise busy()
+                raise Busy
             pending.append(_Waiter(future, gives_up, expires, count))
             if not self._unsent:
                 loop.call_soon(self._flush)  # what other tasks have to say in this turn goes along
@@ -204,7 +204,7 @@ class SlowStream:
         if self.closed:
             raise Closed("Connection closed by server.")
         if self._waiting >= _MOST:
-            raise busy()
+            raise Busy
         self._waiting += 1
         return asyncio.ensure_future(self._exchange(wire, count, answer))
 

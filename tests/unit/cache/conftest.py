@@ -12,6 +12,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+from people import Database
 
 from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
 from resilient.testing import FakeClock
@@ -107,6 +108,8 @@ class Kind:
         self.real_time = name in {"fakeredis", "redis"}
         """Whether the store ends entries by the machine's clock."""
         self.loop = Loop() if face == "async" else None
+        self.lease = 0.3 if self.real_time else 10.0
+        """Seconds that a lease takes in a test that waits for its end."""
         self._made: list[Any] = []
         self.name = name
         self._url = url
@@ -143,16 +146,24 @@ class Kind:
             made = AsyncCache(self._first, **options)
         return Blocking(made, self.loop)
 
+    def done(self, value: Any) -> Any:
+        """What a call of a cache's inside gives, under either face."""
+        return value if self.loop is None else self.loop.run(value)
+
+    def a_lease_later(self) -> None:
+        """Let a lease of such a test pass, by the clock that the store goes by."""
+        self.clock.advance(self.lease + 0.1)
+        if self.real_time:
+            time.sleep(self.lease + 0.1)
+
     def put_raw(self, cache: Any, key: str, raw: bytes, life: int = 60_000) -> None:
         """Put bytes under a key of the store, past the cache."""
-        done = cache.store.put(f"shop:{key}", raw, life)
-        if self.loop is not None:
-            self.loop.run(done)
+        self.done(cache.store.put(f"shop:{key}", raw, life))
 
     def get_raw(self, cache: Any, key: str) -> bytes | None:
         """The bytes under a key of the store."""
-        done = cache.store.get(f"shop:{key}")
-        return self.loop.run(done) if self.loop is not None else done
+        found: bytes | None = self.done(cache.store.get(f"shop:{key}"))
+        return found
 
     def close(self) -> None:
         for cache in self._made:
@@ -218,3 +229,9 @@ def gathered() -> Callable[..., None]:
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture
+def database() -> Database:
+    """A database with two users."""
+    return Database()

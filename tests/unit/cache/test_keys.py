@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import enum
 import inspect
 import re
+import string
 import time
+import uuid
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import atoms
 
-from resilient.cache import Cache
+from resilient.cache import AsyncCache, Cache
 from resilient.cache._keys import physical, render
 from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.errors import ConfigurationError, InvalidInput
@@ -189,3 +194,134 @@ def _time(call: Any) -> float:
     for _ in range(100):
         call()
     return (time.perf_counter() - began) / 100
+
+
+def rank(value: Any) -> Any:
+    """Equal for values that must share a key."""
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(rank, value))
+    if isinstance(value, float):
+        return float, repr(value)
+    return type(value), repr(value) if isinstance(value, decimal.Decimal) else value
+
+
+arguments = atoms | st.lists(atoms, max_size=2) | st.tuples(atoms, atoms)
+
+
+@given(arguments, arguments)
+def test_different_values_have_different_key_parts(one: Any, other: Any) -> None:
+    """Two values share a part only if they are equal and of one type."""
+    assert (render(one) == render(other)) is (rank(one) == rank(other))
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_text_cannot_leave_its_part(a: str, b: str, c: str, d: str) -> None:
+    """Parts joined by a template never run into each other, and no part holds a brace that would steer a cluster."""
+    make = KeyMaker(lambda a, b: None, "x:{a}:{b}")
+    one, other = make((a, b), {}), make((c, d), {})
+    assert (one == other) is ((a, b) == (c, d))
+    assert not {"{", "}", "\n"} & set(one)
+    assert one.isprintable()
+
+
+def test_keys_are_for_people_too() -> None:
+    """What a key is made of can be read."""
+    make = KeyMaker(lambda user, day, kind=None: None, "visits:{user.name}:{day}:{kind}")
+
+    class User:
+        name = "Ada"
+
+    assert make((User(), dt.date(2024, 1, 2)), {}) == 'visits:"Ada":date(2024-01-02):none'
+    assert make((User(), uuid.UUID(int=0)), {"kind": True}).endswith("uuid(00000000-0000-0000-0000-000000000000):true")
+
+
+@pytest.mark.parametrize("template", ["", "{", "{nobody}", "{a!r}", "{a:>3}", "{}", "{a[0]}", "{0}"])
+def test_a_template_that_means_nothing_is_refused(template: str) -> None:
+    """A mistake in a template is found where it is written."""
+    with pytest.raises(ConfigurationError):
+        KeyMaker(lambda a: None, template)
+
+
+@pytest.mark.parametrize("template", ["{a}{b}", "x:{a}0{b}", "{a}x{b}"])
+def test_parameters_that_run_together_are_refused(template: str) -> None:
+    """1 and 23 would be given the value of 12 and 3."""
+    with pytest.raises(ConfigurationError, match="between"):
+        KeyMaker(lambda a, b: None, template)
+    assert KeyMaker(lambda a, b: None, "{a}-{b}{{}}")((1, -2), {}) == "1--2{}"
+    assert KeyMaker(lambda a, b: None, "{{{a}}}{b}")((1, 2), {}) == "{1}2"
+
+
+async def _load(user_id: int) -> int:
+    return user_id
+
+
+def test_a_template_that_leaves_out_every_parameter_is_refused() -> None:
+    """The first user would be everybody's; what is written instead, or that it is meant so, is said."""
+    cache: Cache = Cache(ttl=60)
+    with pytest.raises(ConfigurationError, match=r"write 'user:\{user_id\}', or shared=True"):
+        cache.lazy("user")(lambda user_id: user_id)
+    with pytest.raises(ConfigurationError, match="names no parameter"):
+        AsyncCache(ttl=60).lazy("user")(_load)
+    assert cache.lazy("motd", shared=True)(lambda session: "hello").key(1) == "motd"
+    assert cache.lazy("motd")(lambda: "hello").key() == "motd"
+    assert cache.write_through("motd")(lambda text: text).key("good evening") == "motd"
+
+
+def test_a_method_is_keyed_by_its_name_and_its_other_arguments() -> None:
+    """Objects of one class share entries, unless the template names what tells them apart."""
+
+    class Shop:
+        cache: Cache = Cache(ttl=60)
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @cache.lazy()
+        def rate(self, currency: str) -> int:
+            return 1
+
+        @cache.lazy("orders:{self.number}:{day}")
+        def orders(self, day: int) -> int:
+            return self.number
+
+        @cache.lazy("all")
+        def everything(self) -> int:
+            return 1
+
+    assert Shop(1).rate.key("EUR") == Shop(2).rate.key("EUR")
+    assert Shop(1).rate.key("EUR").endswith('Shop.rate:"EUR"')
+    assert [Shop(1).orders(5), Shop(2).orders(5)] == [1, 2]
+    assert Shop(1).everything.key() == "all"
+
+
+def test_an_object_is_no_key_part() -> None:
+    """A value without a text of its own is refused with advice."""
+    with pytest.raises(InvalidInput, match="attribute"):
+        render(object())
+
+
+@given(st.text(min_size=1, max_size=600), st.text(min_size=1, max_size=600))
+def test_keys_of_the_store_are_short_and_distinct(one: str, other: str) -> None:
+    """A long key ends in a hash; two keys are one only if they are equal."""
+    assert len(physical("n", one)) <= 210
+    assert (physical("n", one) == physical("n", other)) is (one == other)
+
+
+def test_a_key_that_is_no_utf8_can_be_sent() -> None:
+    """Half a surrogate pair, as JSON may hold it: the key is sent as a hash, and stays apart from its likes."""
+    keys = ["\ud800", "\ud801", "a" * 150 + "\ud800" * 100, "\ud800" * 300]
+    made = [physical("shop", key) for key in keys]
+    assert len({name.encode() for name in made}) == len(keys)
+
+
+def test_printable_text_stays_readable_in_keys() -> None:
+    """Ordinary words are not escaped."""
+    assert render("Ada Lovelace") == '"Ada Lovelace"'
+    assert all(character in render(character) for character in string.ascii_letters + string.digits)
+
+
+@pytest.mark.parametrize("namespace", ["", "a:b", "a b", "ü", "x" * 65, None, 3])
+def test_a_namespace_that_could_run_into_a_key_is_refused(namespace):
+    """A namespace is a word: with a colon in it two caches could share an entry."""
+    with pytest.raises(ConfigurationError, match="namespace"):
+        Cache(namespace=namespace, ttl=60)

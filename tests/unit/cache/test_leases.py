@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -124,6 +125,7 @@ def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, many: bo
     async def main() -> None:
         store = AsyncLossy()
         mine, theirs = (AsyncCache(store, namespace="n", ttl=300, lease=LEASE) for _ in range(2))
+        await mine.set("other", "value")  # so that the claim is soon reached
         asked = asyncio.Event()
         if how == "lost":
             store.loses = True
@@ -131,7 +133,7 @@ def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, many: bo
             store.hangs = asked
 
         async def read() -> Any:
-            async with deadline(0.05 if how == "late" else 60):
+            async with deadline(0.3 if how == "late" else 60):
                 if many:
                     return await mine.get_many(["k", "l"], load_many=load_many)
                 return await mine.get_or_load("k", aloaded)
@@ -190,6 +192,50 @@ def test_what_an_open_breaker_keeps_back_is_not_given_back() -> None:
         assert cache.get_or_load(f"k{number}", loaded) == "new"
     cache.close()
     assert swaps <= 3
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_loads_within_loads_of_two_processes_do_not_wait_for_each_other(many: bool) -> None:
+    """Who waits for a place under max_loads holds no lease, for which a load that has one may wait elsewhere."""
+    store = Lossy()
+    here, there = (Cache(store, namespace="n", ttl=300, lease=LEASE, max_loads=1) for _ in range(2))
+    places = {"here": threading.Event(), "there": threading.Event()}
+    queues = {"here": threading.Event(), "there": threading.Event()}
+    go = threading.Event()
+
+    def read(cache: Cache, key: str) -> Any:
+        if many:
+            return cache.get_many([key], load_many=lambda keys: dict.fromkeys(keys, "inner"))[key]
+        return cache.get_or_load(key, lambda: "inner")
+
+    def outer(cache: Cache, name: str, key: str) -> Any:
+        def load() -> Any:
+            places[name].set()
+            assert go.wait(10)
+            return read(cache, key)  # which somebody of the other process is about to load
+
+        return cache.get_or_load(f"outer {name}", load)
+
+    def watched(cache: Cache, name: str) -> None:
+        take = cache.main.leases.cap.take
+
+        def taking() -> Any:
+            queues[name].set()
+            return take()
+
+        cache.main.leases.cap.take = taking  # type: ignore[method-assign]
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(outer, here, "here", "theirs"), pool.submit(outer, there, "there", "ours")]
+        assert all(event.wait(10) for event in places.values())
+        watched(here, "here")
+        watched(there, "there")
+        calls += [pool.submit(read, here, "ours"), pool.submit(read, there, "theirs")]
+        assert all(event.wait(10) for event in queues.values())
+        began = time.monotonic()
+        go.set()
+        assert [call.result(20) for call in calls] == ["inner"] * 4
+        assert time.monotonic() - began < AT_ONCE
 
 
 def test_a_lease_is_given_back_also_where_all_threads_load() -> None:

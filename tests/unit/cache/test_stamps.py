@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threads import Slow, start
 
 from resilient.cache import Cache
 from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, Entry, marker, pack, pack_tags, unpack
@@ -190,28 +189,6 @@ def test_inspect_tells_whether_tags_stand() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- an outage
-
-
-class Slow:
-    """A loader that waits in the middle until it is let go."""
-
-    def __init__(self, value: Any = "old") -> None:
-        self.value = value
-        self.inside = threading.Event()
-        self.go = threading.Event()
-
-    def __call__(self) -> Any:
-        self.inside.set()
-        assert self.go.wait(10)
-        return self.value
-
-
-def start(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Call it on a thread; the list gets what it returns."""
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(call()))
-    thread.start()
-    return thread, results
 
 
 @pytest.fixture

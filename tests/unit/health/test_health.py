@@ -77,6 +77,11 @@ def until(true, seconds: float = 5.0) -> None:
         time.sleep(0.002)
 
 
+def settle(health: Health) -> None:
+    """Wait until all is told: nobody else waits for it."""
+    assert health._teller.finish(5)
+
+
 # ------------------------------------------------------------------------------------------------- what is answered
 
 
@@ -137,7 +142,7 @@ def test_a_local_check_may_have_a_say_in_liveness():
     """A worker loop that stands still makes the process not live."""
     clock = FakeClock()
     health, loop = Health(clock=clock), checks.heartbeat(30, clock=clock)
-    health.add("worker", loop.check, views=["live", "ready"], ttl=0)
+    health.add("worker", loop, views=["live", "ready"], ttl=0)
     assert health.live().http_status == 200
     clock.advance(31)
     assert (health.live().http_status, health.live().checks["worker"].reason) == (503, "silent")
@@ -189,7 +194,14 @@ def test_async_functions_are_checks_too():
         {"timeout": 0},
         {"timeout": 0.9},
         {"timeout": float("nan")},
+        {"timeout": float("inf")},
         {"ttl": -1},
+        {"ttl": float("inf")},
+        {"ttl": float("nan")},
+        {"failed_ttl": -1},
+        {"failed_ttl": float("inf")},
+        {"grace": -1},
+        {"grace": float("inf")},
         {"scope": "global"},
         {"shared": "peers"},
         {"views": ["live"], "scope": "shared"},
@@ -210,7 +222,9 @@ def test_liveness_refuses_a_dependency_whatever_its_scope():
         Health().add("db", checks.callable(lambda: True, dependency=True), views=["live"])
 
 
-@pytest.mark.parametrize("arguments", [{"deadline": 0}, {"shared": "maybe"}, {"details": "yes"}])
+@pytest.mark.parametrize(
+    "arguments", [{"deadline": 0}, {"deadline": float("inf")}, {"shared": "maybe"}, {"details": "yes"}]
+)
 def test_a_wrong_registry_is_refused(arguments):
     """Wrong settings are found where they are written."""
     with pytest.raises(ConfigurationError):
@@ -279,7 +293,7 @@ def test_what_comes_after_its_time_is_dropped():
     health.add("slow", slow, ttl=100)
     for count in range(1, 4):
         assert health.ready().checks["slow"].reason == "timeout"
-        until(lambda: health.lanes()["slow"]._flight is None)
+        until(lambda: health._lanes()["slow"]._flight is None)
         assert len(calls) == count
 
 
@@ -296,7 +310,7 @@ def test_a_failure_after_its_time_is_kept_as_the_timeout_it_was():
     health.add("slow", slow, ttl=1.0)
     for _ in range(5):
         assert health.ready().checks["slow"].reason == "timeout"
-        until(lambda: health.lanes()["slow"]._flight is None)
+        until(lambda: health._lanes()["slow"]._flight is None)
     assert len(calls) == 1
     clock.advance(1.1)
     assert health.ready().checks["slow"].reason == "timeout"
@@ -522,12 +536,14 @@ def test_the_log_has_each_change_once(told):
     health, check = Health(clock=clock), Switch()
     health.add("db", check, ttl=0)
     health.ready()
+    settle(health)
     assert told.events == ()
     check.answer = OSError("10.0.0.7 said no")
     for _ in range(20):
         health.ready()
     check.answer = None
     health.ready()
+    settle(health)
     worse, better = told.of(CheckChanged)
     assert isinstance(worse, CheckWorsened)
     assert (worse.check, worse.before, worse.status, worse.severity) == ("db", "pass", "fail", 3)
@@ -542,6 +558,7 @@ def test_a_timeout_is_told_once(told, gate):
     health.add("db", gate, timeout=0.05)
     for _ in range(5):
         health.ready()
+    settle(health)
     assert [(each.status, each.reason) for each in told.of(CheckChanged)] == [("fail", "timeout")]
 
 
@@ -553,6 +570,144 @@ def test_close_lets_go_of_what_the_checks_hold():
     health.add("b", lambda: True)
     health.close()
     assert closed == ["a"]
+
+
+def test_what_cannot_be_closed_keeps_nothing_else_open():
+    """All are closed, in their order; then it is raised."""
+    closed: list[str] = []
+
+    def stuck() -> None:
+        closed.append("stuck")
+        raise OSError("no")
+
+    health = Health()
+    health.add("a", Check(lambda: True, close=stuck))
+    health.add("b", Check(lambda: True, close=lambda: closed.append("b")))
+    with pytest.raises(OSError, match="no"):
+        health.close()
+    assert closed == ["stuck", "b"]
+
+
+class Blocked:
+    """A log over a network that is down: it blocks until it is let go."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.heard: list[tuple[str, str]] = []
+
+    def __call__(self, event: CheckChanged) -> None:
+        assert self.open.wait(20)
+        self.heard.append((event.check, event.status))
+
+
+@pytest.fixture
+def log() -> Iterator[Blocked]:
+    made = Blocked()
+    end = events.subscribe(made, kinds=[CheckChanged])
+    yield made
+    end()
+    made.open.set()
+
+
+@pytest.mark.parametrize("kind", ["hangs", "raises", "cannot start"])
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_nobody_waits_for_the_log(kind, face, gate, log, monkeypatch):
+    """Whatever changes, the report is there while the log is not; all is told in its order, once."""
+    health, second = Health(), Switch()
+    health.add("db", Switch() if kind == "cannot start" else unwell(kind, gate), timeout=0.1, ttl=60)
+    health.add("mail", second, ttl=0)
+    second.answer = False
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def ask() -> str:
+        return health.ready().word if face == "sync" else asyncio.run(health.aready()).word
+
+    with monkeypatch.context() as patched:
+        if kind == "cannot start":
+            patched.setattr("resilient.health._lane.start_thread", refuse)
+        began = time.monotonic()
+        assert ask() == "fail"
+        assert time.monotonic() - began < 5, "it waited for the log"
+    assert log.heard == []
+    second.answer = True
+    ask()
+    log.open.set()
+    settle(health)
+    assert sorted(log.heard[:2]) == [("db", "fail"), ("mail", "fail")]
+    mended = [("mail", "pass")] if kind != "cannot start" else [("db", "pass"), ("mail", "pass")]
+    assert sorted(log.heard[2:]) == mended
+
+
+def test_the_log_is_told_when_there_are_threads_again(told, monkeypatch):
+    """With none to spare it waits; nothing is lost."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    health, db = Health(), Switch()
+    health.add("db", db, ttl=0)
+    db.answer = False
+    with monkeypatch.context() as patched:
+        patched.setattr("resilient.health._teller.start_thread", refuse)
+        health.ready()
+        settle(health)
+        assert told.of(CheckChanged) == ()
+    db.answer = True
+    health.ready()
+    settle(health)
+    assert [each.status for each in told.of(CheckChanged)] == ["fail", "pass"]
+
+
+# -------------------------------------------------------------------------------------------------- a crowd of probes
+
+
+def test_a_crowd_of_probes_does_not_take_all_threads(gate):
+    """32 threads, 40 probes of a check that begins to hang: four wait for it, the others tell what was known."""
+    clock = FakeClock()
+    health, hangs = Health(clock=clock), threading.Event()
+    health.add("db", lambda: gate() if hangs.is_set() else None, timeout=0.8)
+    assert health.ready().word == "pass"
+    hangs.set()
+    clock.advance(1.1)
+    with ThreadPoolExecutor(32) as threads:
+        first = threads.submit(health.ready)
+        assert gate.inside.acquire(timeout=5)
+        probes = [first, *(threads.submit(health.ready) for _ in range(39))]
+        ordinary = threads.submit(lambda: "hello")
+        assert ordinary.result(5) == "hello"
+        until(lambda: sum(each.done() for each in probes) >= 36 or gate.open.is_set(), seconds=0.6)
+        assert {each.result().word for each in probes if each.done()} == {"pass"}
+        gate.open.set()
+        assert [each.result().word for each in probes] == ["pass"] * 40
+    assert gate.calls == 1
+
+
+def test_what_a_crowd_is_told_is_hardly_stale(gate):
+    """What is older than a run takes is told to nobody: all wait for the truth."""
+    clock = FakeClock()
+    health, hangs = Health(clock=clock), threading.Event()
+    health.add("db", lambda: gate() if hangs.is_set() else None, timeout=0.2, ttl=1.0)
+    assert health.ready().word == "pass"
+    hangs.set()
+    clock.advance(1.3)
+    with ThreadPoolExecutor(10) as threads:
+        probes = [threads.submit(health.ready) for _ in range(10)]
+        assert {each.result().checks["db"].reason for each in probes} == {"timeout"}
+
+
+def test_nobody_waits_for_a_run_that_hangs(gate):
+    """A crowd that comes after its time is told the timeout, not what was known before."""
+    clock = FakeClock()
+    health, hangs = Health(clock=clock), threading.Event()
+    health.add("db", lambda: gate() if hangs.is_set() else None, timeout=0.1, ttl=60)
+    assert health.ready().word == "pass"
+    hangs.set()
+    clock.advance(60.1)
+    assert health.ready().checks["db"].reason == "timeout"
+    clock.advance(0.1)
+    assert {health.ready().checks["db"].reason for _ in range(10)} == {"timeout"}
 
 
 # ------------------------------------------------------------------------------------------------- out of the ordinary
@@ -575,11 +730,11 @@ def test_checks_that_cannot_be_begun_in_time_are_told_and_not_waited_for():
     report = health.ready()
     assert report.http_status == 503
     reasons = [each.reason for each in report.checks.values()]
-    begun = reasons.index("overloaded")
+    begun = sum(lane.history.runs for lane in health._lanes().values())
     assert 0 < begun < 20
     assert set(reasons[begun:]) == {"overloaded"}
-    assert sum(lane.runs for lane in health.lanes().values()) == begun
-    assert health.lanes()["check99"].streak.told is None
+    assert reasons[0] != "overloaded"
+    assert health._lanes()["check99"].streak.told is None
 
 
 @pytest.mark.parametrize("wall", [-1e12, 1e18, float("inf"), float("nan")])

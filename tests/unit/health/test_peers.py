@@ -256,6 +256,7 @@ def test_an_instance_that_fails_alone_goes_out_and_comes_back(pair):
     assert a.ask() == ("fail", "local")
     a.good = True
     assert a.ask() == ("pass", None)
+    assert a.health._teller.finish(5)
     end()
     assert sink.of(FaultHere) == (FaultHere(check="db"),)
     assert sink.of(FaultOver) == (FaultOver(check="db"),)
@@ -364,6 +365,17 @@ def test_a_dead_board_warns_and_is_let_be():
     a.ask()
     assert board.calls == 2
     a.health.close()
+
+
+def test_a_forked_child_has_no_case_of_its_parents(pair):
+    """What was shown of the parent says nothing of the child: it tells of no fault that was not its own."""
+    a, b = pair
+    a.ask(), b.ask()
+    a.good = False
+    a.ask(), b.ask()
+    assert a.ask() == ("fail", "local")
+    a.health._party._reset()
+    assert a.health._party.fault("db", a.health._lanes()["db"].streak) == (None, False)
 
 
 def test_a_board_that_hangs_holds_a_report_up_once_and_briefly():
@@ -482,7 +494,7 @@ def test_a_command_has_no_say(tmp_path, monkeypatch):
     Resilient(app, health=made[1])
     assert app.test_cli_runner().invoke(args=["resilient", "health"]).exit_code == 0
     for each in made:
-        until(lambda each=each: each._party.lane._flight is None and each._party.lane.runs)
+        until(lambda each=each: each._party.lane._flight is None and each._party.lane.history.runs)
     assert [raw for raw, _ in board.exchange("shop", "b", b"{}", 15).values()] == [b"{}", b"{}"]
 
 
@@ -505,6 +517,16 @@ def test_peers_may_judge_one_check_or_one_group_only():
         each.ready()
         until(lambda each=each: each._party.lane._flight is None)
     assert (a.ready().word, a.report("strict").word, a.report("all").word) == ("fail", "pass", "fail")
+
+
+def test_what_only_warns_is_no_witness(pair):
+    """Failing, it is told as a warning: that must not be taken for a pass by a peer who counts it as a failure."""
+    a, _ = pair
+    mild = Instance(a.health._peers.board, a.clock, at_worst=Status.WARN)
+    a.good = mild.good = False
+    for _ in range(3):
+        assert [a.ask(), mild.ask()] == [("warn", None), ("warn", None)]
+    mild.health.close()
 
 
 @pytest.mark.parametrize(

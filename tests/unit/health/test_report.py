@@ -91,6 +91,7 @@ def test_the_text_of_an_exception_is_in_the_log(caplog):
     with caplog.at_level(logging.INFO, "resilient.health"):
         health.ready()
         health.ready()
+        assert health._teller.finish(5)
     (record,) = caplog.records
     assert "10.0.0.7 said no" in record.getMessage()
     assert record.levelno == logging.WARNING

@@ -9,15 +9,21 @@ from hypothesis import strategies as st
 from resilient.clock import SYSTEM
 from resilient.health import Status
 from resilient.health._core import Check, Outcome, Result
+from resilient.health._history import Terms
 from resilient.health._lane import Lane
 from resilient.health._registry import Entry, Group
 from resilient.health._report import CheckReport
 from resilient.health._standing import Standing
+from resilient.health._teller import Teller
 
 READY, STARTUP, LIVE = Group("ready", drains=True), Group("startup"), Group("live")
 ENTRIES = {
     name: Entry(
-        Lane(name, Check(lambda: True), timeout=0.5, ttl=1.0, clock=SYSTEM), True, "local", "warn", frozenset(views)
+        Lane(name, Check(lambda: True), Terms(timeout=0.5, ttl=1.0, failed_ttl=1.0), SYSTEM, Teller()),
+        True,
+        "local",
+        "warn",
+        frozenset(views),
     )
     for name, views in (("db", ["ready", "startup"]), ("loop", ["live", "ready"]))
 }

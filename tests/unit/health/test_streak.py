@@ -133,6 +133,7 @@ def test_the_log_has_one_line_for_a_fall():
     for good in (True, False, True, False, False, False, True, True):
         db.good = good
         health.ready()
+    assert health._teller.finish(5)
     end()
     assert [(each.before, each.status) for each in sink.of(CheckChanged)] == [("pass", "fail"), ("fail", "pass")]
 

@@ -38,11 +38,24 @@ def test_a_group_asks_its_own_checks_only():
     health.group("own")
     health.add("late", lambda: ran.append("late"), views=["own"])
     assert list(health.report("reading").checks) == ["db"]
-    assert list(health.report("most").checks) == ["db", "disk"]
+    assert list(health.report("most").checks) == ["db", "disk", "late"]
     assert list(asyncio.run(health.areport("own")).checks) == ["late"]
-    assert ran == ["db", "db", "disk", "late"]
+    assert ran == ["db", "db", "disk", "late"]  # the last was fresh still
     assert list(health.ready().checks) == ["db", "mail", "disk"]
     assert health.views == ("live", "ready", "startup", "all", "reading", "most", "own")
+
+
+def test_a_group_of_all_but_some_asks_what_is_added_later_too():
+    """All checks but these, whatever the order they are written in."""
+    health = Health()
+    health.add("mail", lambda: False)
+    health.group("most", exclude=["mail"])
+    health.group("chosen", ["mail"], exclude=["mail"])
+    assert health.report("most").word == "pass"
+    health.add("db", lambda: False)
+    assert health.report("most").word == "fail"
+    assert list(health.report("most").checks) == ["db"]
+    assert list(health.report("chosen").checks) == []
 
 
 def test_a_group_has_a_rule_of_its_own():

@@ -334,3 +334,19 @@ def test_a_ready_engine_that_could_wait_for_ever_is_refused(url: str, limits: di
 def test_a_ready_engine_with_limits_is_taken_as_it_is(ready: sa.Engine) -> None:
     """Wherever the limit was written; what a function of the user's connects cannot be looked into."""
     assert sql.engine(ready) is ready
+
+
+def test_a_connection_in_use_at_dispose_is_closed_when_it_comes_back(tmp_path: Path) -> None:
+    """Nothing is left to the garbage collector, and the engine goes on with others."""
+    made = sql.engine(f"sqlite:///{tmp_path}/app.db")
+    used = made.connect()
+    old = used.connection.dbapi_connection
+    assert old is not None
+    made.dispose()
+    assert used.scalar(sa.text("SELECT 1")) == 1, "whoever uses it may end"
+    used.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        old.cursor()
+    with made.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 2")) == 2
+    made.dispose()

@@ -20,7 +20,7 @@ from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
 from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
-from resilient.cache._quick import NOTHING, fresh
+from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._stamps import Marks
 from resilient.cache._values import AsyncLoader, Lookup
@@ -74,27 +74,12 @@ class AsyncBulk:
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
             return await self._rest(keys, found, list(enumerate(seen)), load, plan)
         marks = Marks(tags, tuple(raws[count:]))
-        found = self._quick_ones(raws[:count], marks, plan, kept=raws.__class__ is Kept)
-        left = [place for place, value in enumerate(found) if value is NOTHING]
+        quick = self._reader.slow if plan.policy.early else self._reader.quick
+        found, left = quick(raws[:count], marks, plan.codec, kept=raws.__class__ is Kept)
         if not left:
             return found
         weighed = await self._reader.weigh([raws[place] for place in left], plan.codec, marks)
         return await self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
-
-    def _quick_ones(self, raws: Sequence[bytes | None], marks: Marks, plan: Plan, *, kept: bool) -> list[Any]:
-        """The values that are plainly fresh, counted; the others are to be looked at with care."""
-        block = marks.whole_block()
-        if plan.policy.early or block is None:
-            return [NOTHING] * len(raws)
-        now, generation, codec = self._clock.wall(), marks.generation, plan.codec
-        found = [fresh(raw, now, generation, block, codec) for raw in raws]
-        hits = sum(value is not NOTHING for value in found)
-        self._counts.add("hits", hits)
-        if hits and events.wanted(CacheRead):
-            source = self._reader.source(kept)
-            for _ in range(hits):
-                events.emit(CacheRead(cache=self._name, source=source))
-        return found
 
     async def _rest(
         self, keys: Sequence[str], found: list[Any], left: list[tuple[int, Seen]], load: LoadMany, plan: Plan
@@ -184,9 +169,9 @@ class AsyncBulk:
     def _ready(self, key: str, seen: Seen, policy: Policy, now: float) -> Any:
         """What needs no load after all: its lookup, ``None`` for an absence, or `NOTHING`."""
         if seen.life is Life.FRESH:  # stored by somebody quicker, together with the first stamps
-            return None if is_absence(seen) else self._reader.lookup(seen)
+            return None if is_absence(seen) else self._reader.answer(seen)
         if self._throttle.holds(key, now) and self._loads.stands_in(seen, policy):
-            return self._reader.lookup(seen, stale=True)  # its source failed a moment ago
+            return self._reader.answer(seen, stale=True)  # its source failed a moment ago
         return NOTHING
 
     def _anew(self, seen: Seen, settled: Seen, plan: Plan) -> Seen:
@@ -239,17 +224,22 @@ class AsyncBulk:
         found: dict[int, Lookup[Any] | None] = {}
         open_: dict[int, _Part] = {part.place: part for part in batch}  # flights that have not landed
         try:
-            granted, others = await self._claim_many(batch, plan)
-            if granted:
-                for place, outcome in (await self._load_many(granted, load, plan, why)).items():
-                    found[place] = self._land_part(open_.pop(place), outcome)
+            flights = [part.flight for part in batch]
+            taken = await self._leases.enter(*flights)
+            try:
+                granted, others = await self._claim_many(batch, plan)
+                if granted:
+                    for place, outcome in (await self._load_many(granted, load, plan, why)).items():
+                        found[place] = self._land_part(open_.pop(place), outcome)
+            finally:
+                self._leases.leave(taken, *flights)
             for part in others:
                 errand = Errand(partial(self._one, load, part.place), plan, why)
                 gained: Outcome | NotFound | None
                 try:
                     seen = self._loads.without_error(part.seen)
                     if seen.life is Life.FRESH:  # somebody stored it since this one looked
-                        gained = (self._reader.lookup(seen), *written(seen))
+                        gained = (self._reader.answer(seen), *written(seen))
                     else:
                         gained = await self._loads.obtain(part.flight, seen, errand)
                 except NotFound as error:
@@ -354,9 +344,9 @@ class AsyncBulk:
                 else:
                     raw = pack(lease.marks.bare_on(entry))
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
-            await self._leases.end(swaps, count=True)
-            for key, *_ in swaps:
-                del leases[key]
+            if await self._leases.end(swaps, count=True):
+                for key, *_ in swaps:
+                    del leases[key]
             return outcomes
         finally:
             if leases:

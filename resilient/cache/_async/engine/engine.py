@@ -44,7 +44,7 @@ class AsyncEngine:
         self.counters = counters = AsyncCounters(reads, writes)
         self.tags = tags = AsyncTags(reads)
         # What the face calls: bound here, since it is on the way of every hit.
-        self.get, self.get_many = reads.get, reads.get_many
+        self.lookup, self.get_many = reads.lookup, reads.get_many
         self.load, self.load_lookup, self.load_many = loads.load, loads.load_lookup, bulk.load_many
         self.entry, self.put, self.put_many, self.add = writes.entry, writes.put, writes.put_many, writes.add
         self.invalidate, self.write = writes.invalidate, writes.write

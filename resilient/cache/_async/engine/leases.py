@@ -59,6 +59,26 @@ class AsyncLeases:
         """Begin no more loads in the background."""
         await self.background.close()
 
+    async def enter(self, *flights: Flight) -> Any:
+        """Take a place under the cap where `max_loads` is given, for a claim and the load that it allows.
+
+        That is before the claim: a lease whose holder waits for its turn would keep other processes waiting, and their
+        loads may hold the places for which other holders wait. What this returns is to be handed to `leave`.
+        """
+        if not self._capped or self.cap.inside():
+            return None
+        taken = await self.cap.take()
+        for flight in flights:
+            flight.started = True
+        return taken
+
+    def leave(self, taken: Any, *flights: Flight) -> None:
+        """Give a place back; whoever claims again has to wait for his turn again."""
+        if taken is not None:
+            for flight in flights:
+                flight.started = False
+            self.cap.give(taken)
+
     async def run(self, load: AsyncLoader[[], Any], seen: Seen, *flights: Flight) -> Any:
         """Call the loader of these flights, under the cap where it holds.
 
@@ -66,7 +86,7 @@ class AsyncLeases:
         """
         note = self.noted(seen)
         capped = self._capped or seen.raw is UNREACHABLE
-        place = await self.cap.take() if capped else None
+        taken = await self.cap.take() if capped else None
         try:
             for flight in flights:
                 flight.started = True
@@ -75,7 +95,7 @@ class AsyncLeases:
             with at_or_after(note):
                 return await load()
         finally:
-            self.cap.give(place)
+            self.cap.give(taken)
 
     def noted(self, seen: Seen) -> bytes:
         """What the writers had seen that made a load necessary: of the key itself, and of its tags."""
@@ -196,38 +216,45 @@ class AsyncLeases:
                 self._counts.add("refused")
             return lease
         raw = pack(lease.marks.bare_on(entry))
-        await self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
-        return None
+        sent = await self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
+        return None if sent else lease
 
     async def release(self, key: str, lease: Lease) -> None:
         """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
         await self.end([returned(key, lease)])
 
-    async def end(self, swaps: Sequence[Swap], *, count: bool = False) -> None:
-        """Put something in the place of claims; where the caller has no time left for it, in the background."""
+    async def end(self, swaps: Sequence[Swap], *, count: bool = False) -> bool:
+        """Put something in the place of claims; where the caller has no time left for it, in the background.
+
+        Returns:
+            Whether the store was told, or will be; not while another tells it what the journal holds.
+        """
         if not swaps:
-            return
+            return True
         if deadline.remaining() == 0.0:
             self.background.finish(self._swap, swaps, count)
-            return
+            return True
         try:
-            await self._swap(swaps, count)
+            return await self._swap(swaps, count)
         except DeadlineExceeded:
             self.background.finish(self._swap, swaps, count)
+            return True
 
     async def _swap(
         self,
         swaps: Sequence[Swap],
         count: bool,  # noqa: FBT001 - a job
         again: bool = False,  # noqa: FBT001, FBT002 - a job
-    ) -> None:
+    ) -> bool:
         store = self._tier.store
+        # What was loaded is stored once the journal was told; to give a lease back is right at any time.
+        run = self._tier.run if count else self._tier.run_anyway
         if len(swaps) == 1:
             ask = Ask(store.swap)
-            done = await self._tier.run(ask, *swaps[0])
+            done = await run(ask, *swaps[0])
         else:
             ask = Ask(store.swap_many)
-            done = await self._tier.run(ask, swaps)
+            done = await run(ask, swaps)
         if done is UNREACHABLE:
             if ask.sent and not again:
                 # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
@@ -236,6 +263,7 @@ class AsyncLeases:
             stored = int(done) if len(swaps) == 1 else sum(done)
             self._counts.add("stores", stored)
             self._counts.add("refused", 0 if again else len(swaps) - stored)
+        return ask.sent
 
 
 def returned(key: str, lease: Lease) -> Swap:

@@ -114,6 +114,14 @@ class AsyncTier:
                 return UNREACHABLE
         return await self._guarded(operation, *args)
 
+    async def run_anyway(self, operation: AsyncLoader[..., Any], *args: Any) -> Any:
+        """The same as `run` for what is right whatever the journal holds, such as giving a lease back."""
+        if self._pipeline is None:
+            return await operation(*args)
+        if self._breaker is not None and self.down_since is not None and self._breaker.retry_after:
+            return UNREACHABLE
+        return await self._guarded(operation, *args)
+
     async def change(self, keys: list[str], operation: AsyncLoader[..., Any], *args: Any) -> Any:
         """Run an operation that tells the tier of changed keys; when it fails, remember them."""
         try:

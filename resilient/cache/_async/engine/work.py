@@ -19,12 +19,12 @@ class AsyncWork(Protocol):
 
     # ----------------------------------------------------------------------------------------------------------- reads
 
-    async def get(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
-        """A fresh value, or ``None``."""
+    async def lookup(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
+        """A fresh value with its source and age, or ``None``."""
         ...
 
-    async def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
-        """The same for several keys."""
+    async def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Any]:
+        """The fresh values of some keys, at least one; `NOTHING` where there is none."""
         ...
 
     async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:

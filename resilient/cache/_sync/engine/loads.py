@@ -148,12 +148,12 @@ class Loads:
         policy, began = errand.plan.policy, self._clock.monotonic()
         stale = errand.why is READ and seen.life is Life.STALE
         if stale and self._throttle.holds(key, began) and self.stands_in(seen, policy):
-            return self._reader.lookup(seen, stale=True)  # its source failed a moment ago
+            return self._reader.answer(seen, stale=True)  # its source failed a moment ago
         whole = self._leases.whole(seen, errand.plan)
         if whole is not seen:
             seen = self._checked(whole, policy)
             if seen.life is Life.FRESH and errand.why is READ:
-                return self._reader.lookup(seen)  # stored by somebody quicker, together with the first stamps
+                return self._reader.answer(seen)  # stored by somebody quicker, together with the first stamps
         return self._lead_or_wait(key, seen, errand, began, stale=stale)
 
     def _lead_or_wait(self, key: str, seen: Seen, errand: Errand, began: float, *, stale: bool) -> Lookup[Any]:
@@ -187,7 +187,7 @@ class Loads:
     def give_up(self, seen: Seen, stale: bool, error: ResilientError) -> Lookup[Any]:  # noqa: FBT001 - a state
         """No answer in the time a reader has: the old value, or an error."""
         if stale:
-            return self._reader.lookup(seen, stale=True)
+            return self._reader.answer(seen, stale=True)
         raise error
 
     def share(self, landed: Landed, plan: Plan) -> Lookup[Any]:
@@ -232,23 +232,27 @@ class Loads:
             if not seen.marks.whole:  # the store does not answer, or a writer is about to change what bears a tag
                 break
             force = why is REFRESH or flight.pushes
-            got = self._leases.claim(flight, seen, errand.plan.codec, force=force)
-            if isinstance(got, Lease):
-                return self._load(flight, seen, got, errand)
+            taken = self._leases.enter(flight)
+            try:
+                got = self._leases.claim(flight, seen, errand.plan.codec, force=force)
+                if isinstance(got, Lease):
+                    return self._load(flight, seen, got, errand)
+            finally:
+                self._leases.leave(taken, flight)
             seen = self._checked(got, policy)
             if why is REFRESH:
                 continue
             if seen.life is Life.FRESH:
-                return (self._reader.lookup(seen), *written(seen))
+                return (self._reader.answer(seen), *written(seen))
             if why is RENEW:
                 return None
             if force:
                 continue
             if seen.life is Life.STALE and self._revalidates(seen, policy):
-                return (self._reader.lookup(seen, stale=True), *written(seen))
+                return (self._reader.answer(seen, stale=True), *written(seen))
             seen = self._checked(self._leases.await_holder(flight, seen, errand.plan.codec), policy)
             if seen.life is Life.FRESH:
-                return (self._reader.lookup(seen), *written(seen))
+                return (self._reader.answer(seen), *written(seen))
         return None if why is RENEW else self._load(flight, seen, None, errand)
 
     @staticmethod
@@ -322,7 +326,7 @@ class Loads:
         events.emit(LoadFailed(cache=self._name, error=type(error).__name__, served=served))
         if stale:
             self._throttle.hold(flight.key, self._clock.monotonic())
-            return (self._reader.lookup(seen, stale=True), *written(seen))
+            return (self._reader.answer(seen, stale=True), *written(seen))
         if not kept or errand.why is not READ or isinstance(error, ResilientError):
             raise error
         raise Unavailable("the loader of a cached value failed, and nothing is left to serve instead") from error

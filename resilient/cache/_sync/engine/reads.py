@@ -13,6 +13,7 @@ from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import Flights
 from resilient.cache._local_tier import Kept
+from resilient.cache._quick import NOTHING, fresh_many
 from resilient.cache._seen import Seen, is_absence
 from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
 from resilient.cache._sync.engine.stampbook import StampBook
@@ -67,15 +68,6 @@ class Reader:
             seen = (self.weigh((raw,), codec, marks))[0]
         return seen._replace(kept=True) if found.__class__ is Kept else seen
 
-    def look_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Seen]:
-        """What is under each key, in as many round trips."""
-        found = self.tier.read(self.tier.store.get_many, (*keys, *self.stamps.keys(tags)))
-        if found is UNREACHABLE:
-            return [Seen(UNREACHABLE, marks=Marks(tags))] * len(keys)
-        count = len(keys)
-        there = self.weigh(found[:count], codec, Marks(tags, tuple(found[count:])))
-        return [seen._replace(kept=True) for seen in there] if found.__class__ is Kept else there
-
     def weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
         """What entries mean, their tags asked for where that was not done."""
         lacking: dict[str, None] = {}
@@ -118,7 +110,7 @@ class Reader:
             events.emit(EntryUnreadable(cache=self.name, reason=error.reason))
             return Seen(raw, marks=stood)
 
-    def get(
+    def lookup(
         self, key: str, codec: Codec, tags: tuple[str, ...] = (), *, forgets: Forgets | None = None
     ) -> Lookup[Any] | None:
         """A fresh entry's value, or ``None``. One that says "there is no such thing" counts as nothing.
@@ -133,9 +125,53 @@ class Reader:
 
     def get_many(
         self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = (), *, forgets: Forgets | None = None
-    ) -> list[Lookup[Any] | None]:
-        """The same for several keys in one round trip."""
-        return [self._found(seen, forgets) for seen in self.look_many(keys, codec, tags)]
+    ) -> list[Any]:
+        """The values of some keys in one round trip, and `NOTHING` where there is none."""
+        count = len(keys)
+        raws = self.tier.read(self.tier.store.get_many, (*keys, *self.stamps.keys(tags)))
+        if raws is UNREACHABLE:
+            for _ in keys:
+                self._missed()
+            return [NOTHING] * count
+        marks = Marks(tags, tuple(raws[count:]))
+        quick = self.quick if forgets is None else self.slow
+        kept = raws.__class__ is Kept
+        found, left = quick(raws[:count], marks, codec, kept=kept)
+        if left:
+            weighed = self.weigh([raws[place] for place in left], codec, marks)
+            for place, seen in zip(left, weighed, strict=True):
+                lookup = self._found(seen._replace(kept=kept), forgets)
+                found[place] = NOTHING if lookup is None else lookup.value
+        return found
+
+    def quick(
+        self, raws: Sequence[bytes | None], marks: Marks, codec: Codec, *, kept: bool = False
+    ) -> tuple[list[Any], list[int]]:
+        """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
+        block = marks.whole_block()
+        if block is None:
+            return self.slow(raws, marks, codec, kept=kept)
+        found = fresh_many(raws, self.clock.wall(), marks.generation, block, codec)
+        left = [place for place, value in enumerate(found) if value is NOTHING]
+        hits = len(raws) - len(left)
+        if hits:
+            self.counts.add("hits", hits)
+            if events.wanted(CacheRead):
+                source = self.source(kept)
+                for _ in range(hits):
+                    events.emit(CacheRead(cache=self.name, source=source))
+        return found, left
+
+    @staticmethod
+    def slow(
+        raws: Sequence[bytes | None],
+        marks: Marks,  # noqa: ARG004 - as `quick`
+        codec: Codec,  # noqa: ARG004 - same
+        *,
+        kept: bool = False,  # noqa: ARG004 - same
+    ) -> tuple[list[Any], list[int]]:
+        """Everything is to be looked at with care."""
+        return [NOTHING] * len(raws), list(range(len(raws)))
 
     def _found(self, seen: Seen, forgets: Forgets | None) -> Lookup[Any] | None:
         entry = seen.entry if seen.life is Life.FRESH else None
@@ -158,9 +194,9 @@ class Reader:
             self.counts.hit()
         if events.wanted(CacheRead):
             events.emit(CacheRead(cache=self.name, source=self.source(seen.kept), stale=stale))
-        return self.lookup(seen, stale=stale)
+        return self.answer(seen, stale=stale)
 
-    def lookup(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
+    def answer(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
         """What was found, to its reader. Raises NotFound where it says that there is no such thing."""
         assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):

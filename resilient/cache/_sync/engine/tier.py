@@ -115,6 +115,14 @@ class Tier:
                 return UNREACHABLE
         return self._guarded(operation, *args)
 
+    def run_anyway(self, operation: Loader[..., Any], *args: Any) -> Any:
+        """The same as `run` for what is right whatever the journal holds, such as giving a lease back."""
+        if self._pipeline is None:
+            return operation(*args)
+        if self._breaker is not None and self.down_since is not None and self._breaker.retry_after:
+            return UNREACHABLE
+        return self._guarded(operation, *args)
+
     def change(self, keys: list[str], operation: Loader[..., Any], *args: Any) -> Any:
         """Run an operation that tells the tier of changed keys; when it fails, remember them."""
         try:

@@ -20,12 +20,12 @@ class Work(Protocol):
 
     # ----------------------------------------------------------------------------------------------------------- reads
 
-    def get(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
-        """A fresh value, or ``None``."""
+    def lookup(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Lookup[Any] | None:
+        """A fresh value with its source and age, or ``None``."""
         ...
 
-    def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Lookup[Any] | None]:
-        """The same for several keys."""
+    def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Any]:
+        """The fresh values of some keys, at least one; `NOTHING` where there is none."""
         ...
 
     def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:

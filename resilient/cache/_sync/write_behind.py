@@ -1,4 +1,4 @@
-# Generated from resilient/cache/_async/behind.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/write_behind.py by tools/unasync.py: do not edit.
 """Write-behind: values are cached at once, and stored a little later, many in one call."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput,
 from resilient.policy import Pipeline, deadline
 from resilient.runtime import after_fork, at_exit
 
-__all__ = ["Behind", "Pace"]
+__all__ = ["Pace", "WriteBehind"]
 
 V = TypeVar("V")
 
@@ -61,7 +61,7 @@ class Pace(NamedTuple):
                 raise ConfigurationError(f"{name} is a number from 1 up, not {getattr(self, name)!r}")
 
 
-class Behind(Generic[V]):
+class WriteBehind(Generic[V]):
     """A function that stores many values, called with one at a time. Made by `Cache.write_behind`."""
 
     def __init__(

@@ -1,20 +1,19 @@
-# Generated from resilient/cache/_async/reading.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/face/reading.py by tools/unasync.py: do not edit.
 """The part of a cache's face that reads, with a loader or without."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from resilient.cache._aside import apart, bypassed
+from resilient.cache._aside import bypassed
 from resilient.cache._codecs import ANYTHING
-from resilient.cache._freshness import LoadOptions, Policy
-from resilient.cache._keys import tag_names
+from resilient.cache._freshness import LoadOptions
+from resilient.cache._keys import physical_many
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
+from resilient.cache._sync.face.base import Face
 from resilient.cache._sync.functions import Lazy
-from resilient.cache._sync.tagged import Tagged
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import ConfigurationError, InvalidInput
 
@@ -23,47 +22,9 @@ __all__ = ["Reading"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PLANS = 256  # kept for calls that name their options each time
 
-
-class Reading(Tagged):
+class Reading(Face):
     """Reading through a cache."""
-
-    _ttl: float | None
-    _jitter: float
-    _plans: dict[Any, Plan]
-
-    def _policy(self, ttl: float | None, options: LoadOptions | None = None) -> Policy:
-        seconds: Any = self._ttl if ttl is None else ttl
-        given: Any = dict(options or {})
-        unknown = given.keys() - LoadOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"no option is called {min(unknown)!r}; there are: {', '.join(LoadOptions.__annotations__)}"
-            )
-        if "early" in given:
-            given["early"] = float(given["early"])
-        if "cache_errors" in given:
-            given["cache_errors"] = tuple(given["cache_errors"])
-        return Policy(seconds, jitter=self._jitter, **given)
-
-    def _plan(self, ttl: float | None, kind: Any, options: LoadOptions, tags: Iterable[str] = ()) -> Plan:
-        """How the values of one call are kept; made once for calls that say the same, tags aside."""
-        if tags:
-            return self._plan(ttl, kind, options)._replace(tags=tag_names(tags))
-        said = (ttl, kind, *options.items()) if options else (ttl, kind)
-        try:
-            return self._plans[said]
-        except KeyError:
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            return self._plans.setdefault(said, Plan(self._policy(ttl, options), self.codec(kind)))
-        except TypeError:  # what cannot be hashed, such as a list of errors, is made anew each time
-            return Plan(self._policy(ttl, options), self.codec(kind))
-
-    def plan(self, ttl: float | None, tags: tuple[str, ...] = ()) -> Plan:
-        """How values of any type are kept for so long, with the tags that they bear."""
-        return Plan(self._policy(ttl), self.codec(ANYTHING), tags)
 
     # ------------------------------------------------------------------------------------------------ without a loader
 
@@ -75,14 +36,16 @@ class Reading(Tagged):
             default: What is returned where there is none.
             type: The type to read it as; without it dataclasses come back as dicts.
         """
-        found = self.lookup(key, type=type)
-        return default if found is None else found.value
+        if self._off():
+            return default
+        (value,) = self._engine.get_many((self.physical(key),), self.codec(type))
+        return default if value is NOTHING else value
 
     def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = self._engine.get(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = self._engine.lookup(self.physical(key), self.codec(type))
         return found
 
     def get_many(
@@ -126,15 +89,14 @@ class Reading(Tagged):
         if load_many is None:
             if self._off():
                 return {}
-            there = self._engine.get_many([self.physical(name) for name in names], self.codec(type))
-            found = [NOTHING if each is None else each.value for each in there]
+            found = self._engine.get_many(physical_many(self.namespace, names), self.codec(type))
         else:
             plan = self._plan(ttl, type, options, tags)
             if self._off():
                 values = load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = self._engine.load_many([self.physical(name) for name in names], ask, plan)
+            found = self._engine.load_many(physical_many(self.namespace, names), ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
@@ -178,7 +140,7 @@ class Reading(Tagged):
                 ``stale_if_error`` the loader's error goes through as it is.
             Overloaded: ``max_loads`` loaders run already, and none ended in time.
         """
-        value: R = self.value(key, loader, self._plan(ttl, type, options, tags))
+        value: R = self.load(key, loader, self._plan(ttl, type, options, tags))
         return value
 
     def lazy(
@@ -218,36 +180,18 @@ class Reading(Tagged):
             self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )
 
-    def value(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `through` without where the value came from."""
+    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
         if bypassed.get() and self._off():
             return load()
         return self._engine.load(self.physical(key), load, plan)
 
-    def through(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+    def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         if self._off():
             return Lookup(load(), "loader", 0.0)
         found: Lookup[Any] = self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
         return found
-
-    # ---------------------------------------------------------------------------------------------------------- bypass
-
-    def _off(self) -> bool:
-        return id(self) in bypassed.get()
-
-    @contextmanager
-    def bypass(self) -> Iterator[None]:
-        """Do without the cache in this block: reads go to their loaders, writes invalidate.
-
-        It holds for this task or thread and those it starts, not for others.
-        """
-        token, also = bypassed.set(bypassed.get() | {id(self)}), apart.set(True)
-        try:
-            yield
-        finally:
-            apart.reset(also)
-            bypassed.reset(token)
 
 
 class _Asked:

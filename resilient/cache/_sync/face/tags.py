@@ -1,31 +1,15 @@
-# Generated from resilient/cache/_async/tagged.py by tools/unasync.py: do not edit.
+# Generated from resilient/cache/_async/face/tags.py by tools/unasync.py: do not edit.
 """The part of a cache's face that forgets by tag, and everything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from resilient.cache._sync.face.base import Face
 
-from resilient.cache._keys import tag_templates
-from resilient.cache._sync.face import SqlFace
-
-__all__ = ["Tagged"]
+__all__ = ["Tagging"]
 
 
-class Tagged(SqlFace):
+class Tagging(Face):
     """Forgetting without naming keys."""
-
-    _tagged: dict[str, tuple[str, ...]]
-    """The tags of what is loaded lazily, by its key's template: what is written through to it bears the same."""
-
-    def _note_tags(self, template: str | None, tags: Iterable[str]) -> tuple[str, ...]:
-        names = tag_templates(tags)
-        if template is not None and names:
-            self._tagged[template] = tuple(dict.fromkeys((*self._tagged.get(template, ()), *names)))
-        return names
-
-    def tags_under(self, template: str) -> tuple[str, ...]:
-        """The templates of the tags of what is loaded lazily under a key's template."""
-        return self._tagged.get(template, ())
 
     def invalidate_tags(self, *tags: str) -> None:
         """Forget all values that bear one of these tags: nothing loaded before this call is served after it.

@@ -1,4 +1,3 @@
-# Generated from resilient/cache/_async/face.py by tools/unasync.py: do not edit.
 """The part of a cache's face that follows a database: its queries, and its transactions."""
 
 from __future__ import annotations
@@ -6,31 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from resilient.cache._keys import physical
-from resilient.cache._sync.deferred import deferred
-from resilient.cache._sync.engine.work import Work
-from resilient.cache._sync.host import Host
+from resilient.cache._async.face.base import AsyncFace
 
 if TYPE_CHECKING:
+    from resilient.cache._async.on_commit import AsyncOnCommit
     from resilient.cache._rows import Rows
-    from resilient.cache._sync.on_commit import OnCommit
 
-__all__ = ["SqlFace"]
+__all__ = ["AsyncSqlFace"]
 
 
-class SqlFace(Host):
-    """What `Cache` can do with a session of SQLAlchemy, and what its parts in other modules need of it."""
+class AsyncSqlFace(AsyncFace):
+    """What a cache can do with a session of SQLAlchemy."""
 
-    @property
-    def _engine(self) -> Work:
-        found = deferred(self)
-        return self.main if found is None else found
-
-    def physical(self, key: str) -> str:
-        """A key as the store knows it."""
-        return physical(self.namespace, key)
-
-    def on_commit(self, session: Any) -> OnCommit:
+    def on_commit(self, session: Any) -> AsyncOnCommit:
         """Change the cache when, and only when, a session's transaction commits.
 
         In the block, and on the object it gives, all changes of this cache (``set``, ``invalidate``,
@@ -48,7 +35,7 @@ class SqlFace(Host):
 
         Args:
             session: A Session; of SQLAlchemy's own or one that a replica set or a set of shards made. With
-                `Cache` an Session.
+                `AsyncCache` an AsyncSession.
 
         Raises:
             ConfigurationError: It is no session, or one of the other face.
@@ -62,11 +49,11 @@ class SqlFace(Host):
                     after.set("player:17", {"score": 150})   # or after.invalidate("player:17")
                     session.commit()
         """
-        from resilient.cache._sync.on_commit import OnCommit
+        from resilient.cache._async.on_commit import AsyncOnCommit
 
-        return OnCommit(self, session)
+        return AsyncOnCommit(self, session)
 
-    def query(
+    async def query(
         self,
         session: Any,
         statement: Any,
@@ -85,7 +72,7 @@ class SqlFace(Host):
         began to read earlier, and sees the database as it was then, rows are served from the cache but not stored.
 
         Args:
-            session: A Session; with `Cache` an Session.
+            session: A Session; with `AsyncCache` an AsyncSession.
             statement: A ``select`` of columns, or ``text``, which needs tags.
             ttl: Seconds the rows live; the cache's own by default.
             tags: Further tags.
@@ -103,6 +90,6 @@ class SqlFace(Host):
                 for row in cache.query(session, best, ttl=60):
                     print(row.id, row.nickname)
         """
-        from resilient.cache._sync.query import query
+        from resilient.cache._async.query import query
 
-        return query(self, session, statement, ttl=ttl, tags=tags, params=params)
+        return await query(self, session, statement, ttl=ttl, tags=tags, params=params)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from resilient.cache._aside import apart, bypassed
+from resilient.cache._aside import bypassed
+from resilient.cache._async.face.base import AsyncFace
 from resilient.cache._async.functions import AsyncLazy
-from resilient.cache._async.tagged import AsyncTagged
 from resilient.cache._codecs import ANYTHING
-from resilient.cache._freshness import LoadOptions, Policy
-from resilient.cache._keys import tag_names
+from resilient.cache._freshness import LoadOptions
+from resilient.cache._keys import physical_many
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
@@ -22,47 +21,9 @@ __all__ = ["AsyncReading"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PLANS = 256  # kept for calls that name their options each time
 
-
-class AsyncReading(AsyncTagged):
+class AsyncReading(AsyncFace):
     """Reading through a cache."""
-
-    _ttl: float | None
-    _jitter: float
-    _plans: dict[Any, Plan]
-
-    def _policy(self, ttl: float | None, options: LoadOptions | None = None) -> Policy:
-        seconds: Any = self._ttl if ttl is None else ttl
-        given: Any = dict(options or {})
-        unknown = given.keys() - LoadOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"no option is called {min(unknown)!r}; there are: {', '.join(LoadOptions.__annotations__)}"
-            )
-        if "early" in given:
-            given["early"] = float(given["early"])
-        if "cache_errors" in given:
-            given["cache_errors"] = tuple(given["cache_errors"])
-        return Policy(seconds, jitter=self._jitter, **given)
-
-    def _plan(self, ttl: float | None, kind: Any, options: LoadOptions, tags: Iterable[str] = ()) -> Plan:
-        """How the values of one call are kept; made once for calls that say the same, tags aside."""
-        if tags:
-            return self._plan(ttl, kind, options)._replace(tags=tag_names(tags))
-        said = (ttl, kind, *options.items()) if options else (ttl, kind)
-        try:
-            return self._plans[said]
-        except KeyError:
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            return self._plans.setdefault(said, Plan(self._policy(ttl, options), self.codec(kind)))
-        except TypeError:  # what cannot be hashed, such as a list of errors, is made anew each time
-            return Plan(self._policy(ttl, options), self.codec(kind))
-
-    def plan(self, ttl: float | None, tags: tuple[str, ...] = ()) -> Plan:
-        """How values of any type are kept for so long, with the tags that they bear."""
-        return Plan(self._policy(ttl), self.codec(ANYTHING), tags)
 
     # ------------------------------------------------------------------------------------------------ without a loader
 
@@ -74,14 +35,16 @@ class AsyncReading(AsyncTagged):
             default: What is returned where there is none.
             type: The type to read it as; without it dataclasses come back as dicts.
         """
-        found = await self.lookup(key, type=type)
-        return default if found is None else found.value
+        if self._off():
+            return default
+        (value,) = await self._engine.get_many((self.physical(key),), self.codec(type))
+        return default if value is NOTHING else value
 
     async def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = await self._engine.get(self.physical(key), self.codec(type))
+        found: Lookup[Any] | None = await self._engine.lookup(self.physical(key), self.codec(type))
         return found
 
     async def get_many(
@@ -125,15 +88,14 @@ class AsyncReading(AsyncTagged):
         if load_many is None:
             if self._off():
                 return {}
-            there = await self._engine.get_many([self.physical(name) for name in names], self.codec(type))
-            found = [NOTHING if each is None else each.value for each in there]
+            found = await self._engine.get_many(physical_many(self.namespace, names), self.codec(type))
         else:
             plan = self._plan(ttl, type, options, tags)
             if self._off():
                 values = await load_many(names)
                 return {name: values[name] for name in names if name in values}
             ask = _Asked(names, load_many)
-            found = await self._engine.load_many([self.physical(name) for name in names], ask, plan)
+            found = await self._engine.load_many(physical_many(self.namespace, names), ask, plan)
         return {name: value for name, value in zip(names, found, strict=True) if value is not NOTHING}
 
     # --------------------------------------------------------------------------------------------------- with a loader
@@ -177,7 +139,7 @@ class AsyncReading(AsyncTagged):
                 ``stale_if_error`` the loader's error goes through as it is.
             Overloaded: ``max_loads`` loaders run already, and none ended in time.
         """
-        value: R = await self.value(key, loader, self._plan(ttl, type, options, tags))
+        value: R = await self.load(key, loader, self._plan(ttl, type, options, tags))
         return value
 
     def lazy(
@@ -217,36 +179,20 @@ class AsyncReading(AsyncTagged):
             self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )
 
-    async def value(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `through` without where the value came from."""
+    async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
+        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
         if bypassed.get() and self._off():
             return await load()
         return await self._engine.load(self.physical(key), load, plan)
 
-    async def through(self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
+    async def load_lookup(
+        self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False
+    ) -> Lookup[Any]:
         """What the functions of `lazy` call."""
         if self._off():
             return Lookup(await load(), "loader", 0.0)
         found: Lookup[Any] = await self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
         return found
-
-    # ---------------------------------------------------------------------------------------------------------- bypass
-
-    def _off(self) -> bool:
-        return id(self) in bypassed.get()
-
-    @contextmanager
-    def bypass(self) -> Iterator[None]:
-        """Do without the cache in this block: reads go to their loaders, writes invalidate.
-
-        It holds for this task or thread and those it starts, not for others.
-        """
-        token, also = bypassed.set(bypassed.get() | {id(self)}), apart.set(True)
-        try:
-            yield
-        finally:
-            apart.reset(also)
-            bypassed.reset(token)
 
 
 class _Asked:

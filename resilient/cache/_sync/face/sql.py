@@ -1,3 +1,4 @@
+# Generated from resilient/cache/_async/face/sql.py by tools/unasync.py: do not edit.
 """The part of a cache's face that follows a database: its queries, and its transactions."""
 
 from __future__ import annotations
@@ -5,31 +6,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from resilient.cache._async.deferred import deferred
-from resilient.cache._async.engine.work import AsyncWork
-from resilient.cache._async.host import AsyncHost
-from resilient.cache._keys import physical
+from resilient.cache._sync.face.base import Face
 
 if TYPE_CHECKING:
-    from resilient.cache._async.on_commit import AsyncOnCommit
     from resilient.cache._rows import Rows
+    from resilient.cache._sync.on_commit import OnCommit
 
-__all__ = ["AsyncSqlFace"]
+__all__ = ["SqlFace"]
 
 
-class AsyncSqlFace(AsyncHost):
-    """What `AsyncCache` can do with a session of SQLAlchemy, and what its parts in other modules need of it."""
+class SqlFace(Face):
+    """What a cache can do with a session of SQLAlchemy."""
 
-    @property
-    def _engine(self) -> AsyncWork:
-        found = deferred(self)
-        return self.main if found is None else found
-
-    def physical(self, key: str) -> str:
-        """A key as the store knows it."""
-        return physical(self.namespace, key)
-
-    def on_commit(self, session: Any) -> AsyncOnCommit:
+    def on_commit(self, session: Any) -> OnCommit:
         """Change the cache when, and only when, a session's transaction commits.
 
         In the block, and on the object it gives, all changes of this cache (``set``, ``invalidate``,
@@ -47,7 +36,7 @@ class AsyncSqlFace(AsyncHost):
 
         Args:
             session: A Session; of SQLAlchemy's own or one that a replica set or a set of shards made. With
-                `AsyncCache` an AsyncSession.
+                `Cache` an Session.
 
         Raises:
             ConfigurationError: It is no session, or one of the other face.
@@ -61,11 +50,11 @@ class AsyncSqlFace(AsyncHost):
                     after.set("player:17", {"score": 150})   # or after.invalidate("player:17")
                     session.commit()
         """
-        from resilient.cache._async.on_commit import AsyncOnCommit
+        from resilient.cache._sync.on_commit import OnCommit
 
-        return AsyncOnCommit(self, session)
+        return OnCommit(self, session)
 
-    async def query(
+    def query(
         self,
         session: Any,
         statement: Any,
@@ -84,7 +73,7 @@ class AsyncSqlFace(AsyncHost):
         began to read earlier, and sees the database as it was then, rows are served from the cache but not stored.
 
         Args:
-            session: A Session; with `AsyncCache` an AsyncSession.
+            session: A Session; with `Cache` an Session.
             statement: A ``select`` of columns, or ``text``, which needs tags.
             ttl: Seconds the rows live; the cache's own by default.
             tags: Further tags.
@@ -102,6 +91,6 @@ class AsyncSqlFace(AsyncHost):
                 for row in cache.query(session, best, ttl=60):
                     print(row.id, row.nickname)
         """
-        from resilient.cache._async.query import query
+        from resilient.cache._sync.query import query
 
-        return await query(self, session, statement, ttl=ttl, tags=tags, params=params)
+        return query(self, session, statement, ttl=ttl, tags=tags, params=params)

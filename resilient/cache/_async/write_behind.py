@@ -26,7 +26,7 @@ from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput,
 from resilient.policy import Pipeline, deadline
 from resilient.runtime import after_fork, at_exit
 
-__all__ = ["AsyncBehind", "Pace"]
+__all__ = ["AsyncWriteBehind", "Pace"]
 
 V = TypeVar("V")
 
@@ -60,7 +60,7 @@ class Pace(NamedTuple):
                 raise ConfigurationError(f"{name} is a number from 1 up, not {getattr(self, name)!r}")
 
 
-class AsyncBehind(Generic[V]):
+class AsyncWriteBehind(Generic[V]):
     """A function that stores many values, called with one at a time. Made by `AsyncCache.write_behind`."""
 
     def __init__(

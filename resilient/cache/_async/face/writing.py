@@ -1,4 +1,3 @@
-# Generated from resilient/cache/_async/writing.py by tools/unasync.py: do not edit.
 """The part of a cache's face that writes."""
 
 from __future__ import annotations
@@ -6,32 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+from resilient.cache._async.face.base import AsyncFace
+from resilient.cache._async.functions import AsyncWriter
+from resilient.cache._async.write_behind import AsyncWriteBehind, Pace
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._keys import tag_names, tag_templates
 from resilient.cache._seen import Plan
-from resilient.cache._sync.behind import Behind, Pace
-from resilient.cache._sync.functions import Writer
-from resilient.cache._sync.reading import Reading
-from resilient.cache._values import Loader
+from resilient.cache._values import AsyncLoader
 from resilient.cache._versions import VersionOf
 from resilient.policy import Pipeline
 
-__all__ = ["Writing"]
+__all__ = ["AsyncWriting"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 V = TypeVar("V")
 
 
-class Writing(Reading):
+class AsyncWriting(AsyncFace):
     """Writing to a cache, through it, and behind it."""
-
-    _behind: list[Behind[Any]]
-    """What stores values later: it is to end before the cache does."""
 
     # -------------------------------------------------------------------------------------------------- single keys
 
-    def set(
+    async def set(
         self,
         key: str,
         value: Any,
@@ -57,11 +53,11 @@ class Writing(Reading):
         """
         plan = Plan(self._policy(ttl), self.codec(type), tag_names(tags))
         if self._off():
-            self.invalidate(key)
+            await self.invalidate(key)
         else:
-            self._engine.put(self.physical(key), self._engine.entry(value, plan, version))
+            await self._engine.put(self.physical(key), self._engine.entry(value, plan, version))
 
-    def add(
+    async def add(
         self,
         key: str,
         value: Any,
@@ -74,9 +70,9 @@ class Writing(Reading):
         plan = Plan(self._policy(ttl), self.codec(type), tag_names(tags))
         if self._off():
             return False
-        return self._engine.add(self.physical(key), self._engine.entry(value, plan), plan.codec)
+        return await self._engine.add(self.physical(key), self._engine.entry(value, plan), plan.codec)
 
-    def touch(self, key: str, ttl: float | None = None) -> bool:
+    async def touch(self, key: str, ttl: float | None = None) -> bool:
         """Let the value of a key live so many seconds from now on.
 
         Args:
@@ -86,9 +82,9 @@ class Writing(Reading):
         Returns:
             Whether there was a value; also false while the server is away.
         """
-        return not self._off() and self._engine.touch(self.physical(key), self._policy(ttl))
+        return not self._off() and await self._engine.touch(self.physical(key), self._policy(ttl))
 
-    def incr(self, key: str, by: int = 1, ttl: float | None = None, *, tags: Iterable[str] = ()) -> int | None:
+    async def incr(self, key: str, by: int = 1, ttl: float | None = None, *, tags: Iterable[str] = ()) -> int | None:
         """Add to the number under a key, in one step as far as others can see.
 
         The number is a value like any other: ``get`` reads it, ``delete`` forgets it. A count that must not be lost
@@ -117,24 +113,24 @@ class Writing(Reading):
         if self._off():
             return None
         plan = self.plan(ttl, tag_names(tags))
-        number: int | None = self._engine.incr(self.physical(key), by, plan)
+        number: int | None = await self._engine.incr(self.physical(key), by, plan)
         return number
 
-    def delete(self, *keys: str) -> None:
+    async def delete(self, *keys: str) -> None:
         """The same as `invalidate`."""
-        self.invalidate(*keys)
+        await self.invalidate(*keys)
 
-    def invalidate(self, *keys: str) -> None:
+    async def invalidate(self, *keys: str) -> None:
         """Forget the values of keys: nothing loaded before this call is served from the cache after it.
 
         Any number of keys costs one round trip to each server, and another where writers are at work on some of them.
         While the server is away the keys are remembered, and deleted there before it is trusted again.
         """
-        self._engine.invalidate([self.physical(key) for key in keys])
+        await self._engine.invalidate([self.physical(key) for key in keys])
 
     # ------------------------------------------------------------------------------------------------ several keys
 
-    def set_many(
+    async def set_many(
         self,
         values: Mapping[str, Any],
         ttl: float | None = None,
@@ -145,9 +141,11 @@ class Writing(Reading):
         """Store several values, all with the same tags, in as many round trips as one."""
         plan = Plan(self._policy(ttl), self.codec(type), tag_names(tags))
         if self._off():
-            self.invalidate(*values)
+            await self.invalidate(*values)
         else:
-            self._engine.put_many({self.physical(key): self._engine.entry(each, plan) for key, each in values.items()})
+            await self._engine.put_many(
+                {self.physical(key): self._engine.entry(each, plan) for key, each in values.items()}
+            )
 
     # ----------------------------------------------------------------------------------------------- write-through
 
@@ -161,7 +159,7 @@ class Writing(Reading):
         type: Any = ANYTHING,  # noqa: A002 - same
         tags: Iterable[str] | None = None,
         version_of: VersionOf | None = None,
-    ) -> Callable[[Loader[P, R]], Writer[P, R]]:
+    ) -> Callable[[AsyncLoader[P, R]], AsyncWriter[P, R]]:
         """Store with a function, then cache what it returned. The function ends its own transaction.
 
         If it raises an error which says that nothing was changed (`Refused`, `InvalidInput`, `Conflict`, `CircuitOpen`
@@ -189,8 +187,8 @@ class Writing(Reading):
         policy = self._policy(ttl, {"version_of": version_of})
         names = None if tags is None else tag_templates(tags)
 
-        def decorate(function: Loader[P, R]) -> Writer[P, R]:
-            writer = Writer(self, function, template, policy, kind=type, version=version)
+        def decorate(function: AsyncLoader[P, R]) -> AsyncWriter[P, R]:
+            writer = AsyncWriter(self, function, template, policy, kind=type, version=version)
             writer.only_if_present = only_if_present
             writer.tags = names
             return writer
@@ -210,7 +208,7 @@ class Writing(Reading):
         version: int = 0,
         type: Any = ANYTHING,  # noqa: A002 - same
         tags: Iterable[str] = (),
-    ) -> Callable[[Loader[[list[V]], Any]], Behind[V]]:
+    ) -> Callable[[AsyncLoader[[list[V]], Any]], AsyncWriteBehind[V]]:
         """Cache values at once, and store them a little later, many in one call: for what changes often.
 
         The function takes a list of values and stores them all; it is called with one value at a time, which returns
@@ -220,7 +218,7 @@ class Writing(Reading):
         within the last ``every`` seconds and what could not be stored until then; others are served it from the cache
         for ``2 * every`` seconds and one lease at most. A value is also lost, which is an event (`WritesLost`), when
         storing it has failed ``tries`` times, or once by a mistake of its own (a `ValueError`, say), and when it cannot
-        be stored within 5 seconds of ``close()`` or of the process's end. `Cache` stores nothing at the end of the
+        be stored within 5 seconds of ``close()`` or of the process's end. `AsyncCache` stores nothing at the end of the
         process: close it before its loop ends. Where several processes write one key, the one that stores last counts.
 
         Args:
@@ -253,19 +251,21 @@ class Writing(Reading):
         pace.check()
         policy, names = self._policy(ttl), tag_templates(tags)
 
-        def decorate(function: Loader[[list[V]], Any]) -> Behind[V]:
-            made: Behind[V] = Behind(self, function, template, policy, pace, kind=type, version=version, tags=names)
-            self._behind.append(made)
+        def decorate(function: AsyncLoader[[list[V]], Any]) -> AsyncWriteBehind[V]:
+            made: AsyncWriteBehind[V] = AsyncWriteBehind(
+                self, function, template, policy, pace, kind=type, version=version, tags=names
+            )
+            self._before_close.append(made.drain)
             return made
 
         return decorate
 
-    def write(
-        self, key: str, store: Loader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
+    async def write(
+        self, key: str, store: AsyncLoader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
     ) -> Any:
         """What the functions of `write_through` call."""
         keep = _never if self._off() else keeps
-        return self._engine.write(self.physical(key), store, plan, keeps=keep, present=present)
+        return await self._engine.write(self.physical(key), store, plan, keeps=keep, present=present)
 
 
 def _never(_: Any) -> bool:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from resilient.cache._async.face.base import AsyncFace
 
-from resilient.cache._async.face import AsyncSqlFace
-from resilient.cache._keys import tag_templates
-
-__all__ = ["AsyncTagged"]
+__all__ = ["AsyncTagging"]
 
 
-class AsyncTagged(AsyncSqlFace):
+class AsyncTagging(AsyncFace):
     """Forgetting without naming keys."""
-
-    _tagged: dict[str, tuple[str, ...]]
-    """The tags of what is loaded lazily, by its key's template: what is written through to it bears the same."""
-
-    def _note_tags(self, template: str | None, tags: Iterable[str]) -> tuple[str, ...]:
-        names = tag_templates(tags)
-        if template is not None and names:
-            self._tagged[template] = tuple(dict.fromkeys((*self._tagged.get(template, ()), *names)))
-        return names
-
-    def tags_under(self, template: str) -> tuple[str, ...]:
-        """The templates of the tags of what is loaded lazily under a key's template."""
-        return self._tagged.get(template, ())
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Forget all values that bear one of these tags: nothing loaded before this call is served after it.
