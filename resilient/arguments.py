@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import TypeVar
+from typing import SupportsFloat, TypeVar
 
 from resilient.errors import ConfigurationError, ResilientError
 
-__all__ = ["check_name", "is_name", "one_of", "to_name"]
+__all__ = ["check_name", "is_name", "is_number", "one_of", "to_name"]
 
 _LONGEST = 64
 _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_LONGEST}}}")
@@ -56,6 +56,16 @@ def to_name(text: str, *, otherwise: str) -> str:
         'my_shop'
     """
     return _FOREIGN.sub("_", text)[:_LONGEST] or otherwise
+
+
+def is_number(value: object) -> bool:
+    """Whether something can be compared with numbers; a text, such as one of the environment's, cannot.
+
+    Examples:
+        >>> is_number(0.8), is_number("0.8"), is_number(None)
+        (True, False, False)
+    """
+    return isinstance(value, SupportsFloat)
 
 
 def one_of(

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import http.client
 import importlib
+import re
 import sys
 import threading
 import urllib.error
@@ -27,6 +28,7 @@ __all__ = ["main"]
 
 T = TypeVar("T")
 
+_ADDRESS = re.compile(r"[^/:]+:\d+(/.*)?")  # host:port without a scheme; no attribute begins with a digit
 _MAX_BODY = 65_536  # bytes of a probe's answer that are read
 
 
@@ -156,6 +158,10 @@ def _import(name: str) -> Any:
 
 
 def _health(options: argparse.Namespace) -> int:
+    if _ADDRESS.fullmatch(options.target):
+        raise _Failed(
+            f"{options.target!r} is no target: an address begins with a scheme, as in http://{options.target}"
+        )
     if "://" in options.target:
         if options.view is not None:
             raise _Failed(f"a URL names the view itself: leave --view away and ask for …/health/{options.view}")

@@ -274,19 +274,21 @@ class Periodic:
         self._thread: threading.Thread | None = None
 
     def ensure(self) -> None:
-        """Start the thread where it does not run yet."""
+        """Start the thread where it does not run; if the machine has none to spare, the next call tries again."""
         if self._thread is not None or self._closed:
             return
         with self._lock:
             if self._thread is None:
                 context = contextvars.Context()  # no caller's deadline or scope: it outlives them
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=context.run,
                     args=(_run_periodically, self._method, self._wake, self.interval),
                     name=f"resilient-{self._name}",
                     daemon=True,
                 )
-                self._thread.start()
+                with contextlib.suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
 
     def close(self, timeout: float = 1.0) -> None:
         """Stop the calls; wait at most that many seconds for one that runs."""

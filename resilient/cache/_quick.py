@@ -9,7 +9,7 @@ from typing import Any
 from resilient.cache._codecs import ABSENCE, Codec
 from resilient.cache._entry import FOREVER, PLAIN, SIZE, Unreadable, plain_header, sealed_header
 
-__all__ = ["NOTHING", "fresh", "fresh_many"]
+__all__ = ["NOTHING", "fresh", "fresh_many", "unjudged"]
 
 _BODY = SIZE + 4  # where a value begins that bears no tags: after the header and the checksum
 
@@ -64,3 +64,8 @@ def fresh_many(raws: Iterable[Any], now: float, generation: int, block: bytes, c
                     pass
         add(fresh(raw, now, generation, block, codec))
     return found
+
+
+def unjudged(count: int) -> tuple[list[Any], list[int]]:
+    """No values yet, and the places of all: each is to be looked at with care."""
+    return [NOTHING] * count, list(range(count))

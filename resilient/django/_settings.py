@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -113,6 +114,9 @@ def options() -> Options:
         raise ConfigurationError(f"RESILIENT['HEALTH'] is a {type(found['HEALTH']).__name__}, not a Health")
     if found["AUTHORIZE"] is not None and not callable(found["AUTHORIZE"]):
         raise ConfigurationError("RESILIENT['AUTHORIZE'] is no function")
+    if inspect.iscoroutinefunction(found["AUTHORIZE"]):
+        advice = "write a plain function; under ASGI it is asked on a thread"
+        raise ConfigurationError("RESILIENT['AUTHORIZE'] is async, and nothing awaits it", advice=advice)
     if found["REPLICAS"] is not None and not hasattr(found["REPLICAS"], "scope"):
         raise ConfigurationError("RESILIENT['REPLICAS'] is no replica set")
     deadline = given.get("DEADLINE")

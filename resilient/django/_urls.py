@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path
 
 from resilient.health import Health
-from resilient.health.answer import PATHS, no_such_path
+from resilient.health.answer import PATHS, check_mount, no_such_path
 
 __all__ = ["health_urls"]
 
@@ -30,10 +30,14 @@ def health_urls(
         authorize: Says of a request whether details may be seen, by returning True; asked where the `Health` was made
             with ``details="authorized"``.
 
+    Raises:
+        ConfigurationError: That is no `Health`, or ``authorize`` no function, or an async one.
+
     Examples:
         >>> [each.name for each in health_urls(Health())]
         ['livez', 'readyz', 'startupz', 'health', 'health-which']
     """
+    check_mount(health, authorize)
     return [
         *(path(each[1:], _view(health, each, authorize), name=each[1:]) for each in PATHS),
         path("health/<str:which>", _view(health, "/health/", authorize), name="health-which"),

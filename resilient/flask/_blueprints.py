@@ -11,7 +11,7 @@ from flask import Blueprint, Request, Response, abort, jsonify, request
 from resilient.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Refused
 from resilient.flask._respond import respond
 from resilient.health import Health
-from resilient.health.answer import PATHS, no_such_path, probe
+from resilient.health.answer import PATHS, check_mount, no_such_path, probe
 from resilient.web import HttpError, http_error
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def health_blueprint(
         name: The blueprint's name.
 
     Raises:
-        ConfigurationError: That is no `Health`.
+        ConfigurationError: That is no `Health`, or ``authorize`` no function, or an async one.
 
     Examples:
         >>> from flask import Flask
@@ -48,9 +48,7 @@ def health_blueprint(
         >>> app.test_client().get("/internal/health").text
         '{"status":"pass"}'
     """
-    given: object = health
-    if not isinstance(given, Health):
-        raise ConfigurationError(f"a health blueprint reports a Health, not a {type(given).__name__}")
+    check_mount(health, authorize)
     blueprint = Blueprint(name, __name__)
     for path in PATHS:
         blueprint.add_url_rule(path, path[1:], _view(health, path, authorize), methods=["GET"])

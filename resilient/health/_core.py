@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -110,12 +111,12 @@ def check_word(text: str) -> str:
     return text
 
 
-def check_name(name: str) -> str:
-    """Return the name of a check. Raises ConfigurationError."""
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"a check cannot be called {name!r}", advice="use letters, digits, '.', '_' and '-', at most 64 of them"
-        )
+def check_name(name: str, what: str = "check") -> str:
+    """Return the name of a check, or of what else has one. Raises ConfigurationError."""
+    given: object = name
+    if not isinstance(given, str) or not _NAME.fullmatch(given):
+        advice = "write the name first; letters, digits, '.', '_' and '-', at most 64 of them"
+        raise ConfigurationError(f"a {what} cannot be called {name!r}", advice=advice)
     return name
 
 
@@ -125,6 +126,13 @@ def check_worst(status: Status) -> Status:
     if not isinstance(given, Status) or status is Status.PASS:
         raise ConfigurationError(f"at_worst={status!r} is no status", advice="use Status.WARN, UNKNOWN or FAIL")
     return status
+
+
+def _measures(value: object) -> bool:
+    """Whether it is a number that a float can hold; nobody who is told a greater one could read it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,8 @@ class Result:
         values: Measurements, such as ``{"depth": 12}``. Shown only with the details.
 
     Raises:
-        InvalidInput: The reason is more than a word, or a measurement is no number.
+        InvalidInput: The status is none, the reason is more than a word, or a measurement is no number (or an integer
+            that is greater than any float).
 
     Examples:
         >>> Result.warn("deep", depth=1200).status
@@ -149,11 +158,14 @@ class Result:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        status: object = self.status
+        if not isinstance(status, Status):
+            raise InvalidInput(f"{status!r} is no status", advice="use one of Status, such as Status.FAIL")
         if self.reason is not None:
             check_word(self.reason)
         for name, value in self.values.items():
             check_word(name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if not _measures(value):
                 raise InvalidInput(f"the measurement {name!r} is no number")
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
 
@@ -197,7 +209,7 @@ class Check:
             ``Status.WARN`` it concerns those who operate the application, and takes no instance out.
 
     Raises:
-        ConfigurationError: ``at_worst`` is no such status.
+        ConfigurationError: It has no function to run, or ``at_worst`` is no such status.
     """
 
     run: CheckFunction
@@ -209,6 +221,9 @@ class Check:
     at_worst: Status = Status.FAIL
 
     def __post_init__(self) -> None:
+        given: object = self.run
+        if not callable(given):
+            raise ConfigurationError(f"a check runs a function, not {given!r}", advice="give it without calling it")
         check_worst(self.at_worst)
 
 
@@ -235,7 +250,10 @@ def settle(returned: Any) -> Result:
         return Result.fail("failed")
     if isinstance(returned, Result):
         return returned
-    raise InvalidInput(f"a check returns None, a bool or a Result, not a {type(returned).__name__}")
+    raise InvalidInput(
+        f"a check returns None, a bool or a Result, not a {type(returned).__name__}",
+        advice='return bool(...) of it, or Result.warn("deep", depth=1200)',
+    )
 
 
 def capped(result: Result, worst: Status) -> Result:
@@ -294,11 +312,9 @@ def reason_of(error: BaseException, classify: Classifier | None = None) -> str:
         >>> reason_of(TimeoutError("10.0.0.7 did not answer"))
         'timeout'
     """
-    verdict = None
     try:
         verdict = (classify(error) if classify is not None else None) or default(error)
-    except Exception:  # noqa: BLE001 - an error that cannot even be looked at is still only an error
-        verdict = None
-    if verdict is None or verdict.failure is Failure.PERMANENT:
-        return "error"
-    return str(verdict.failure.value)
+        failure = Failure.PERMANENT if verdict is None else Failure(verdict.failure)
+    except BaseException:  # noqa: BLE001 - an error that cannot even be looked at is still only an error
+        failure = Failure.PERMANENT
+    return "error" if failure is Failure.PERMANENT else str(failure.value)

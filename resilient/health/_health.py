@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar, Unpack
 
 from resilient import events
-from resilient.arguments import one_of
+from resilient.arguments import is_number, one_of
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
-from resilient.health._core import (
-    DETAILS,
-    Check,
-    CheckFunction,
-    Details,
-    Scope,
-    Shared,
-    Status,
-    View,
-)
-from resilient.health._events import Draining
+from resilient.health._core import DETAILS, Check, CheckFunction, Details, Scope, Shared, Status, View, check_name
 from resilient.health._history import History
 from resilient.health._inquiry import Course, inquire
 from resilient.health._lane import Lane
@@ -85,9 +76,9 @@ class Health:
         metrics: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
-        if not 0 < deadline < float("inf"):
+        if not is_number(deadline) or not 0 < deadline < float("inf"):
             raise ConfigurationError(f"a report needs some time, got deadline={deadline!r}", advice="use seconds > 0")
-        if not startup_grace >= 0:
+        if not is_number(startup_grace) or not startup_grace >= 0:
             raise ConfigurationError(f"startup_grace={startup_grace!r} is no time", advice="use seconds >= 0")
         self.deadline = float(deadline)
         self.details: Details = one_of("details", details, DETAILS)
@@ -185,6 +176,7 @@ class Health:
             >>> health.names
             ('disk',)
         """
+        check_name(name)  # a function here is a decorator without its name, which would add nothing
 
         def add(function: F) -> F:
             self.add(name, function, **options)
@@ -303,8 +295,11 @@ class Health:
         return self._standing.statuses(asked, report.checks, self.clock.monotonic())
 
     def history(self, name: str) -> History:
-        """What the runs of a check add up to: what the page and the metrics show besides a report."""
-        return self._registry.entries[name].lane.history
+        """What the runs of a check add up to: what the page and the metrics show besides a report.
+
+        Raises ConfigurationError for no such check.
+        """
+        return self._registry.entries[one_of("check", name, self.names)].lane.history
 
     def _lanes(self) -> dict[str, Lane]:
         return {name: entry.lane for name, entry in self._registry.entries.items()}
@@ -358,9 +353,7 @@ class Health:
 
         Call it when the process is told to end, and go on serving until the balancer has noticed.
         """
-        if not self._standing.draining:
-            self._standing.draining = True
-            events.emit(Draining())
+        self._standing.drain(events.emit)
 
     def drain_on_sigterm(self, delay: float = 5.0) -> Callable[[], None]:
         """Drain when the process is told to end, and let it be told only after a while.
@@ -380,7 +373,8 @@ class Health:
             ConfigurationError: It is not the main thread, that is no time, or an event loop handles the signal and
                 does not say how (uvloop's ``add_signal_handler``).
         """
-        return TermHook(self.drain, delay, self.clock).install()
+        # Told by the teller: a log that hangs must not keep the process from ending.
+        return TermHook(partial(self._standing.drain, self._teller.tell), delay, self.clock).install()
 
     def close(self) -> None:
         """End the background's thread, take our words back from the peers, and close what the checks hold.

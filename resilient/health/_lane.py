@@ -86,6 +86,9 @@ class Lane:
                 finding, change = self.history.refuse(now=now, wall=self._clock.wall(), error=_described(error))
                 self._teller.changed(self.name, change)
                 return finding
+            except BaseException:  # a signal's handler raised here: whether the thread has begun is not known
+                self._flight = None
+                raise
             return flight
 
     def _join(self, flight: Flight, known: Finding | None, now: float, *, anew: bool) -> Finding | Flight:
@@ -132,14 +135,19 @@ class Lane:
     # ------------------------------------------------------------------------------------------------------ running
 
     def _run(self, flight: Flight) -> None:
-        result, error = self._call()
         with self._lock:
-            if self._flight is flight:
-                self._flight = None
-            now, wall = self._clock.monotonic(), self._clock.wall()
-            change = self.history.end(flight.run, result, now=now, wall=wall, error=error)
-            self._teller.changed(self.name, change)
-        flight.land()
+            if self._flight is not flight:
+                return  # who started it was interrupted, and another may run by now
+        result, error = self._call()
+        try:
+            with self._lock:
+                if self._flight is flight:
+                    self._flight = None
+                now, wall = self._clock.monotonic(), self._clock.wall()
+                change = self.history.end(flight.run, result, now=now, wall=wall, error=error)
+                self._teller.changed(self.name, change)
+        finally:
+            flight.land()
 
     def _call(self) -> tuple[Result, str | None]:
         """What the check found, and what it raised."""
@@ -161,7 +169,7 @@ def _described(error: BaseException) -> str:
     """An exception as one line for the log."""
     try:
         text = " ".join(str(error).split())[:_MAX_ERROR]
-    except Exception:  # noqa: BLE001 - an error whose text cannot be had is told by its class
+    except BaseException:  # noqa: BLE001 - an error whose text cannot be had is told by its class
         text = ""
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return f"{kind}: {text}" if text else kind

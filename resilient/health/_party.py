@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from resilient.clock import Clock
+from resilient.errors import ConfigurationError
 from resilient.health._core import Check, Fault, Status
 from resilient.health._events import FaultHere, FaultOver
 from resilient.health._history import Terms
@@ -35,6 +36,11 @@ class Party:
     """
 
     def __init__(self, peers: Peers, lanes: Callable[[], Mapping[str, Lane]], clock: Clock, teller: Teller) -> None:
+        given: object = peers
+        if not isinstance(given, Peers):
+            raise ConfigurationError(
+                f"peers= is a {type(given).__name__}, not Peers", advice="write peers=Peers(url, service=...)"
+            )
         self._peers = peers
         self._lanes = lanes
         self._clock = clock

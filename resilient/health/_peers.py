@@ -10,11 +10,12 @@ ends takes nobody out.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from resilient.arguments import check_name
+from resilient.arguments import check_name, is_number
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import fork_safe_lock
@@ -97,13 +98,13 @@ def unpack(raw: bytes, heard: float, names: Iterable[str]) -> dict[str, Word]:
     """
     try:
         told = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     words: dict[str, Word] = {}
     for name in names:
         each: Any = told.get(name) if isinstance(told, dict) else None
         match each:
-            case [bool() as good, int() | float() as age] if 0 <= age < float("inf"):
+            case [bool() as good, int() | float() as age] if 0 <= age <= sys.float_info.max:
                 words[name] = Word(good, heard - age)
             case _:
                 continue
@@ -204,7 +205,7 @@ class Peers:
     ) -> None:
         self.service = check_name("a service", service)
         for name, seconds in (("ttl", ttl), ("timeout", timeout), ("every", every)):
-            if not 0 < seconds < float("inf"):
+            if not is_number(seconds) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name}={seconds!r} is no time", advice="use seconds > 0")
         self.ttl, self.timeout, self.every = float(ttl), float(timeout), float(every)
         self.board: PeerBoard

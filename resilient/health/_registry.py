@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, TypedDict
 
-from resilient.arguments import one_of
+from resilient.arguments import is_number, one_of
 from resilient.clock import Clock
 from resilient.errors import ConfigurationError
 from resilient.health._core import (
@@ -152,6 +152,7 @@ class Registry:
 
     def add(self, name: str, check: Check | CheckFunction, part: Part) -> Entry:
         """Add a check. Raises ConfigurationError."""
+        check_name(name)
         if not isinstance(check, Check) and not callable(check):
             raise ConfigurationError(f"the check {name!r} is {check!r}", advice="give a function, or one of checks")
         made = check if isinstance(check, Check) else Check(check)
@@ -160,7 +161,7 @@ class Registry:
         views = self._views(name, made, scope, part.views)
         lane = Lane(name, made, self._terms(name, made, part), self.clock, self.teller)
         entry = Entry(lane, bool(part.critical), scope, self.rule(part.shared) or self.shared, views)
-        if check_name(name) in self.entries:
+        if name in self.entries:
             raise ConfigurationError(f"there is a check {name!r} already", advice="give each check its own name")
         self.entries = {**self.entries, name: entry}  # replaced, so that a report under way keeps its own
         return entry
@@ -168,18 +169,18 @@ class Registry:
     def _terms(self, name: str, check: Check, part: Part) -> Terms:
         given, failed, at_worst = part.timeout, part.failed_ttl, part.at_worst
         timeout = min(_TIMEOUT, self.deadline) if given is None else given
-        if not 0 < timeout <= self.deadline:
+        if not is_number(timeout) or not 0 < timeout <= self.deadline:
             raise ConfigurationError(
                 f"the check {name!r} has timeout={timeout!r}",
                 advice=f"use more than 0 and at most the deadline of the report, {self.deadline:g} s",
             )
         times = {"ttl": part.ttl, "failed_ttl": part.ttl if failed is None else failed}
         for each, seconds in times.items():
-            if not 0 <= seconds < math.inf:
+            if not is_number(seconds) or not 0 <= seconds < math.inf:
                 raise ConfigurationError(
                     f"the check {name!r} has {each}={seconds!r}", advice="use seconds >= 0, as many as you like"
                 )
-        rule = Rule(part.fall, part.rise, float(part.grace))
+        rule = Rule(part.fall, part.rise, part.grace)
         return Terms(
             float(timeout), **times, rule=rule, at_worst=check.at_worst if at_worst is None else check_worst(at_worst)
         )
@@ -209,7 +210,7 @@ class Registry:
         drains: bool,
     ) -> Group:
         """Add a group. Raises ConfigurationError."""
-        if check_name(name) in self.groups or name in _RESERVED:
+        if check_name(name, "group") in self.groups or name in _RESERVED:
             raise ConfigurationError(f"there is a view {name!r} already", advice="give the group its own name")
         for each in (include or (), exclude):
             unknown = [each] if isinstance(each, str) else [other for other in each if other not in self.entries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resilient.arguments import is_number
 from resilient.clock import Clock
 from resilient.errors import ConfigurationError
 from resilient.health._party import Party
@@ -23,7 +24,7 @@ class Rounds:
     """
 
     def __init__(self, registry: Registry, party: Party | None, every: float, deadline: float, clock: Clock) -> None:
-        if not 0 < every < float("inf"):
+        if not is_number(every) or not 0 < every < float("inf"):
             raise ConfigurationError(f"every={every!r} is no time", advice="use seconds > 0")
         self._registry = registry
         self._party = party

@@ -5,9 +5,11 @@ No I/O, no threads, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from resilient.events import Event
 from resilient.health._core import Status, View, http_status, worst
+from resilient.health._events import Draining
 from resilient.health._registry import Entry, Group
 from resilient.health._report import CheckReport, Report
 
@@ -27,6 +29,12 @@ class Standing:
         """Whether the checks of the start have passed once."""
         self.draining = False
         """Whether readiness was withdrawn."""
+
+    def drain(self, tell: Callable[[Event], object]) -> None:
+        """Withdraw readiness, and tell so unless it was withdrawn before."""
+        if not self.draining:
+            self.draining = True
+            tell(Draining())
 
     def known(self, group: Group) -> Report | None:
         """The answer where no check need be asked for it."""

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final
 
+from resilient.arguments import is_number
 from resilient.errors import ConfigurationError
 from resilient.health._core import Status
 
@@ -37,7 +38,7 @@ class Rule:
             given: object = count
             if isinstance(given, bool) or not isinstance(given, int) or given < 1:
                 raise ConfigurationError(f"{name}={count!r} is no number of runs", advice="use 1 or more")
-        if not 0 <= self.grace < float("inf"):
+        if not is_number(self.grace) or not 0 <= self.grace < float("inf"):
             raise ConfigurationError(f"grace={self.grace!r} is no time", advice="use seconds >= 0")
 
 

@@ -50,6 +50,9 @@ class Teller:
                 contextvars.Context().run(start_thread, self._run, name="health-log")
             except RuntimeError:  # the machine has no thread to spare: it is told with the next
                 self._idle.set()
+            except BaseException:  # a signal's handler raised here: whether the thread has begun is not known
+                self._idle.set()
+                raise
 
     def changed(self, name: str, change: Change | None) -> None:
         """Tell of a check's change, unless there is none, or it is a first run that passed."""

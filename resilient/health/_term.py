@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from resilient.arguments import is_number
 from resilient.clock import Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import start_thread
@@ -21,13 +22,13 @@ class TermHook:
     """A handler of SIGTERM in front of the one that was there.
 
     Args:
-        drain: Called at the first signal, on a thread.
+        drain: Called at the first signal, on a thread. It returns soon, and does not raise.
         delay: Seconds until the signal is passed on.
         clock: Where the time comes from.
     """
 
     def __init__(self, drain: Callable[[], object], delay: float, clock: Clock) -> None:
-        if not 0 <= delay < float("inf"):
+        if not is_number(delay) or not 0 <= delay < float("inf"):
             raise ConfigurationError(f"delay={delay!r} is no time", advice="use seconds >= 0")
         self._drain = drain
         self._delay = delay

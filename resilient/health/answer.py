@@ -13,6 +13,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
+from resilient.errors import ConfigurationError
 from resilient.health._core import View
 from resilient.health._health import Health
 from resilient.health._metrics import METRICS, metrics
@@ -20,7 +21,7 @@ from resilient.health._page import PAGE, POLICY, page
 from resilient.health._report import Report
 from resilient.policy import deadline
 
-__all__ = ["PATHS", "Answer", "Leave", "aprobe", "no_such_path", "probe"]
+__all__ = ["PATHS", "Answer", "Leave", "aprobe", "check_mount", "no_such_path", "probe"]
 
 PATHS: Final[Mapping[str, View]] = MappingProxyType(
     {"/livez": "live", "/readyz": "ready", "/startupz": "startup", "/health": "ready"}
@@ -88,6 +89,29 @@ class Answer:
 
 
 # ------------------------------------------------------------------------------------------------------- the doorway
+
+
+def check_mount(health: object, authorize: object, *, awaits: bool = False) -> None:
+    """Find at the start what would go wrong with each probe, or quietly show no details to anybody.
+
+    Args:
+        health: Who is asked.
+        authorize: Says whether details may be seen, if anybody does.
+        awaits: Whether the mount awaits what that returns.
+
+    Raises:
+        ConfigurationError: The one is no `Health`, or the other no function that can be asked here.
+    """
+    if not isinstance(health, Health):
+        raise ConfigurationError(f"health routes report a Health, not a {type(health).__name__}")
+    if authorize is not None and not callable(authorize):
+        raise ConfigurationError(
+            f"authorize={authorize!r} is no function", advice="give one that returns True or False"
+        )
+    if not awaits and inspect.iscoroutinefunction(authorize):
+        raise ConfigurationError(
+            "authorize= is async, and nothing awaits it here", advice="give a plain function; ASGI takes both"
+        )
 
 
 def probe(

@@ -45,7 +45,7 @@ class ProbeFilter(logging.Filter):
         super().__init__()
         if isinstance(groups, str):
             raise ConfigurationError(f"groups={groups!r} is one text", advice="write them as a list")
-        self.prefix = prefix.rstrip("/")
+        self.prefix = f"/{prefix.strip('/')}".rstrip("/")  # Django writes its prefixes as "internal/"
         self._paths = _OWN.union(PATHS, (f"/health/{group}" for group in groups)) - {"/health/page"}
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -10,7 +10,7 @@ from resilient import policy
 from resilient.causality import Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import Answer, aprobe, no_such_path
+from resilient.health.answer import Answer, aprobe, check_mount, no_such_path
 from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
@@ -39,6 +39,9 @@ def health(health: Health, *, authorize: Authorize | None = None, otherwise: Asg
         otherwise: An application that gets every other request, websockets and the server's lifespan; without one they
             are answered with 404. Probes are answered before it looks at their host, their login or their scheme.
 
+    Raises:
+        ConfigurationError: That is no `Health`, or ``authorize`` no function.
+
     Examples:
         >>> import asyncio
         >>> sent = []
@@ -49,6 +52,7 @@ def health(health: Health, *, authorize: Authorize | None = None, otherwise: Asg
         >>> sent[0]["status"], sent[1]["body"]
         (200, b'pass\n')
     """
+    check_mount(health, authorize, awaits=True)
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         given = None

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from resilient.health import Health
-from resilient.health.answer import Answer, no_such_path, probe
+from resilient.health.answer import Answer, check_mount, no_such_path, probe
 
 __all__ = ["health"]
 
@@ -31,12 +31,16 @@ def health(health: Health, *, authorize: Authorize | None = None, otherwise: Han
         otherwise: The function's own handler, which gets every other event, of whatever kind. Without one they are
             answered with 404.
 
+    Raises:
+        ConfigurationError: That is no `Health`, or ``authorize`` no function, or an async one.
+
     Examples:
         >>> handler = health(Health())
         >>> told = handler({"requestContext": {"elb": {}}, "httpMethod": "GET", "path": "/readyz", "headers": {}}, None)
         >>> told["statusCode"], told["statusDescription"], told["body"]
         (200, '200 OK', 'pass\n')
     """
+    check_mount(health, authorize)
 
     def handler(event: Any, context: Any) -> Any:
         request = _read(event)

@@ -12,7 +12,7 @@ from resilient import policy
 from resilient.causality import Scope, Token
 from resilient.errors import DeadlineExceeded
 from resilient.health import Health
-from resilient.health.answer import Answer, no_such_path, probe
+from resilient.health.answer import Answer, check_mount, no_such_path, probe
 from resilient.web._errors import http_error
 from resilient.web._token import OpensScope, news, opener, read
 
@@ -44,6 +44,9 @@ def health(
         otherwise: An application that gets every other request; without one they are answered with 404. Probes are
             answered before it looks at their host, their login or their scheme.
 
+    Raises:
+        ConfigurationError: That is no `Health`, or ``authorize`` no function, or an async one.
+
     Examples:
         >>> started = []
         >>> application = health(Health())
@@ -52,6 +55,7 @@ def health(
         >>> started[0][0]
         '200 OK'
     """
+    check_mount(health, authorize)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # Alone it answers at its root; in front of another application, that one does.

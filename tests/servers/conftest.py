@@ -101,7 +101,7 @@ def refuse(name: str, reason: str) -> None:
 fleet_key = pytest.StashKey[Fleet]()
 
 
-PATIENCE = 180.0
+PATIENCE = 180.0 if float(os.environ.get("RESILIENT_SCALE", "0.02")) < 1 else 1800.0
 """Seconds for a test that names no limit: the first one that needs a server also waits until it has started."""
 
 

@@ -179,6 +179,8 @@ def test_a_time_that_is_none_is_told(capsys, seconds):
     [
         ("cli_target", "write module:attr"),
         ("cli_target:", "write module:attr"),
+        ("localhost:8000", "as in http://localhost:8000"),
+        ("10.0.0.7:8000/readyz", "as in http://10.0.0.7:8000/readyz"),
         (":good", "write module:attr"),
         ("cli_nowhere:good", "there is no module 'cli_nowhere'"),
         ("cli_nowhere.deep:good", "there is no module 'cli_nowhere.deep'"),

@@ -42,15 +42,17 @@ class Aside(Generic[T]):
         self._keep = keep
         self._clock = clock
         self._lock = fork_safe_lock()
+        self._reset()
+        after_fork(self._reset)
+
+    def _reset(self) -> None:
+        """Know nothing, and wait for nobody.
+
+        In a forked child the thread that asks is the parent's, and it may hold the answer's lock.
+        """
         self._started = self._good_until = -math.inf
         self._answer: Future[tuple[T] | None] = Future()
         self._answer.set_result(None)
-        after_fork(self._forked)
-
-    def _forked(self) -> None:
-        if not self._answer.done():  # the thread that asks is the parent's
-            self._answer = Future()
-            self._answer.set_result(None)
 
     def begin(self) -> None:
         """Have it asked, unless the answer is known or on its way."""
@@ -63,7 +65,10 @@ class Aside(Generic[T]):
                 # An empty context: the check's deadline binds what waits for the answer, and not the question.
                 contextvars.Context().run(start_thread, self._run, self._answer, name=f"health-{self._name}")
             except RuntimeError:  # the machine has no thread to spare
-                self._answer.set_result(None)
+                self._reset()
+            except BaseException:  # a signal's handler raised here: a thread that has begun has an answer of its own
+                self._reset()
+                raise
 
     def _run(self, answer: Future[tuple[T] | None]) -> None:
         found: tuple[T] | None

@@ -6,6 +6,7 @@ import os
 from os import PathLike
 from pathlib import Path
 
+from resilient.arguments import is_number
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.health._core import Check, Result
@@ -34,7 +35,7 @@ class Heartbeat:
     """
 
     def __init__(self, max_age: float, *, path: str | PathLike[str] | None = None, clock: Clock = SYSTEM) -> None:
-        if not max_age > 0:
+        if not is_number(max_age) or not max_age > 0:
             raise ConfigurationError(f"a heartbeat needs max_age > 0 seconds, got {max_age!r}")
         self.max_age = max_age
         self._path = None if path is None else Path(path)

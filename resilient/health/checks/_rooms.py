@@ -34,6 +34,9 @@ def replicas(db: _ReplicaSet) -> Check:
     Args:
         db: A `resilient.storage.replicas.ReplicaSet`.
 
+    Raises:
+        ConfigurationError: That is none.
+
     Examples:
         >>> from resilient.storage.replicas import ReplicaSet
         >>> with ReplicaSet("sqlite://") as db:
@@ -41,7 +44,16 @@ def replicas(db: _ReplicaSet) -> Check:
         ...     replicas(db).run().status.value
         'pass'
     """
+    _check_set(db, "ReplicaSet")
     return Check(lambda: _judge(db.status()), "datastore", "shared", dependency=True)
+
+
+def _check_set(given: object, kind: str) -> None:
+    """Find at the start what would only warn with each probe. Raises ConfigurationError."""
+    if not callable(getattr(given, "status", None)):
+        raise ConfigurationError(
+            f"a {type(given).__name__} is no {kind}", advice="for an engine or a URL there is checks.sqlalchemy"
+        )
 
 
 def _judge(nodes: Sequence[_Node]) -> Result:
@@ -80,7 +92,11 @@ def shards(shard_set: _ShardSet) -> Check:
 
     Args:
         shard_set: A `resilient.storage.shards.ShardSet`.
+
+    Raises:
+        ConfigurationError: That is none.
     """
+    _check_set(shard_set, "ShardSet")
 
     def look() -> Result:
         left = deadline.bound(_REST + 0.5)

@@ -12,6 +12,8 @@ from django.test import AsyncClient, Client, override_settings
 from flask import Flask
 
 from resilient.django import health_urls
+from resilient.django._settings import options
+from resilient.errors import ConfigurationError
 from resilient.flask import health_blueprint
 from resilient.health import Health, Result
 from resilient.policy import deadline
@@ -206,3 +208,35 @@ def test_who_says_whether_details_are_seen_has_a_deadline(health, mount):
     mount(health, lambda _: found.append(deadline.remaining()))("/health")
     assert found[0] is not None
     assert 0 < found[0] <= health.deadline
+
+
+# -------------------------------------------------------------------------------------------- wrong at construction
+
+
+async def nobody_awaits(request) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("mount", [wsgi.health, awslambda.health, health_blueprint, health_urls])
+def test_an_async_authorize_is_refused_where_nothing_awaits_it(mount):
+    """It would say no to everybody, and nobody would learn why."""
+    with pytest.raises(ConfigurationError, match="async"):
+        mount(Health(), authorize=nobody_awaits)
+    asgi.health(Health(), authorize=nobody_awaits)
+
+
+@pytest.mark.parametrize("mount", [wsgi.health, asgi.health, awslambda.health, health_blueprint, health_urls])
+@pytest.mark.parametrize(("health", "authorize"), [("shop.health:health", None), (Health(), True)])
+def test_what_is_no_health_and_no_function_is_refused_when_it_is_mounted(mount, health, authorize):
+    """Otherwise the first probe would find it, and the instance would never get traffic."""
+    with pytest.raises(ConfigurationError):
+        mount(health, authorize=authorize)
+
+
+def test_djangos_settings_refuse_an_async_authorize():
+    """``manage.py check`` tells it."""
+    with (
+        override_settings(RESILIENT={"HEALTH": Health(), "AUTHORIZE": nobody_awaits}),
+        pytest.raises(ConfigurationError, match="async"),
+    ):
+        options()

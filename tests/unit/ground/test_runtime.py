@@ -165,6 +165,24 @@ def test_periodic_goes_on_after_a_failure() -> None:
     assert counter.calls == calls
 
 
+def test_periodic_starts_later_where_it_could_not(monkeypatch) -> None:
+    """Without a thread to spare nothing is raised; the next call tries again, and it can be closed all the same."""
+
+    def full(_thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    counter = Counter()
+    periodic, never = Periodic(counter.tick, 0.001, "test"), Periodic(counter.tick, 0.001, "test")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", full)
+        periodic.ensure()
+        never.ensure()
+    never.close()
+    periodic.ensure()
+    assert counter.twice.wait(5)
+    periodic.close()
+
+
 def test_periodic_lets_its_object_go() -> None:
     """The thread does not keep the object alive, and ends when it is gone."""
     counter = Counter()

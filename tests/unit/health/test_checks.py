@@ -370,3 +370,11 @@ def test_a_silent_loop_fails_after_its_time():
     assert ask(loop).status is Status.PASS
     with pytest.raises(ConfigurationError):
         checks.heartbeat(0)
+
+
+@pytest.mark.parametrize("make", [checks.replicas, checks.shards])
+@pytest.mark.parametrize("given", ["sqlite://", None])
+def test_what_is_no_replica_set_and_no_shard_set_is_refused_at_once(make, given):
+    """A URL in its place would warn for ever, and say no more than one word."""
+    with pytest.raises(ConfigurationError, match=r"checks\.sqlalchemy"):
+        make(given)

@@ -217,6 +217,22 @@ def test_a_question_under_way_is_asked_anew_in_a_forked_child():
     assert aside.known(within=20.0) == (1,)
 
 
+def test_a_fork_in_the_moment_of_an_answer_hangs_no_child():
+    """Whoever gave it in the parent may have held its lock: the child asks nothing of it."""
+    aside = Aside("age", lambda: 1, keep=60.0, clock=SYSTEM)
+    aside.begin()
+    assert aside.known(within=20.0) == (1,)
+    held = aside._answer
+    forked = threading.Thread(target=aside._reset, daemon=True)  # what the child calls first of all
+    with held._condition:
+        forked.start()
+        forked.join(10)
+        assert not forked.is_alive()
+    aside.begin()
+    assert aside.known(within=20.0) == (1,)
+    assert aside._answer is not held
+
+
 def test_the_age_of_a_queue_without_a_name_is_refused():
     """CloudWatch knows queues by name only."""
     with pytest.raises(ConfigurationError):

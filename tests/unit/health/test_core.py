@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
@@ -98,3 +99,28 @@ def test_a_classifier_that_breaks_does_not_break_the_check():
         raise ZeroDivisionError
 
     assert reason_of(KeyError(), broken) == "error"
+
+
+@pytest.mark.parametrize("status", ["pass", None, 0])
+def test_what_is_no_status_is_refused_where_it_is_written(status):
+    """A word is no status; whoever reads the result later could do nothing with it."""
+    with pytest.raises(InvalidInput, match="no status"):
+        Result(status)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["above", "below"])
+def test_an_integer_that_no_float_can_hold_is_no_measurement(value):
+    """It could be written neither as JSON that others read, nor on the page, nor as a metric."""
+    with pytest.raises(InvalidInput, match="no number"):
+        Result.ok(depth=value)
+    assert Result.ok(depth=2**70).values == {"depth": 2**70}
+
+
+def _cancelled(_error):
+    raise asyncio.CancelledError  # no Exception
+
+
+@pytest.mark.parametrize("classify", [_cancelled, lambda _error: True, lambda _error: Verdict("odd")])
+def test_a_classifier_that_breaks_leaves_an_error(classify):
+    """Whatever it raises or returns, the error has its word."""
+    assert reason_of(TimeoutError(), classify) == "error"

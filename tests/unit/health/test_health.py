@@ -12,10 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import resilient.health._lane
 from resilient import events
+from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError
-from resilient.health import Check, CheckChanged, CheckWorsened, Draining, Health, Result, Status, checks
+from resilient.health import (
+    Check,
+    CheckChanged,
+    CheckWorsened,
+    Draining,
+    Health,
+    MemoryBoard,
+    Peers,
+    Result,
+    Status,
+    checks,
+)
+from resilient.health._teller import Teller
 from resilient.health.answer import probe
+from resilient.health.checks._aside import Aside
 from resilient.policy import deadline
 from resilient.testing.clock import FakeClock
 
@@ -205,6 +220,13 @@ def test_async_functions_are_checks_too():
         {"scope": "global"},
         {"shared": "peers"},
         {"views": ["live"], "scope": "shared"},
+        {"name": 5},
+        {"name": None},
+        {"timeout": "0.5"},
+        {"ttl": "1"},
+        {"ttl": None},
+        {"failed_ttl": "1"},
+        {"grace": "1"},
     ],
 )
 def test_a_wrong_check_is_refused_when_it_is_added(arguments):
@@ -223,12 +245,48 @@ def test_liveness_refuses_a_dependency_whatever_its_scope():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"deadline": 0}, {"deadline": float("inf")}, {"shared": "maybe"}, {"details": "yes"}]
+    "arguments",
+    [
+        {"deadline": 0},
+        {"deadline": float("inf")},
+        {"deadline": "0.8"},
+        {"startup_grace": "30"},
+        {"shared": "maybe"},
+        {"shared": "peers", "peers": "redis://127.0.0.1:1/0"},
+        {"details": "yes"},
+    ],
 )
 def test_a_wrong_registry_is_refused(arguments):
     """Wrong settings are found where they are written."""
     with pytest.raises(ConfigurationError):
         Health(**arguments)
+
+
+def test_a_decorator_without_a_name_is_refused_and_not_forgotten():
+    """``@health.check`` alone would take the function for the name, and add no check."""
+    health = Health()
+    with pytest.raises(ConfigurationError, match="the name first"):
+
+        @health.check
+        def templates():
+            return True
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda health: health.background("1"),
+        lambda health: health.drain_on_sigterm(delay="2"),
+        lambda health: health.history("nothing"),
+        lambda health: checks.heartbeat(max_age="30"),
+        lambda health: Peers(MemoryBoard(), service="shop", ttl="10"),
+        lambda health: Check(True),
+    ],
+)
+def test_what_is_no_time_no_check_and_no_function_is_told_as_a_wrong_setting(wrong):
+    """A text of the environment is no number, and the error says what was wrong with it."""
+    with pytest.raises(ConfigurationError):
+        wrong(Health())
 
 
 def test_an_unknown_view_is_refused():
@@ -438,6 +496,35 @@ def test_a_failure_is_kept_as_long_as_a_success():
     for _ in range(10):
         assert health.ready().word == "fail"
     assert check.calls == 1
+
+
+class Wordless(Exception):
+    """An error that ends the process when its text is asked for."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+def test_a_check_whose_error_cannot_be_told_fails_and_runs_again():
+    """The run ends, with its class for a text, and the next probe that may begins another."""
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        raise Wordless
+
+    health = Health(deadline=20)
+    health.add("odd", check, timeout=20, ttl=0)
+    for _ in range(2):
+        assert health.ready().checks["odd"].reason == "error"
+    assert len(calls) == 2
+
+
+def test_a_result_that_is_none_fails_at_once():
+    """A status that is a mere word is the check's mistake, and no timeout."""
+    health = Health(deadline=20)
+    health.add("odd", lambda: Result("pass"), timeout=20)
+    assert health.ready().checks["odd"].reason == "invalid"
 
 
 # -------------------------------------------------------------------------------------------------------- draining
@@ -768,3 +855,49 @@ def test_draining_before_the_start_is_over():
     health.drain()
     warm.append(1)
     assert (health.startup().http_status, health.ready().http_status, health.live().http_status) == (200, 503, 200)
+
+
+def test_a_start_that_a_signal_interrupted_leaves_the_check_free(monkeypatch):
+    """Whatever a signal's handler raises while a run is started, the next report runs the check, and once."""
+    started: list[threading.Thread] = []
+    ran: list[int] = []
+    real = resilient.health._lane.start_thread
+
+    def interrupted(*args, **options):
+        monkeypatch.setattr("resilient.health._lane.start_thread", real)
+        started.append(real(*args, **options))
+        raise KeyboardInterrupt
+
+    health = Health()
+    health.add("db", lambda: bool(ran.append(1)) or True)
+    monkeypatch.setattr("resilient.health._lane.start_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        health.ready()
+    started[0].join(10)
+    assert health.ready().status is Status.PASS
+    assert ran == [1]
+
+
+def test_a_start_that_a_signal_interrupted_leaves_the_log_and_questions_free(monkeypatch):
+    """What is told next is told, together with what was told before; what is asked next is asked."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    teller, aside = Teller(), Aside("age", lambda: 3.0, keep=60.0, clock=SYSTEM)
+    told: list[events.Event] = []
+    unsubscribe = events.subscribe(told.append, kinds=[Draining])
+    with monkeypatch.context() as patched:
+        patched.setattr("resilient.health._teller.start_thread", interrupted)
+        patched.setattr("resilient.health.checks._aside.start_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            teller.tell(Draining())
+        with pytest.raises(KeyboardInterrupt):
+            aside.begin()
+        assert aside.known(within=5.0) is None
+    teller.tell(Draining())
+    aside.begin()
+    assert teller.finish(10)
+    assert aside.known(within=10.0) == (3.0,)
+    assert len(told) == 2
+    unsubscribe()

@@ -147,7 +147,7 @@ def test_an_outage_of_all_takes_nobody_out(count, interval, phases, begins, last
 @given(
     st.integers(2, 6),
     st.floats(0.05, 3),
-    st.lists(st.floats(0, 0.99), min_size=6, max_size=6, unique=True),
+    st.lists(st.integers(0, 99).map(lambda hundredth: hundredth / 100), min_size=6, max_size=6, unique=True),
     st.floats(1, 20),
 )
 def test_a_cut_path_takes_its_instance_out_with_its_second_failed_run(count, interval, phases, begins):
@@ -188,6 +188,12 @@ def test_words_come_out_as_they_went_in(told):
 )
 def test_what_is_no_word_is_left_out(raw):
     """A board may hold anything."""
+    assert unpack(raw, 0.0, ["db"]) == {}
+
+
+@pytest.mark.parametrize("raw", [b'{"db":[true,1' + b"0" * 400 + b"]}", b"[" * 100_000], ids=["huge", "deep"])
+def test_what_cannot_be_read_is_left_out(raw):
+    """One peer's nonsense does not keep the others from being heard."""
     assert unpack(raw, 0.0, ["db"]) == {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 
 import pytest
@@ -133,11 +134,19 @@ def test_the_details_follow_the_draft():
 
 def test_a_check_that_has_not_ended_has_no_time():
     """An outcome that never was is not dated."""
-    clock = FakeClock()
+    clock, told = FakeClock(), threading.Event()
     health = Health(clock=clock)
-    health.add("slow", lambda: clock.advance(0.6))
-    body = json.loads(health.ready().to_json(details=True))
-    assert "time" not in body["checks"]["slow:responseTime"][0]
+
+    def slow() -> None:
+        clock.advance(0.6)
+        assert told.wait(30)
+
+    health.add("slow", slow)
+    try:
+        body = json.loads(health.ready().to_json(details=True))
+        assert "time" not in body["checks"]["slow:responseTime"][0]
+    finally:
+        told.set()
 
 
 def test_reports_are_immutable():

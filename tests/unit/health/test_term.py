@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from resilient import events
 from resilient.errors import ConfigurationError
 from resilient.health import Health
 from resilient.testing.clock import FakeClock
@@ -89,6 +90,29 @@ def test_a_second_signal_to_an_event_loop_is_passed_on_at_once():
         loop.remove_signal_handler(signal.SIGTERM)
 
     asyncio.run(serve())
+
+
+def test_a_log_that_hangs_keeps_no_process_from_ending():
+    """The delay begins, whoever still has to be told that it did."""
+    free, ended = threading.Event(), []
+    end = events.subscribe(lambda _event: free.wait(20))
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+    clock = Sleeper()
+    health = Health(clock=clock)
+    try:
+        health.drain_on_sigterm(delay=5.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert clock.asleep.wait(10)
+        assert health.draining
+        clock.wake.set()
+        until = time.monotonic() + 10
+        while not ended and time.monotonic() < until:
+            time.sleep(0.001)
+        assert ended
+    finally:
+        free.set()
+        clock.wake.set()
+        end()
 
 
 def test_the_place_in_an_event_loop_is_given_back_only_while_it_is_held():

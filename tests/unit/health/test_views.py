@@ -36,11 +36,11 @@ def test_a_group_asks_its_own_checks_only():
     health.group("reading", ["db"])
     health.group("most", exclude=["mail"])
     health.group("own")
-    health.add("late", lambda: ran.append("late"), views=["own"])
+    health.add("late", lambda: ran.append("late"), views=["own"], ttl=60)
     assert list(health.report("reading").checks) == ["db"]
     assert list(health.report("most").checks) == ["db", "disk", "late"]
     assert list(asyncio.run(health.areport("own")).checks) == ["late"]
-    assert ran == ["db", "db", "disk", "late"]  # the last was fresh still
+    assert sorted(ran) == ["db", "db", "disk", "late"]  # the last was fresh still
     assert list(health.ready().checks) == ["db", "mail", "disk"]
     assert health.views == ("live", "ready", "startup", "all", "reading", "most", "own")
 

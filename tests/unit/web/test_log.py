@@ -184,3 +184,11 @@ def test_the_usual_loggers_are_quieted_and_left_as_they_were():
     assert all(any(isinstance(each, ProbeFilter) for each in logging.getLogger(name).filters) for name in names)
     undo()
     assert [list(logging.getLogger(name).filters) for name in names] == before
+
+
+@pytest.mark.parametrize("prefix", ["/internal", "/internal/", "internal", "internal/"])
+def test_a_prefix_may_be_written_as_django_and_flask_write_theirs(prefix):
+    """``path("internal/", …)`` and ``url_prefix="/internal"`` mean the same place."""
+    record = logging.LogRecord("web", logging.INFO, "", 0, '"GET /internal/readyz HTTP/1.1" %s 5', (200,), None)
+    assert not ProbeFilter(prefix).filter(record)
+    assert ProbeFilter().filter(record)

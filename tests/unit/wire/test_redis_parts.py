@@ -17,7 +17,7 @@ from resilient.wire.redis import AsyncChannel, Channel, Script, classify
 from resilient.wire.redis import _parsing as parsing
 from resilient.wire.redis._addresses import Address
 from resilient.wire.redis._commands import Unparsed, key_of, plain, slot_of
-from resilient.wire.redis._limits import Closed, busy
+from resilient.wire.redis._limits import Busy, Closed
 from resilient.wire.redis._slots import forwarded, read_slots
 
 ARGUMENTS = st.one_of(
@@ -169,7 +169,7 @@ def test_a_ready_client_must_fit():
 
 def test_new_errors_are_judged():
     """A closed connection says nothing of what was sent; one that was never had did nothing."""
-    closed, none_free = classify(Closed("Connection closed by server.")), classify(busy())
+    closed, none_free = classify(Closed("Connection closed by server.")), classify(Busy())
     assert closed is not None
     assert none_free is not None
     assert (closed.failure, closed.no_effect) == (Failure.UNAVAILABLE, False)

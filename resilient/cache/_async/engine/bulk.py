@@ -20,7 +20,7 @@ from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
 from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
-from resilient.cache._quick import NOTHING
+from resilient.cache._quick import NOTHING, unjudged
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
 from resilient.cache._stamps import Marks
 from resilient.cache._values import AsyncLoader, Lookup
@@ -74,8 +74,11 @@ class AsyncBulk:
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
             return await self._rest(keys, found, list(enumerate(seen)), load, plan)
         marks = Marks(tags, tuple(raws[count:]))
-        quick = self._reader.slow if plan.policy.early else self._reader.quick
-        found, left = quick(raws[:count], marks, plan.codec, kept=raws.__class__ is Kept)
+        found, left = (
+            unjudged(count)
+            if plan.policy.early
+            else self._reader.quick(raws[:count], marks, plan.codec, kept=raws.__class__ is Kept)
+        )
         if not left:
             return found
         weighed = await self._reader.weigh([raws[place] for place in left], plan.codec, marks)

@@ -13,7 +13,7 @@ from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import Flights
 from resilient.cache._local_tier import Kept
-from resilient.cache._quick import NOTHING, fresh_many
+from resilient.cache._quick import NOTHING, fresh_many, unjudged
 from resilient.cache._seen import Seen, is_absence
 from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
 from resilient.cache._sync.engine.stampbook import StampBook
@@ -134,9 +134,8 @@ class Reader:
                 self._missed()
             return [NOTHING] * count
         marks = Marks(tags, tuple(raws[count:]))
-        quick = self.quick if forgets is None else self.slow
         kept = raws.__class__ is Kept
-        found, left = quick(raws[:count], marks, codec, kept=kept)
+        found, left = self.quick(raws[:count], marks, codec, kept=kept) if forgets is None else unjudged(count)
         if left:
             weighed = self.weigh([raws[place] for place in left], codec, marks)
             for place, seen in zip(left, weighed, strict=True):
@@ -150,7 +149,7 @@ class Reader:
         """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
         block = marks.whole_block()
         if block is None:
-            return self.slow(raws, marks, codec, kept=kept)
+            return unjudged(len(raws))
         found = fresh_many(raws, self.clock.wall(), marks.generation, block, codec)
         left = [place for place, value in enumerate(found) if value is NOTHING]
         hits = len(raws) - len(left)
@@ -161,17 +160,6 @@ class Reader:
                 for _ in range(hits):
                     events.emit(CacheRead(cache=self.name, source=source))
         return found, left
-
-    @staticmethod
-    def slow(
-        raws: Sequence[bytes | None],
-        marks: Marks,  # noqa: ARG004 - as `quick`
-        codec: Codec,  # noqa: ARG004 - same
-        *,
-        kept: bool = False,  # noqa: ARG004 - same
-    ) -> tuple[list[Any], list[int]]:
-        """Everything is to be looked at with care."""
-        return [NOTHING] * len(raws), list(range(len(raws)))
 
     def _found(self, seen: Seen, forgets: Forgets | None) -> Lookup[Any] | None:
         entry = seen.entry if seen.life is Life.FRESH else None
