@@ -13,7 +13,7 @@ export RESILIENT_SCALE ?= 0.02
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types units docs doc-tests wheel lowest soak balancer page suites mutants bench tour generate clean
+.PHONY: help demo test check lint types units faces docs doc-tests wheel lowest soak balancer page suites mutants bench tour generate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,7 +50,7 @@ test: $(VENV)/.dev ## the whole suite, with whatever servers this machine has
 
 # -------------------------------------------------------------------------------------------------- for developers
 
-check: lint types test doc-tests docs wheel lowest ## all that CI runs
+check: lint types test faces doc-tests docs wheel lowest ## all that CI runs
 
 lint: $(VENV)/.dev ## ruff, floors, generated files, test docstrings, promises
 	@$(VENV)/bin/ruff check .
@@ -66,6 +66,9 @@ types: $(VENV)/.dev ## mypy --strict and pyright
 
 units: $(VENV)/.dev ## the unit tests alone
 	@$(PYTEST) tests/unit -n 2 $(ARGS)
+
+faces: $(VENV)/.dev ## a short selection of other projects' tests of backends, against ours
+	@$(PYTEST) tests/suites/test_faces.py -k short -q $(ARGS)
 
 doc-tests: $(VENV)/.dev ## every code block of README and docs, every example of a docstring
 	@$(PYTEST) tests/docs $(ARGS)

@@ -32,6 +32,7 @@ from resilient.cache._events import (
     ValueRefused,
     WritesLost,
 )
+from resilient.cache._local import Local
 from resilient.cache._sync.cache import Cache
 from resilient.cache._sync.functions import Lazy, Writer
 from resilient.cache._sync.leaderboard import Leaderboard
@@ -60,6 +61,7 @@ __all__ = [
     "Lazy",
     "Leaderboard",
     "LoadFailed",
+    "Local",
     "Lookup",
     "MemoryStore",
     "Ranked",

@@ -23,6 +23,7 @@ from resilient.errors import ConfigurationError, InvalidInput
 __all__ = [
     "check_namespace",
     "has_key",
+    "is_safe",
     "parse",
     "physical",
     "physical_many",
@@ -35,11 +36,12 @@ __all__ = [
 _LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
 _SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
 
-_is_safe = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
+is_safe = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
+"""Whether a text stands in a key as it is, between quotes."""
 
 _RENDER: dict[type, Callable[[Any], str]] = {
     int: str,
-    str: lambda value: f'"{value if _is_safe(value) else quote(value, safe=_SAFE, errors="surrogatepass")}"',
+    str: lambda value: f'"{value if is_safe(value) else quote(value, safe=_SAFE, errors="surrogatepass")}"',
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "none",
     float: lambda value: f"float({value!r})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -35,12 +36,15 @@ class Table:
     Args:
         size: How many entries at most.
         clock: Where time is read.
+        most: How many bytes at most, of keys and entries; ``None`` counts none.
     """
 
-    def __init__(self, size: int, clock: Clock = SYSTEM) -> None:
+    def __init__(self, size: int, clock: Clock = SYSTEM, most: int | None = None) -> None:
         if size < 1:
             raise ConfigurationError(f"an in-process store holds at least one entry, not {size}")
         self._size = size
+        self._most = math.inf if most is None else most
+        self._bytes = 0
         self._clock = clock
         self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._lock = fork_safe_lock()
@@ -57,22 +61,32 @@ class Table:
         if found is None:
             return None
         if found[1] <= self._clock.monotonic():
-            del self._entries[key]
+            self._drop(key)
             return None
         self._entries.move_to_end(key)
         return found[0]
 
     def _keep(self, key: str, raw: bytes, life: int) -> None:
-        self._entries[key] = (raw, self._clock.monotonic() + life / 1000)
+        self._set(key, raw, self._clock.monotonic() + life / 1000)
         self._entries.move_to_end(key)
         self._ring(key)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+        while len(self._entries) > self._size or (self._bytes > self._most and len(self._entries) > 1):
+            self._drop(next(iter(self._entries)))
+
+    def _set(self, key: str, raw: bytes, until: float) -> None:
+        before = self._entries.get(key)
+        self._bytes += len(raw) + len(key) if before is None else len(raw) - len(before[0])
+        self._entries[key] = (raw, until)
+
+    def _drop(self, key: str) -> None:
+        before = self._entries.pop(key, None)
+        if before is not None:
+            self._bytes -= len(before[0]) + len(key)
 
     def _patch(self, key: str, at: int, part: bytes) -> None:
         """Write over a part of what is there, which keeps its life."""
         raw, until = self._entries[key]
-        self._entries[key] = (raw[:at] + part + raw[at + len(part) :], until)
+        self._set(key, raw[:at] + part + raw[at + len(part) :], until)
 
     def _ring(self, key: str) -> None:
         for bell in self._bells.pop(key, ()):
@@ -90,7 +104,7 @@ class Table:
                 self._ring(key)
             return False
         if raw is None:
-            self._entries.pop(key, None)
+            self._drop(key)
             self._ring(key)
         elif life or current is None:
             self._keep(key, raw, life)
@@ -133,7 +147,7 @@ class Table:
             if flags & FENCE:
                 if mine <= theirs:
                     return Settled.OLDER
-                self._entries[key] = (keeping(current, raw), self._entries[key][1])
+                self._set(key, keeping(current, raw), self._entries[key][1])
                 return Settled.LEFT
             if theirs and not flags & (TOMBSTONE | LEASE):
                 if mine < theirs:
@@ -193,6 +207,7 @@ class Table:
         """Forget everything."""
         with self._lock:
             self._entries.clear()
+            self._bytes = 0
             for key in list(self._bells):
                 self._ring(key)
 

@@ -18,6 +18,8 @@ class Plan(NamedTuple):
     policy: Policy
     codec: Codec
     tags: tuple[str, ...] = ()
+    owner: object = None
+    """Whoever asks for values of this plan alone, and may be served them in fewer steps; ``None``: nobody."""
 
 
 class Seen(NamedTuple):
@@ -29,6 +31,8 @@ class Seen(NamedTuple):
     life: Life = Life.GONE
     marks: Marks = UNKNOWN
     """The stamps that stood when it was looked at: of the namespace, and of the tags its reader asks for."""
+    kept: bool = False
+    """Whether it was found in this process, above a server."""
 
 
 class Lease(NamedTuple):

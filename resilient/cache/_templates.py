@@ -59,6 +59,10 @@ class _Arguments:
                 return self._bound(args, kwargs)
         return values
 
+    def takes_only(self, count: int) -> bool:
+        """Whether a call with so many arguments by place, and no other, is one of this function."""
+        return self._most == self._size == count
+
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -98,6 +102,10 @@ def _text(steps: list[_Step], values: Sequence[Any]) -> str:
         # A number and a text are what most keys hold.
         text += f"{literal}{value}" if type(value) is int else literal + render(value)
     return text
+
+
+def _named(steps: list[_Step]) -> set[tuple[int, str]]:
+    return {(place, repr(attribute)) for _, place, attribute in steps if place != _NONE}
 
 
 class KeyMaker:
@@ -144,6 +152,29 @@ class KeyMaker:
             InvalidInput: An argument has no text that means it alone.
         """
         return _text(self._steps, self._arguments(args, kwargs))
+
+    @property
+    def named(self) -> set[tuple[int, str]]:
+        """The places of the parameters that stand in the key, and the paths from them."""
+        return _named(self._steps)
+
+    @property
+    def plain(self) -> list[str] | None:
+        """The texts before, between and after the parameters, where the key is these and all parameters in their order.
+
+        ``None`` where it is made in any other way.
+        """
+        places = [place for _, place, _ in self._steps if place != _NONE]
+        if places != list(range(len(self._arguments.names))) or not self._arguments.takes_only(len(places)):
+            return None
+        texts = [""]
+        for literal, place, attribute in self._steps:
+            texts[-1] += literal
+            if place != _NONE:
+                if attribute is not None:
+                    return None
+                texts.append("")
+        return texts
 
 
 def _whole(function: Callable[..., Any], names: list[str], named: list[str]) -> list[_Step]:
@@ -195,6 +226,11 @@ class TagMaker:
         if self._fixed is not None:
             return self._fixed
         return self._made(self._arguments(args, kwargs))
+
+    def follows(self, maker: KeyMaker) -> bool:
+        """Whether two calls with the same key have the same tags: all that is named in these is named in that."""
+        named = maker.named
+        return all(step in named for steps in self._templates for step in _named(steps))
 
     def _made(self, values: Sequence[Any]) -> tuple[str, ...]:
         return tuple(dict.fromkeys([tag_name(_plain(steps, values)) for steps in self._templates]))

@@ -84,6 +84,9 @@ class CacheStats:
         unreachable: Operations the shared tier did not answer, or that were not sent since it is away.
         journal: Keys that changed while the shared tier was away and are still to be deleted there.
         state: ``up`` or ``down``.
+        local_hits: Those of the hits of functions of `lazy` that took no step outside this process's memory.
+        local_entries: Entries that this process keeps now.
+        local_bytes: Bytes that these count for.
     """
 
     hits: int = 0
@@ -100,6 +103,9 @@ class CacheStats:
     unreachable: int = 0
     journal: int = 0
     state: Literal["up", "down"] = "up"
+    local_hits: int = 0
+    local_entries: int = 0
+    local_bytes: int = 0
 
     @property
     def hit_ratio(self) -> float:

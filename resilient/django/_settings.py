@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -14,12 +14,17 @@ from django.core import checks
 from django.core.signals import setting_changed
 
 from resilient import policy
+from resilient.arguments import is_name
 from resilient.errors import ConfigurationError
 from resilient.health import Health
 
-__all__ = ["Options", "options", "problems"]
+__all__ = ["Options", "SessionOptions", "options", "problems", "session_options"]
 
-_KNOWN = ("AUTHORIZE", "DEADLINE", "HEALTH", "MAP_ERRORS", "REPLICAS")
+_KNOWN = ("AUTHORIZE", "DEADLINE", "HEALTH", "MAP_ERRORS", "REPLICAS", "SESSIONS")
+_KNOWN_OF_SESSIONS = ("CONNECT_TIMEOUT", "LOCATION", "NAMESPACE", "SLIDING", "TIMEOUT")
+_CACHE = "resilient.django.cache.Cache"
+_SESSIONS = "resilient.django.sessions"
+_SESSION_MIDDLEWARE = "resilient.django.middleware.SessionMiddleware"
 _HEALTH_MIDDLEWARE = "resilient.django.middleware.HealthMiddleware"
 
 
@@ -40,6 +45,56 @@ class Options:
     replicas: Any = None
     deadline: float | None = None
     map_errors: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What ``settings.RESILIENT["SESSIONS"]`` says of the session engine.
+
+    Args:
+        location: ``LOCATION``: the address of the server; by default that of the cache ``SESSION_CACHE_ALIAS``, where
+            it is one of ours. Without any, sessions live in this process.
+        namespace: ``NAMESPACE``: what the sessions' keys begin with there.
+        sliding: ``SLIDING``: whether each use makes a session live on; by default ``SESSION_SAVE_EVERY_REQUEST``.
+        limits: ``CONNECT_TIMEOUT`` and ``TIMEOUT`` in seconds, by their names in `resilient.cache.Cache`.
+    """
+
+    location: str | None = None
+    namespace: str = "django"
+    sliding: bool = False
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+
+def session_options() -> SessionOptions:
+    """Read the settings of sessions. Raises ConfigurationError."""
+    given = (getattr(conf.settings, "RESILIENT", None) or {}).get("SESSIONS", {})
+    if not isinstance(given, Mapping):
+        raise ConfigurationError("RESILIENT['SESSIONS'] is a dict")
+    unknown = sorted(map(str, set(given) - set(_KNOWN_OF_SESSIONS)))
+    if unknown:
+        raise ConfigurationError(
+            f"RESILIENT['SESSIONS'] has unknown keys: {', '.join(unknown)}",
+            advice=f"known are {', '.join(_KNOWN_OF_SESSIONS)}",
+        )
+    location, namespace = given.get("LOCATION", _cache_location()), given.get("NAMESPACE", "django")
+    sliding = given.get("SLIDING", conf.settings.SESSION_SAVE_EVERY_REQUEST)
+    if location is not None and (not isinstance(location, str) or "://" not in location):
+        raise ConfigurationError("RESILIENT['SESSIONS']['LOCATION'] is an address, such as redis://127.0.0.1:6379/0")
+    if not is_name(namespace):
+        raise ConfigurationError("RESILIENT['SESSIONS']['NAMESPACE'] is a word of letters, digits, '_', '-' and '.'")
+    if not isinstance(sliding, bool):
+        raise ConfigurationError("RESILIENT['SESSIONS']['SLIDING'] is True or False")
+    limits = {key.lower(): given[key] for key in ("CONNECT_TIMEOUT", "TIMEOUT") if key in given}
+    return SessionOptions(location, namespace, sliding, limits if location else {})
+
+
+def _cache_location() -> str | None:
+    """Where the cache of sessions is, if it is on a server and one of ours."""
+    cache = conf.settings.CACHES.get(conf.settings.SESSION_CACHE_ALIAS, {})
+    given: Any = cache.get("LOCATION", "")
+    location = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+    ours = cache.get("BACKEND") == _CACHE and isinstance(location, str) and "://" in location
+    return str(location) if ours else None
 
 
 @lru_cache(maxsize=1)
@@ -97,6 +152,10 @@ def problems(**_: object) -> list[checks.CheckMessage]:
         options()
     except ConfigurationError as error:
         return [checks.Error(error.message, hint=error.advice, id="resilient.E001")]
+    return [*_problems_of_caches(), *_problems_of_sessions(), *_problems_of_health()]
+
+
+def _problems_of_health() -> list[checks.CheckMessage]:
     middleware = list(getattr(conf.settings, "MIDDLEWARE", ()))
     if _HEALTH_MIDDLEWARE not in middleware:
         return []
@@ -107,4 +166,40 @@ def problems(**_: object) -> list[checks.CheckMessage]:
     if middleware[0] != _HEALTH_MIDDLEWARE:
         hint = "put it first, or probes may be refused for their host or redirected to https"
         found.append(checks.Warning("HealthMiddleware is not the first middleware", hint=hint, id="resilient.W001"))
+    return found
+
+
+def _problems_of_caches() -> list[checks.CheckMessage]:
+    found: list[checks.CheckMessage] = []
+    for alias, each in conf.settings.CACHES.items():
+        if each.get("BACKEND") != _CACHE:
+            continue
+        from resilient.django.cache import shared
+
+        try:
+            shared(each.get("LOCATION", ""), each.get("OPTIONS") or {})
+        except ConfigurationError as error:
+            found.append(checks.Error(f"CACHES[{alias!r}]: {error.message}", hint=error.advice, id="resilient.E003"))
+    return found
+
+
+def _problems_of_sessions() -> list[checks.CheckMessage]:
+    if conf.settings.SESSION_ENGINE != _SESSIONS:
+        return []
+    try:
+        from resilient.django.sessions import keeper
+
+        kept = keeper()
+    except ConfigurationError as error:
+        return [checks.Error(f"sessions: {error.message}", hint=error.advice, id="resilient.E004")]
+    found: list[checks.CheckMessage] = []
+    if not getattr(conf.settings, "DEBUG", False) and session_options().location is None:
+        hint = "set RESILIENT['SESSIONS']['LOCATION'], or SESSION_CACHE_ALIAS to a cache of this library on a server"
+        found.append(checks.Warning("sessions live in one process only", hint=hint, id="resilient.W002"))
+    if _SESSION_MIDDLEWARE not in getattr(conf.settings, "MIDDLEWARE", ()):
+        hint = f"put {_SESSION_MIDDLEWARE} in the place of Django's: while the server is away it answers 503"
+        found.append(checks.Warning("an outage of the sessions would be a 500", hint=hint, id="resilient.W003"))
+    if kept.sliding and not conf.settings.SESSION_SAVE_EVERY_REQUEST:
+        hint = "set SESSION_SAVE_EVERY_REQUEST = True, so that the browser's cookie lives on with the session"
+        found.append(checks.Warning("sessions slide, and their cookies do not", hint=hint, id="resilient.W004"))
     return found

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.contrib.sessions.middleware import SessionMiddleware as _SessionMiddleware
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponse
 
@@ -14,10 +15,11 @@ from resilient import policy
 from resilient.causality import Scope, Token
 from resilient.django._probe import aprobe, probe, respond
 from resilient.django._settings import options
-from resilient.web import http_error
+from resilient.errors import ResilientError
+from resilient.web import HttpError, http_error
 from resilient.web._token import news, opener, read
 
-__all__ = ["HealthMiddleware", "ScopeMiddleware"]
+__all__ = ["HealthMiddleware", "ScopeMiddleware", "SessionMiddleware"]
 
 GetResponse: TypeAlias = Callable[[HttpRequest], Any]
 
@@ -128,6 +130,43 @@ class ScopeMiddleware(_Both):
                 # Entered as a sync block in both faces: the calls below obey it, and nothing is cancelled half-way.
                 with policy.deadline(self._deadline):
                     yield scope
+
+
+class SessionMiddleware(_SessionMiddleware):  # type: ignore[misc]  # Django is untyped
+    """Django's own, which answers 503 while the sessions' server is away.
+
+    Put it in the place of ``django.contrib.sessions.middleware.SessionMiddleware``. Whoever asks for the session then,
+    a view, ``request.user`` or a middleware, gets `resilient.errors.Unavailable`; pages that do not ask are served. A
+    session that could not be saved makes the page a 503 too, since what it says was done would be forgotten.
+    """
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """The response to a view that could not read its session."""
+        failed = _failed(request)
+        return _away(failed) if failed is not None and error is failed else None
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Save the session, and tell the cookie."""
+        try:
+            answered: HttpResponse = super().process_response(request, response)
+        except ResilientError as error:
+            if error is not _failed(request):
+                raise
+            return _away(error)
+        failed = _failed(request)
+        # What a middleware raises, Django has made a 500 of.
+        return answered if failed is None or response.status_code != 500 else _away(failed)
+
+
+def _failed(request: Any) -> ResilientError | None:
+    """What the sessions' store has failed with in this request."""
+    found: ResilientError | None = getattr(getattr(request, "session", None), "outage", None)
+    return found
+
+
+def _away(error: ResilientError) -> HttpResponse:
+    found = http_error(error) or HttpError(503, "unavailable", 1)
+    return respond(found.answer())
 
 
 def _brought(request: HttpRequest) -> Token:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 
 from resilient.runtime import fork_safe_lock
 
-__all__ = ["Event", "Metric", "Sink", "emit", "subscribe", "wanted"]
+__all__ = ["Event", "Metric", "Sink", "emit", "stream", "subscribe", "wanted"]
 
 _log = logging.getLogger("resilient.events")
 _log.addHandler(logging.NullHandler())
@@ -69,22 +69,23 @@ class _Stream:
 
     def __init__(self) -> None:
         self._subscriptions: tuple[_Subscription, ...] = ()
-        self._routes: dict[type[Event], tuple[Sink, ...]] = {}
+        self.routes: dict[type[Event], tuple[Sink, ...]] = {}
+        """The sinks of those kinds that were asked for since the last change; another object after each change."""
         self.failures = 0
         self._lock = fork_safe_lock()
 
     def add(self, subscription: _Subscription) -> None:
         with self._lock:
             self._subscriptions = (*self._subscriptions, subscription)
-            self._routes = {}
+            self.routes = {}
 
     def remove(self, subscription: _Subscription) -> None:
         with self._lock:
             self._subscriptions = tuple(each for each in self._subscriptions if each is not subscription)
-            self._routes = {}
+            self.routes = {}
 
     def route(self, kind: type[Event]) -> tuple[Sink, ...]:
-        routes = self._routes
+        routes = self.routes
         try:
             return routes[kind]
         except KeyError:
@@ -100,7 +101,7 @@ class _Stream:
             _log.exception("the event sink %r failed; further failures are only counted", sink)
 
 
-_stream = _Stream()
+_stream = stream = _Stream()
 
 
 def subscribe(sink: Sink, *, kinds: Sequence[type[Event]] = (Event,), level: int = logging.DEBUG) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-r"""The Flask extension: one `Resilient`, and blueprints for health and uploads.
+r"""The Flask extension: one `Resilient`, sessions on the server, and blueprints for health and uploads.
 
     >>> from flask import Flask
     >>> from resilient.flask import Resilient, health_blueprint
@@ -19,5 +19,6 @@ with needs_extra("flask"):
 
 from resilient.flask._blueprints import health_blueprint, uploads_blueprint
 from resilient.flask._extension import Resilient, Settings, State
+from resilient.flask._sessions import ServerSession, Sessions
 
-__all__ = ["Resilient", "Settings", "State", "health_blueprint", "uploads_blueprint"]
+__all__ = ["Resilient", "ServerSession", "Sessions", "Settings", "State", "health_blueprint", "uploads_blueprint"]

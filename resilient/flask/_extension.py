@@ -60,12 +60,14 @@ class State:
         cache: The cache given to `Resilient`.
         replicas: The replica set given to `Resilient`.
         health: The health given to `Resilient`.
+        sessions: The sessions given to `Resilient`.
     """
 
     settings: Settings
     cache: Any = None
     replicas: Any = None
     health: Health | None = None
+    sessions: Any = None
 
 
 class Resilient:
@@ -84,6 +86,7 @@ class Resilient:
         replicas: A `resilient.storage.replicas.ReplicaSet`, whose scope each request opens.
         health: A `resilient.health.Health`, for ``flask resilient health``. Its routes are mounted with
             `health_blueprint`.
+        sessions: A `Sessions`, which becomes the application's ``session_interface``.
 
     Raises:
         ConfigurationError: The application was set up before, a part is none, or a ``RESILIENT_*`` key is unknown or
@@ -100,26 +103,45 @@ class Resilient:
     """
 
     def __init__(
-        self, app: Flask | None = None, *, cache: Any = None, replicas: OpensScope | None = None, health: Any = None
+        self,
+        app: Flask | None = None,
+        *,
+        cache: Any = None,
+        replicas: OpensScope | None = None,
+        health: Any = None,
+        sessions: Any = None,
     ) -> None:
         self._cache = cache
         self._replicas = replicas
         self._health = health
-        _check_parts(cache, replicas, health)
+        self._sessions = sessions
+        _check_parts(cache, replicas, health, sessions)
         if app is not None:
             self.init_app(app)
 
     def init_app(
-        self, app: Flask, *, cache: Any = None, replicas: OpensScope | None = None, health: Health | None = None
+        self,
+        app: Flask,
+        *,
+        cache: Any = None,
+        replicas: OpensScope | None = None,
+        health: Health | None = None,
+        sessions: Any = None,
     ) -> None:
         """Set up an application. Parts given here are for this application, instead of those of the extension."""
         if "resilient" in app.extensions:
             raise ConfigurationError(f"the application {app.name!r} is set up already")
         state = State(
-            Settings.read(app.config), cache or self._cache, replicas or self._replicas, health or self._health
+            Settings.read(app.config),
+            cache or self._cache,
+            replicas or self._replicas,
+            health or self._health,
+            sessions or self._sessions,
         )
-        _check_parts(state.cache, state.replicas, state.health)
+        _check_parts(state.cache, state.replicas, state.health, state.sessions)
         app.extensions["resilient"] = state
+        if state.sessions is not None:
+            app.session_interface = state.sessions
         mounted: Any = wsgi.Middleware(app.wsgi_app, replicas=state.replicas, deadline=state.settings.deadline)
         app.wsgi_app = mounted  # type: ignore[method-assign]  # Flask's documented way to add a middleware
         if state.settings.map_errors:
@@ -154,13 +176,19 @@ class Resilient:
         """The running application's health."""
         return self.state.health
 
+    @property
+    def sessions(self) -> Any:
+        """The running application's `Sessions`; ``None`` where it was given none."""
+        return self.state.sessions
 
-def _check_parts(cache: Any, replicas: Any, health: Any) -> None:
+
+def _check_parts(cache: Any, replicas: Any, health: Any, sessions: Any) -> None:
     """Refuse what is no such part, most often an address instead of the object that is made with it."""
     for name, part, needed, made in (
         ("cache", cache, "lazy", "Cache(url)"),
         ("replicas", replicas, "scope", "ReplicaSet(url, [url])"),
         ("health", health, "report", "Health()"),
+        ("sessions", sessions, "open_session", "Sessions(url)"),
     ):
         if part is not None and not hasattr(part, needed):
             raise ConfigurationError(

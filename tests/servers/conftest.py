@@ -6,6 +6,7 @@ Those that the chosen tests need begin to start as soon as the tests are collect
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -26,7 +27,9 @@ from resilient.testing.servers import (
     RedisServer,
     TcpProxy,
     ValkeyServer,
+    free_port,
 )
+from resilient.testing.servers.server import find_program
 
 CLASSES: dict[str, Any] = {
     "redis_server": RedisServer,
@@ -197,6 +200,28 @@ def templates(request: pytest.FixtureRequest) -> Path:
 def redis_server(request: pytest.FixtureRequest) -> RedisServer:
     """A Redis, running and empty."""
     return _fleet(request.config).get("redis_server")
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[str]:
+    """The address of a Redis with a certificate of its own."""
+    reason = RedisServer.missing() or (None if find_program("openssl") else "no openssl")
+    if reason is not None:
+        refuse("tls_server", reason)
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = str(free_port())
+    files = {"tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-ca-cert-file": str(certificate)}
+    with RedisServer(options={"tls-port": port, "tls-auth-clients": "no", **files}):
+        yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from contextlib import suppress
 
@@ -12,7 +11,6 @@ import redis
 
 from resilient.policy.classify import Failure
 from resilient.testing.servers import RedisServer, free_port
-from resilient.testing.servers.server import find_program
 from resilient.wire.redis import AsyncChannel, Channel, Connector, classify
 from resilient.wire.redis._commands import slot_of
 
@@ -281,27 +279,6 @@ def test_a_password_is_said_and_never_shown():
                 channel.call("PING")
             assert classify(failure.value).failure is Failure.AUTH
             assert "wrong-one" not in str(failure.value)
-
-
-@pytest.fixture
-def tls_server(redis_server, tmp_path):
-    """A Redis with a certificate of its own."""
-    if find_program("openssl") is None:
-        pytest.skip("missing program: openssl")
-    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    port = str(free_port())
-    files = {"tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-ca-cert-file": str(certificate)}
-    with RedisServer(options={"tls-port": port, "tls-auth-clients": "no", **files}):
-        yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
 
 
 def test_tls_works_on_both_faces(tls_server):

@@ -58,7 +58,7 @@ def source() -> Callable[[str], Path]:
 
 def _source(name: str) -> Path:
     version = importlib.metadata.version(name)
-    folder = KEPT / f"{name.lower()}-{version}"
+    folder = KEPT / f"{re.sub('[-.]', '_', name.lower())}-{version}"  # as archives of source are named
     if not folder.is_dir():
         with tempfile.TemporaryDirectory() as temporary:
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps"]
@@ -84,7 +84,7 @@ def run_theirs(tmp_path: Path) -> Callable[..., Outcome]:
         report = tmp_path / "report.xml"
         ours = {"PYTEST_ADDOPTS", "PYTHONWARNINGS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST"}
         environment = {key: value for key, value in os.environ.items() if key not in ours}
-        environment |= {"PYTHONPATH": str(HERE), **variables}
+        environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", **variables}
         options = ["-q", "--tb=short", "--maxfail=0", "-p", "no:cacheprovider", "-p", "no:resilient"]
         started = time.monotonic()
         process = subprocess.run(

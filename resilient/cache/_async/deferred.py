@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from resilient import events
+from resilient.cache._aside import apart, deferring_engines
 from resilient.cache._async.engine.engine import AsyncEngine
 from resilient.cache._async.engine.work import AsyncWork
 from resilient.cache._async.host import AsyncHost
@@ -25,24 +24,22 @@ from resilient.errors import InvalidInput
 
 __all__ = ["AsyncAfter", "AsyncDeferred", "AsyncSink", "deferred", "deferring"]
 
-_deferring: contextvars.ContextVar[Mapping[int, AsyncDeferred]] = contextvars.ContextVar(
-    "resilient_cache_deferring", default=MappingProxyType({})
-)
-
 
 def deferred(cache: object) -> AsyncDeferred | None:
     """The engine that collects what this task or thread changes in a cache; ``None`` outside any block."""
-    return _deferring.get().get(id(cache))
+    found: AsyncDeferred | None = deferring_engines.get().get(id(cache))
+    return found
 
 
 @contextmanager
 def deferring(cache: object, engine: AsyncDeferred) -> Iterator[None]:
     """Collect, in this block, what is changed in a cache; for this task or thread and those it starts."""
-    reset = _deferring.set({**_deferring.get(), id(cache): engine})
+    reset, also = deferring_engines.set({**deferring_engines.get(), id(cache): engine}), apart.set(True)
     try:
         yield
     finally:
-        _deferring.reset(reset)
+        apart.reset(also)
+        deferring_engines.reset(reset)
 
 
 class AsyncSink(Protocol):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from resilient.cache._async.engine.engine import AsyncEngine
 from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._local_tier import LocalTier
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.clock import Clock
@@ -23,6 +24,8 @@ class AsyncHost(Protocol):
     namespace: str
     main: AsyncEngine
     """The engine itself; inside a block of `on_commit` the face calls another one, which collects."""
+    local: LocalTier | None
+    """What this process keeps of the store, if anything."""
     clock: Clock
     lease: float
     codec: Callable[..., Codec]

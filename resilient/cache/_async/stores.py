@@ -23,6 +23,7 @@ class AsyncMemoryStore:
 
     Args:
         size: How many entries at most; the least recently used goes first.
+        most: How many bytes at most, of keys and entries.
         clock: Where time is read.
 
     Examples:
@@ -36,8 +37,8 @@ class AsyncMemoryStore:
     local: bool = True
     failures: tuple[type[BaseException], ...] = ()
 
-    def __init__(self, size: int = 10_000, *, clock: Clock = SYSTEM) -> None:
-        self.table = Table(size, clock)
+    def __init__(self, size: int = 10_000, most: int | None = None, *, clock: Clock = SYSTEM) -> None:
+        self.table = Table(size, clock, most)
         self._clock = clock
 
     async def get(self, key: str) -> bytes | None:

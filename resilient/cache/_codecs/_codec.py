@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from resilient.cache._codecs._forms import Form, JsonForm, OwnForm, PickleForm, SafeForm, ValueCodec
@@ -173,6 +174,23 @@ class Codec:
         except Exception as error:
             # Broken bytes may raise anything inside a constructor of the user's; whatever it is, they are unreadable.
             raise Unreadable("bad bytes") from error
+
+    def again(self, number: int, raw: bytes, at: int) -> tuple[Callable[[bytes], Any], bytes, int]:
+        """How the value of a body that was read before is read once more, without its seal: by what, where, from where.
+
+        Args:
+            number: Its codec.
+            raw: Bytes that hold it.
+            at: Where in them it begins.
+
+        Raises:
+            Unreadable: The bytes are broken.
+        """
+        if number == self.usual:
+            return self.quick, raw, at + 4
+        data = self._seal.open(number, raw[at:])
+        method = number & (ZLIB | ZSTD)
+        return partial(self._read, number & _BARE), grow(data, method) if method else data, 0
 
     def measure(self, number: int, body: bytes) -> int:
         """How many bytes a body has without its seal and decompressed; nothing of it is decoded.

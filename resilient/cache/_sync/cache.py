@@ -13,6 +13,8 @@ from resilient.cache._freshness import Policy
 from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace
+from resilient.cache._local import Local
+from resilient.cache._local_tier import LocalTier
 from resilient.cache._stamps import namespace_key
 from resilient.cache._sync.engine.engine import Engine
 from resilient.cache._sync.engine.tier import Tier
@@ -20,6 +22,7 @@ from resilient.cache._sync.face.reading import Reading
 from resilient.cache._sync.face.sql import SqlFace
 from resilient.cache._sync.face.tags import Tagging
 from resilient.cache._sync.face.writing import Writing
+from resilient.cache._sync.local import LocalStore
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._values import CacheStats, Counts, Store, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
@@ -53,7 +56,10 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         max_loads: How many loaders run at once in this process; one more waits its turn, at most until its deadline or
             for one lease, and gets `resilient.errors.Overloaded` then. By default 64, and only while the server is
             away, when all that it would have answered falls on the loaders.
-        size: How many entries an in-process cache holds at most; the least recently used goes first.
+        local: How much this process keeps in its own memory of what it reads from the server; by default nothing. It
+            is served while a connection of its own tells of every change: one message late, and for a second at most
+            once that is cut. For an in-process cache: how much it holds, and how it hands it out.
+        size: How many entries an in-process cache holds at most, if ``local`` does not say.
         journal: How many changed keys are remembered at most while the server is away; beyond that all entries of the
             namespace count as changed.
         connect_timeout: Seconds to connect, for clients made here.
@@ -90,6 +96,7 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         compress_over: int = 1024,
         secret: Secret = None,
         max_loads: int | None = None,
+        local: Local | None = None,
         size: int = 10_000,
         journal: int = 10_000,
         connect_timeout: float = 0.1,
@@ -109,10 +116,10 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         self._max_loads = max_loads
         self._counts = Counts()
         self._journal_size = journal
-        store, judge = _open(
-            target, size, clock, {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
-        )
+        options = {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
+        store, judge = self._open(target, size, local, options)
         self.main = self._make_engine(store, judge)
+        self.local = self.main.tier.local
         after_fork(self._forget)
 
     def _make_engine(self, store: Store, judge: Classifier | None = None) -> Engine:
@@ -151,10 +158,12 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         before = self.main
         other = checked_store(store.store if isinstance(store, Cache) else store)
         self.main = self._make_engine(other)
+        self.local = self.main.tier.local
         try:
             yield self
         finally:
             self.main = before
+            self.local = before.tier.local
 
     @property
     def store(self) -> Store:
@@ -165,7 +174,13 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         """What this cache did in this process so far."""
         tier = self.main.tier
         state: Literal["up", "down"] = "up" if tier.down_since is None else "down"
-        return CacheStats(**self._counts.read(), journal=len(tier.journal), state=state)
+        counted, kept = self._counts.read(), {}
+        if tier.local is not None:
+            figures = tier.local.figures()
+            kept = {"local_entries": figures["entries"], "local_bytes": figures["bytes"]}
+            kept["local_hits"] = figures["hits"]
+            counted["hits"] += figures["hits"]
+        return CacheStats(**counted, **kept, journal=len(tier.journal), state=state)
 
     def close(self) -> None:
         """Close the connections that were made here; an in-process cache forgets its entries.
@@ -178,6 +193,34 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         self.main.close()
         self.main.tier.store.close()
 
+    def _open(
+        self, target: Any, size: int, local: Local | None, options: dict[str, Any]
+    ) -> tuple[Store, Classifier | None]:
+        """The store for what the user named, and who judges its errors."""
+        if target is None:
+            much = local or Local(max_entries=size)
+            tier = LocalTier(self.namespace, much, self.clock)
+            tier.always()
+            return LocalStore(MemoryStore(much.max_entries, much.max_bytes, clock=self.clock), tier), None
+        if is_store(target):
+            if local is not None:
+                raise ConfigurationError(
+                    "a store of your own tells of no changes, so that nothing of it can be kept beside it",
+                    advice="leave out local=, or give the address of a server",
+                )
+            store: Store = target
+            return store, None
+        from resilient.wire.redis import Channel, classify
+
+        server = RedisStore(Channel.open(target, **options))
+        if local is None:
+            return server, classify
+        from resilient.wire.redis.tracking import Tracking
+
+        tier = LocalTier(self.namespace, local, self.clock)
+        tier.changes = Tracking(target, prefix=f"{self.namespace}:", ear=tier, clock=self.clock)
+        return LocalStore(server, tier), classify
+
     def __enter__(self) -> Self:
         return self
 
@@ -188,15 +231,3 @@ class Cache(Reading, Writing, Tagging, SqlFace):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(namespace={self.namespace!r})"
-
-
-def _open(target: Any, size: int, clock: Clock, options: dict[str, Any]) -> tuple[Store, Classifier | None]:
-    """The store for what the user named, and who judges its errors."""
-    if target is None:
-        return MemoryStore(size, clock=clock), None
-    if is_store(target):
-        store: Store = target
-        return store, None
-    from resilient.wire.redis import Channel, classify
-
-    return RedisStore(Channel.open(target, **options)), classify

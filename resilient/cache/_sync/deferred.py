@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from resilient import events
+from resilient.cache._aside import apart, deferring_engines
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import Entry
 from resilient.cache._events import ValueRefused
@@ -26,24 +25,22 @@ from resilient.errors import InvalidInput
 
 __all__ = ["After", "Deferred", "Sink", "deferred", "deferring"]
 
-_deferring: contextvars.ContextVar[Mapping[int, Deferred]] = contextvars.ContextVar(
-    "resilient_cache_deferring", default=MappingProxyType({})
-)
-
 
 def deferred(cache: object) -> Deferred | None:
     """The engine that collects what this task or thread changes in a cache; ``None`` outside any block."""
-    return _deferring.get().get(id(cache))
+    found: Deferred | None = deferring_engines.get().get(id(cache))
+    return found
 
 
 @contextmanager
 def deferring(cache: object, engine: Deferred) -> Iterator[None]:
     """Collect, in this block, what is changed in a cache; for this task or thread and those it starts."""
-    reset = _deferring.set({**_deferring.get(), id(cache): engine})
+    reset, also = deferring_engines.set({**deferring_engines.get(), id(cache): engine}), apart.set(True)
     try:
         yield
     finally:
-        _deferring.reset(reset)
+        apart.reset(also)
+        deferring_engines.reset(reset)
 
 
 class Sink(Protocol):

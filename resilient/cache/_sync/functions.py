@@ -11,6 +11,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Policy
 from resilient.cache._functions import Mode, is_value, require, result_type
+from resilient.cache._local_quick import Shortcut
+from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._sync.host import Host
 from resilient.cache._templates import KeyMaker, TagMaker
@@ -52,6 +54,7 @@ class _Cached(Generic[P, R]):
         if tags is not None:
             self._tag_with(tags)
         self._bound: tuple[Any, ...] = ()
+        self._shortcut = Shortcut(self._make_key, cache.namespace)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """The function as a method of an object."""
@@ -76,13 +79,14 @@ class _Cached(Generic[P, R]):
         """How the values are kept, their tags aside."""
         if self._plan is None:
             kind = result_type(self.__wrapped__) if self._kind is ANYTHING else self._kind
-            self._plan = Plan(self._policy, self._cache.codec(kind, self._version))
+            self._shortcut.judge(self._policy, self._make_tags)
+            self._plan = Plan(self._policy, self._cache.codec(kind, self._version), (), self._shortcut.owner)
         return self._plan
 
     def _plan_of(self, args: Any, kwargs: Any) -> Plan:
         """How the value of one call is kept."""
         plan, tags = self._planned(), self._make_tags
-        return plan if tags is None else Plan(plan.policy, plan.codec, tags((*self._bound, *args), kwargs))
+        return plan if tags is None else plan._replace(tags=tags((*self._bound, *args), kwargs))
 
     def _call(self, args: Any, kwargs: Any) -> partial[Any]:
         return partial(self.__wrapped__, *self._bound, *args, **kwargs)
@@ -94,10 +98,15 @@ class Lazy(_Cached[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The value: from the cache, or from the function."""
         given: Any = (*self._bound, *args) if self._bound else args
+        if (local := self._cache.local) is not None:
+            short = self._shortcut
+            found: R = short.quick(given, kwargs) if short.tier is local else short.on(local, given, kwargs)
+            if found is not NOTHING:
+                return found
         load = partial(self.__wrapped__, *given, **kwargs)
         plan, tags = self._plan or self._planned(), self._make_tags
         if tags is not None:
-            plan = Plan(plan.policy, plan.codec, tags(given, kwargs))
+            plan = Plan(plan.policy, plan.codec, tags(given, kwargs), plan.owner)
         value: R = self._cache.load(self._make_key(given, kwargs), load, plan)
         return value
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._local_tier import LocalTier
 from resilient.cache._seen import Plan
 from resilient.cache._sync.engine.engine import Engine
 from resilient.cache._values import Loader, Lookup
@@ -24,6 +25,8 @@ class Host(Protocol):
     namespace: str
     main: Engine
     """The engine itself; inside a block of `on_commit` the face calls another one, which collects."""
+    local: LocalTier | None
+    """What this process keeps of the store, if anything."""
     clock: Clock
     lease: float
     codec: Callable[..., Codec]

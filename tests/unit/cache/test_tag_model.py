@@ -68,7 +68,7 @@ class Process(world.Process):
         """Do one thing after the other, and hang up now and then."""
         for _ in range(actions):
             kind = self.world.random.choice(kinds)
-            if hurry and kind != self.forget and self.world.likely(0.4):
+            if hurry and kind != self.retag and self.world.likely(0.4):
                 await self.world.cancelled(kind)
             else:
                 await kind()
@@ -91,7 +91,7 @@ class Process(world.Process):
         value = await self.writers[key]()
         self._tell(key, value[key])
 
-    async def forget(self) -> None:
+    async def retag(self) -> None:
         """Change the row of a tag, or of all, and tell."""
         await self.step()
         row = self.world.random.choice(["t", "t", "u", ALL])
@@ -153,7 +153,7 @@ async def schedule(seed: int, *, death: bool = False, hurry: bool = False, **cha
     actions: list[Any] = []
     doomed: list[asyncio.Task[Any]] = []
     for process in alive:
-        for kinds in ([process.judged], [process.judged, process.forget, process.commit, process.save]):
+        for kinds in ([process.judged], [process.judged, process.retag, process.commit, process.save]):
             actions += [process.live(world.random.randrange(1, 6), kinds, hurry)]
     if death:
         # What dies makes its changes in transactions: a change that nobody announces is not promised.

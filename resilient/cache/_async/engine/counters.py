@@ -82,6 +82,7 @@ class AsyncCounters:
     async def touch(self, key: str, policy: Policy) -> bool:
         """Give a value a new ttl from now on. Whether there was one."""
         for _ in range(_TRIES):
+            self._tier.forget((key,))
             seen = await self._reader.look(key, _UNREAD)
             raw, entry, now = seen.raw, seen.entry, self._clock.wall()
             if entry is None or seen.life is Life.GONE or entry.flags & (NEGATIVE | FAILED):

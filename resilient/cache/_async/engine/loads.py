@@ -19,6 +19,7 @@ from resilient.cache._events import CacheRead, LoadFailed
 from resilient.cache._failures import another, is_failure, name_of, rebuilt, remembered
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
+from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, failed, made
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen, is_fenced, written
@@ -82,7 +83,10 @@ class AsyncLoads:
                 if value is not NOTHING:
                     self._counts.hit()
                     if events.wanted(CacheRead):
-                        events.emit(CacheRead(cache=self._name, source=self._reader.source))
+                        source = self._reader.source(found.__class__ is Kept)
+                        events.emit(CacheRead(cache=self._name, source=source))
+                    if plan.owner is not None and self._tier.local is not None:
+                        self._tier.local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec)
                     return value
         seen = (await self._reader.weigh(found[:1], plan.codec, Marks(tags, tuple(found[1:]))))[0]
         return (await self._answer(key, seen, load, plan)).value

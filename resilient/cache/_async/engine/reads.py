@@ -13,6 +13,7 @@ from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unp
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import AsyncFlights
+from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh_many, unjudged
 from resilient.cache._seen import Seen, is_absence
 from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
@@ -61,8 +62,10 @@ class AsyncReader:
             return Seen(UNREACHABLE, marks=Marks(tags))
         raw, marks = found[0], Marks(tags, tuple(found[1:]))
         if raw is None or not marks.lacking(raw):
-            return self.judge(raw, codec, marks)
-        return (await self.weigh((raw,), codec, marks))[0]
+            seen = self.judge(raw, codec, marks)
+        else:
+            seen = (await self.weigh((raw,), codec, marks))[0]
+        return seen._replace(kept=True) if found.__class__ is Kept else seen
 
     async def weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
         """What entries mean, their tags asked for where that was not done."""
@@ -130,15 +133,18 @@ class AsyncReader:
                 self._missed()
             return [NOTHING] * count
         marks = Marks(tags, tuple(raws[count:]))
-        found, left = self.quick(raws[:count], marks, codec) if forgets is None else unjudged(count)
+        kept = raws.__class__ is Kept
+        found, left = self.quick(raws[:count], marks, codec, kept=kept) if forgets is None else unjudged(count)
         if left:
             weighed = await self.weigh([raws[place] for place in left], codec, marks)
             for place, seen in zip(left, weighed, strict=True):
-                lookup = self._found(seen, forgets)
+                lookup = self._found(seen._replace(kept=kept), forgets)
                 found[place] = NOTHING if lookup is None else lookup.value
         return found
 
-    def quick(self, raws: Sequence[bytes | None], marks: Marks, codec: Codec) -> tuple[list[Any], list[int]]:
+    def quick(
+        self, raws: Sequence[bytes | None], marks: Marks, codec: Codec, *, kept: bool = False
+    ) -> tuple[list[Any], list[int]]:
         """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
         block = marks.whole_block()
         if block is None:
@@ -149,8 +155,9 @@ class AsyncReader:
         if hits:
             self.counts.add("hits", hits)
             if events.wanted(CacheRead):
+                source = self.source(kept)
                 for _ in range(hits):
-                    events.emit(CacheRead(cache=self.name, source=self.source))
+                    events.emit(CacheRead(cache=self.name, source=source))
         return found, left
 
     def _found(self, seen: Seen, forgets: Forgets | None) -> Lookup[Any] | None:
@@ -173,7 +180,7 @@ class AsyncReader:
         else:
             self.counts.hit()
         if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self.name, source=self.source, stale=stale))
+            events.emit(CacheRead(cache=self.name, source=self.source(seen.kept), stale=stale))
         return self.answer(seen, stale=stale)
 
     def answer(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
@@ -181,9 +188,8 @@ class AsyncReader:
         assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):
             raise NotFound(seen.value)
-        return Lookup(seen.value, self.source, seen.entry.age(self.clock.wall()), stale)
+        return Lookup(seen.value, self.source(seen.kept), seen.entry.age(self.clock.wall()), stale)
 
-    @property
-    def source(self) -> Any:
+    def source(self, kept: bool) -> Any:  # noqa: FBT001 - a state
         """Where values that were found came from."""
-        return "local" if self.tier.store.local else "shared"
+        return "local" if kept or self.tier.store.local else "shared"

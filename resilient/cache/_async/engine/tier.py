@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from resilient import events
@@ -11,6 +11,7 @@ from resilient.cache._causal import merged, note, raised
 from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
 from resilient.cache._events import CacheDown, CacheUp, ChangesUntold
 from resilient.cache._journal import Journal
+from resilient.cache._local_tier import LocalTier
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._timer import AsyncExit, AsyncTimer
 from resilient.cache._values import AsyncLoader, AsyncStore, Counts
@@ -25,6 +26,10 @@ UNREACHABLE: Any = type("Unreachable", (), {"__repr__": lambda _: "UNREACHABLE",
 
 _BATCH = 500
 _EVERY = 0.25  # seconds between two tries to tell what the journal holds; while the breaker is open none is made
+
+
+def _forget_nothing(_: Sequence[str]) -> None:
+    """Nothing is kept."""
 
 
 class AsyncTier:
@@ -65,12 +70,21 @@ class AsyncTier:
         self.timer = AsyncTimer(self.replay, _EVERY, f"cache-{name}-journal")
         self._told = b""
         """What the writers have seen whose changes the journal holds."""
+        self.local: LocalTier | None = getattr(store, "tier", None)
+        """What this process keeps of the store."""
+        self._kept: Callable[[Any], Any] | None = getattr(store, "kept", None)
+        self.forget: Callable[[Sequence[str]], None] = getattr(store, "forget", _forget_nothing)
+        """Has keys read from the server again, whatever this process keeps of them."""
         self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
         self._call = None if pipeline is None else pipeline.acall
         self._breaker = None if pipeline is None else pipeline.breaker
 
     async def read(self, operation: AsyncLoader[..., Any], keys: Any) -> Any:
         """The same as `run` of an operation with one argument, in fewer steps: the way of every read."""
+        if self._kept is not None:
+            kept = self._kept(keys)
+            if kept is not None:
+                return kept
         call = self._call
         if call is None:
             return await operation(keys)
@@ -165,6 +179,7 @@ class AsyncTier:
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""
         if self._pipeline is not None:
+            self.forget(keys)
             now = self._clock.wall()
             self._told = merged(self._told, note(now)) if self.journal else note(now)
             for key in keys:

@@ -63,6 +63,7 @@ class AsyncWrites:
 
     async def add(self, key: str, entry: Entry, codec: Codec) -> bool:
         """Store only where nothing is. Where the tier does not answer, nothing is stored."""
+        self._tier.forget((key,))
         seen = await self._reader.look(key, codec, tags_of(entry))
         if seen.raw is UNREACHABLE or seen.life is not Life.GONE or is_fenced(seen):
             return False

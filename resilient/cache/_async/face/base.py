@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from resilient.cache._aside import apart, bypassed
 from resilient.cache._async.deferred import deferred
 from resilient.cache._async.engine.work import AsyncWork
 from resilient.cache._async.host import AsyncHost
@@ -17,11 +17,7 @@ from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader
 from resilient.clock import Clock
 
-__all__ = ["AsyncFace", "bypassed"]
-
-_NONE: frozenset[int] = frozenset()
-bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
-"""The caches that this task or thread does without."""
+__all__ = ["AsyncFace"]
 
 _PLANS = 256  # kept for calls that name their options each time
 
@@ -124,8 +120,9 @@ class AsyncFace(AsyncHost):
 
         It holds for this task or thread and those it starts, not for others.
         """
-        token = bypassed.set(bypassed.get() | {id(self)})
+        token, also = bypassed.set(bypassed.get() | {id(self)}), apart.set(True)
         try:
             yield
         finally:
+            apart.reset(also)
             bypassed.reset(token)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from resilient.cache._async.face.base import AsyncFace, bypassed
+from resilient.cache._aside import bypassed
+from resilient.cache._async.face.base import AsyncFace
 from resilient.cache._async.functions import AsyncLazy
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import LoadOptions

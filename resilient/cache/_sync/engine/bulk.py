@@ -15,6 +15,7 @@ from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
+from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, unjudged
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
@@ -74,7 +75,11 @@ class Bulk:
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
             return self._rest(keys, found, list(enumerate(seen)), load, plan)
         marks = Marks(tags, tuple(raws[count:]))
-        found, left = unjudged(count) if plan.policy.early else self._reader.quick(raws[:count], marks, plan.codec)
+        found, left = (
+            unjudged(count)
+            if plan.policy.early
+            else self._reader.quick(raws[:count], marks, plan.codec, kept=raws.__class__ is Kept)
+        )
         if not left:
             return found
         weighed = self._reader.weigh([raws[place] for place in left], plan.codec, marks)

@@ -12,6 +12,7 @@ from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unp
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import Flights
+from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh_many, unjudged
 from resilient.cache._seen import Seen, is_absence
 from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
@@ -62,8 +63,10 @@ class Reader:
             return Seen(UNREACHABLE, marks=Marks(tags))
         raw, marks = found[0], Marks(tags, tuple(found[1:]))
         if raw is None or not marks.lacking(raw):
-            return self.judge(raw, codec, marks)
-        return (self.weigh((raw,), codec, marks))[0]
+            seen = self.judge(raw, codec, marks)
+        else:
+            seen = (self.weigh((raw,), codec, marks))[0]
+        return seen._replace(kept=True) if found.__class__ is Kept else seen
 
     def weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
         """What entries mean, their tags asked for where that was not done."""
@@ -131,15 +134,18 @@ class Reader:
                 self._missed()
             return [NOTHING] * count
         marks = Marks(tags, tuple(raws[count:]))
-        found, left = self.quick(raws[:count], marks, codec) if forgets is None else unjudged(count)
+        kept = raws.__class__ is Kept
+        found, left = self.quick(raws[:count], marks, codec, kept=kept) if forgets is None else unjudged(count)
         if left:
             weighed = self.weigh([raws[place] for place in left], codec, marks)
             for place, seen in zip(left, weighed, strict=True):
-                lookup = self._found(seen, forgets)
+                lookup = self._found(seen._replace(kept=kept), forgets)
                 found[place] = NOTHING if lookup is None else lookup.value
         return found
 
-    def quick(self, raws: Sequence[bytes | None], marks: Marks, codec: Codec) -> tuple[list[Any], list[int]]:
+    def quick(
+        self, raws: Sequence[bytes | None], marks: Marks, codec: Codec, *, kept: bool = False
+    ) -> tuple[list[Any], list[int]]:
         """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
         block = marks.whole_block()
         if block is None:
@@ -150,8 +156,9 @@ class Reader:
         if hits:
             self.counts.add("hits", hits)
             if events.wanted(CacheRead):
+                source = self.source(kept)
                 for _ in range(hits):
-                    events.emit(CacheRead(cache=self.name, source=self.source))
+                    events.emit(CacheRead(cache=self.name, source=source))
         return found, left
 
     def _found(self, seen: Seen, forgets: Forgets | None) -> Lookup[Any] | None:
@@ -174,7 +181,7 @@ class Reader:
         else:
             self.counts.hit()
         if events.wanted(CacheRead):
-            events.emit(CacheRead(cache=self.name, source=self.source, stale=stale))
+            events.emit(CacheRead(cache=self.name, source=self.source(seen.kept), stale=stale))
         return self.answer(seen, stale=stale)
 
     def answer(self, seen: Seen, *, stale: bool = False) -> Lookup[Any]:
@@ -182,9 +189,8 @@ class Reader:
         assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):
             raise NotFound(seen.value)
-        return Lookup(seen.value, self.source, seen.entry.age(self.clock.wall()), stale)
+        return Lookup(seen.value, self.source(seen.kept), seen.entry.age(self.clock.wall()), stale)
 
-    @property
-    def source(self) -> Any:
+    def source(self, kept: bool) -> Any:  # noqa: FBT001 - a state
         """Where values that were found came from."""
-        return "local" if self.tier.store.local else "shared"
+        return "local" if kept or self.tier.store.local else "shared"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from resilient import events
@@ -12,6 +12,7 @@ from resilient.cache._causal import merged, note, raised
 from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
 from resilient.cache._events import CacheDown, CacheUp, ChangesUntold
 from resilient.cache._journal import Journal
+from resilient.cache._local_tier import LocalTier
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._timer import Exit, Timer
 from resilient.cache._values import Counts, Loader, Store
@@ -26,6 +27,10 @@ UNREACHABLE: Any = type("Unreachable", (), {"__repr__": lambda _: "UNREACHABLE",
 
 _BATCH = 500
 _EVERY = 0.25  # seconds between two tries to tell what the journal holds; while the breaker is open none is made
+
+
+def _forget_nothing(_: Sequence[str]) -> None:
+    """Nothing is kept."""
 
 
 class Tier:
@@ -66,12 +71,21 @@ class Tier:
         self.timer = Timer(self.replay, _EVERY, f"cache-{name}-journal")
         self._told = b""
         """What the writers have seen whose changes the journal holds."""
+        self.local: LocalTier | None = getattr(store, "tier", None)
+        """What this process keeps of the store."""
+        self._kept: Callable[[Any], Any] | None = getattr(store, "kept", None)
+        self.forget: Callable[[Sequence[str]], None] = getattr(store, "forget", _forget_nothing)
+        """Has keys read from the server again, whatever this process keeps of them."""
         self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
         self._call = None if pipeline is None else pipeline.call
         self._breaker = None if pipeline is None else pipeline.breaker
 
     def read(self, operation: Loader[..., Any], keys: Any) -> Any:
         """The same as `run` of an operation with one argument, in fewer steps: the way of every read."""
+        if self._kept is not None:
+            kept = self._kept(keys)
+            if kept is not None:
+                return kept
         call = self._call
         if call is None:
             return operation(keys)
@@ -166,6 +180,7 @@ class Tier:
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""
         if self._pipeline is not None:
+            self.forget(keys)
             now = self._clock.wall()
             self._told = merged(self._told, note(now)) if self.journal else note(now)
             for key in keys:

@@ -64,6 +64,7 @@ class Writes:
 
     def add(self, key: str, entry: Entry, codec: Codec) -> bool:
         """Store only where nothing is. Where the tier does not answer, nothing is stored."""
+        self._tier.forget((key,))
         seen = self._reader.look(key, codec, tags_of(entry))
         if seen.raw is UNREACHABLE or seen.life is not Life.GONE or is_fenced(seen):
             return False

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from resilient.cache._aside import apart, bypassed
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._freshness import LoadOptions, Policy
 from resilient.cache._keys import physical, tag_names, tag_templates
@@ -18,11 +18,7 @@ from resilient.cache._sync.host import Host
 from resilient.cache._values import Loader
 from resilient.clock import Clock
 
-__all__ = ["Face", "bypassed"]
-
-_NONE: frozenset[int] = frozenset()
-bypassed: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("resilient_cache_bypass", default=_NONE)
-"""The caches that this task or thread does without."""
+__all__ = ["Face"]
 
 _PLANS = 256  # kept for calls that name their options each time
 
@@ -125,8 +121,9 @@ class Face(Host):
 
         It holds for this task or thread and those it starts, not for others.
         """
-        token = bypassed.set(bypassed.get() | {id(self)})
+        token, also = bypassed.set(bypassed.get() | {id(self)}), apart.set(True)
         try:
             yield
         finally:
+            apart.reset(also)
             bypassed.reset(token)

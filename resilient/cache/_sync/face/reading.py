@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack
 
+from resilient.cache._aside import bypassed
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import LoadOptions
 from resilient.cache._keys import physical_many
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
-from resilient.cache._sync.face.base import Face, bypassed
+from resilient.cache._sync.face.base import Face
 from resilient.cache._sync.functions import Lazy
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import ConfigurationError, InvalidInput

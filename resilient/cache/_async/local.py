@@ -1,0 +1,134 @@
+"""A store of which this process keeps what it has read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resilient.cache._local_tier import Kept, LocalTier
+from resilient.cache._values import AsyncLoader, AsyncStore, Claim, Swap
+
+__all__ = ["AsyncLocalStore"]
+
+
+class AsyncLocalStore:
+    """Reads from this process what is known to be right, and from the store what is not.
+
+    Only what was read is kept, never what was stored: whether that is still there only the server can tell. What this
+    process changes, or tries to change, it forgets at once; what others change they, or the server, tell.
+
+    Args:
+        store: The server.
+        tier: What is kept, with whoever tells it of changes.
+    """
+
+    def __init__(self, store: AsyncStore, tier: LocalTier) -> None:
+        self.store = store
+        self.tier = tier
+        self.local = store.local
+        self.channel: Any = getattr(store, "channel", None)
+        self.failures = store.failures
+        self._get_many = store.get_many
+        self._changes = tier.changes
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The bytes under each key, in order. The server is asked: for those keys that are not kept, or for all."""
+        tier = self.tier
+        found = tier.look(keys)
+        missing = [key for key, raw in zip(keys, found, strict=True) if raw is None] or keys
+        if self._changes is not None:
+            self._changes.ensure()
+        ticket = tier.ticket()
+        asked = await self._get_many(missing)
+        tier.keep(missing, asked, ticket)
+        if len(missing) == len(keys):
+            return asked
+        rest = iter(asked)
+        return [next(rest) if raw is None else raw for raw in found]
+
+    def kept(self, keys: Sequence[str]) -> Kept | None:
+        """The bytes under each key, if all of them are kept."""
+        found = self.tier.look(keys)
+        return None if None in found else Kept(found)
+
+    async def get(self, key: str) -> bytes | None:
+        """The bytes under a key."""
+        return (await self.get_many((key,)))[0]
+
+    async def _change(self, keys: Sequence[str], operation: AsyncLoader[..., Any], *args: Any) -> Any:
+        """Run an operation that changes these keys. An operation without an answer may have changed them too."""
+        try:
+            done = await operation(*args)
+        finally:
+            self.tier.forget(keys)
+        news = () if self._changes is None else self._changes.news(keys)
+        if news:
+            with contextlib.suppress(*self.failures):  # who is not told keeps what he has for a second at most
+                await self.channel.call_many(news)
+        return done
+
+    async def put(self, key: str, raw: bytes, life: int) -> None:
+        """Store, whatever was there."""
+        await self._change((key,), self.store.put, key, raw, life)
+
+    async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
+        """Store several with one life."""
+        await self._change(tuple(entries), self.store.put_many, entries, life)
+
+    async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
+        """Begin to load; see `AsyncStore`."""
+        found: tuple[bytes | None, float] | None = await self._change((key,), self.store.claim, key, seen, header, life)
+        return found
+
+    async def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
+        """Begin to load several."""
+        keys = [claim[0] for claim in claims]
+        found: list[tuple[bytes | None, float] | None] = await self._change(keys, self.store.claim_many, claims)
+        return found
+
+    async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
+        """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
+        done: bool = await self._change((key,), self.store.swap, key, expected, raw, life)
+        return done
+
+    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+        """End a write by versions; see `AsyncStore`."""
+        done: int = await self._change((key,), self.store.settle, key, fence, raw, life, lease)
+        return done
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """The same for several that expect something."""
+        keys = [swap[0] for swap in swaps]
+        done: list[bool] = await self._change(keys, self.store.swap_many, swaps)
+        return done
+
+    async def wait(self, key: str, stamp: int, seconds: float) -> None:
+        """Until the lease with that stamp is over; so many seconds at most."""
+        await self.store.wait(key, stamp, seconds)
+
+    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
+        """Store, and return what was there."""
+        before: bytes | None = await self._change((key,), self.store.exchange, key, raw, life)
+        return before
+
+    async def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """The same for several."""
+        before: list[bytes | None] = await self._change(tuple(entries), self.store.exchange_many, entries, life)
+        return before
+
+    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+        """Store tombstones, and return what was there."""
+        before: list[bytes | None] = await self._change(keys, self.store.bury, keys, raw, life)
+        return before
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """These keys are about to be changed on the server, as soon as it answers."""
+        self.tier.forget(keys)
+
+    async def aclose(self) -> None:
+        """Be told no more, keep nothing, and close the connections, if they were made for this store."""
+        if self._changes is not None:
+            self._changes.close()
+        self.tier.flush()
+        await self.store.aclose()

@@ -1,0 +1,284 @@
+"""The local tier of one cache: entries as the server holds them, kept as long as they are known to be right.
+
+Each entry depends on its own key, on the namespace's stamp and on the stamps of its tags. All of them are keys of the
+server, and a change of each is told: what depends on it is not served any more.
+
+Readers take no lock. Whoever keeps an entry, and the channel that tells of changes, take one, so that nothing that was
+read before a change can slip in behind it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from resilient.cache._codecs import Codec
+from resilient.cache._entry import FENCE, FORMAT, LEASE, MAGIC, SIZE, TOMBSTONE, plain_header
+from resilient.cache._local import Local
+from resilient.cache._local_coherence import NO_TICKET, Coherence
+from resilient.cache._local_room import OVERHEAD, Mark, Ready, Room, Slot
+from resilient.cache._local_values import is_immutable
+from resilient.cache._stamps import is_ours, namespace_key, number
+from resilient.clock import Clock
+from resilient.runtime import after_fork, fork_safe_lock
+
+__all__ = ["Changes", "Kept", "LocalTier"]
+
+_EMPTY = TOMBSTONE | FENCE | LEASE
+_MORE_STAMPS = 1000  # beside one for each entry
+
+
+class Changes(Protocol):
+    """Whoever tells a tier of changes, as `resilient.wire.redis.tracking.Tracking` does."""
+
+    @property
+    def keep(self) -> float:
+        """Seconds that an entry may be kept at most."""
+        ...
+
+    def ensure(self) -> None:
+        """Begin, where that was not begun yet."""
+        ...
+
+    def news(self, keys: Iterable[str]) -> Sequence[tuple[str, ...]]:
+        """The commands by which the others are told of changes of this process; none, where the server does that."""
+        ...
+
+    def close(self) -> None:
+        """End."""
+        ...
+
+
+class Kept(list[bytes | None]):
+    """What was found, all of it in this process."""
+
+    __slots__ = ()
+
+
+class LocalTier:
+    """What a process keeps of one cache.
+
+    Args:
+        namespace: The cache's.
+        options: How much, and how it is handed out.
+        clock: Where time is read.
+
+    It is the *ear* of a channel: `begun`, `heard`, `told` and `cut` may be called by any thread.
+    """
+
+    hit: Callable[[], int]
+    """Counts a hit, without a lock."""
+
+    def __init__(self, namespace: str, options: Local, clock: Clock) -> None:
+        self.options = options
+        self.clock = clock
+        self.until = -math.inf
+        """The clock's seconds from which on nothing is served."""
+        self.changes: Changes | None = None
+        """Whoever tells of them; ``None`` where that is done here."""
+        self._ttl = math.inf if options.ttl is None else options.ttl
+        self._namespace = namespace_key(namespace)
+        self._room = Room(options.max_entries, options.max_bytes)
+        self.table = self._room.table
+        """The slots by key, for readers."""
+        self._marks: OrderedDict[str, Mark] = OrderedDict()
+        self._coherence = Coherence()
+        self._lock = fork_safe_lock()
+        self._reset()
+        after_fork(self._reset)
+
+    def _reset(self) -> None:
+        """Nobody tells a forked child of changes yet; and its parent's threads may have been at work here."""
+        self._always = getattr(self, "_always", False)
+        self._looks = 0
+        self.hit = itertools.count().__next__
+        with self._lock:
+            self._coherence.begun()
+            self._forget_all()
+            if self._always:
+                self._coherence.always()
+            self.until = self._coherence.until
+
+    # ------------------------------------------------------------------------------------------------------ the channel
+
+    def always(self) -> None:
+        """The server is this process: `forget` is called at each change, before anybody can see it."""
+        self._always = True
+        with self._lock:
+            self._coherence.always()
+            self.until = self._coherence.until
+
+    def begun(self) -> int:
+        """A channel tells of every change from now on. What it is to call itself by."""
+        with self._lock:
+            session = self._coherence.begun()
+            self.until = self._coherence.until
+            self._forget_all()
+            return session
+
+    def heard(self, session: int, since: float) -> None:
+        """The channel has told of all that changed before this moment of the clock."""
+        with self._lock:
+            self._coherence.heard(session, since)
+            self.until = self._coherence.until
+
+    def told(self, session: int, keys: Sequence[bytes] | None) -> None:
+        """These keys have changed; ``None``: all may have."""
+        if keys is None:
+            with self._lock:
+                if self._coherence.current(session):
+                    self._coherence.flushed()
+                    self._forget_all()
+            return
+        names = [key.decode(errors="replace") for key in keys]  # what is no text is not ours
+        with self._lock:
+            if self._coherence.current(session):
+                self._changed(names)
+
+    def cut(self, session: int) -> None:
+        """The channel tells of nothing any more: what is kept is forgotten."""
+        with self._lock:
+            if self._coherence.cut(session):
+                self.until = self._coherence.until
+                self._forget_all()
+
+    # ------------------------------------------------------------------------------------------------------ own changes
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """This process has changed these keys, or may have."""
+        with self._lock:
+            self._changed(keys)
+
+    def flush(self) -> None:
+        """Any key may have changed."""
+        with self._lock:
+            self._coherence.flushed()
+            self._forget_all()
+
+    def _changed(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._coherence.changed(key)
+            if not is_ours(key):
+                self._room.drop(key)
+                continue
+            mark = self._marks.pop(key, None)
+            if mark is not None:
+                mark.alive = False
+                if key == self._namespace:
+                    self._room.clear()
+
+    def _forget_all(self) -> None:
+        self._room.clear()
+        for mark in self._marks.values():
+            mark.alive = False
+        self._marks.clear()
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+
+    def live(self) -> bool:
+        """Whether what is kept may be served."""
+        return self.clock.monotonic() < self.until
+
+    def ticket(self) -> int:
+        """Taken before the server is asked; `NO_TICKET` where what comes back cannot be kept."""
+        return self._coherence.ticket(self.clock.monotonic())
+
+    def look(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The bytes of those keys that are kept."""
+        now = self.clock.monotonic()
+        if now >= self.until:
+            return [None] * len(keys)
+        found: list[bytes | None] = []
+        for key in keys:
+            slot = self.table.get(key)
+            if slot is not None:
+                slot.hot = True
+            held = slot or self._marks.get(key)
+            found.append(held.raw if held is not None and now < held.limit else None)
+        return found
+
+    def keep(self, keys: Sequence[str], found: Sequence[bytes | None], ticket: int) -> None:
+        """Keep what the server gave for these keys, as far as it is worth it and still right."""
+        if ticket == NO_TICKET:
+            return
+        longest = self._ttl if self.changes is None else min(self._ttl, self.changes.keep)
+        limit = self.clock.monotonic() + longest
+        with self._lock:
+            for key, raw in zip(keys, found, strict=True):
+                if raw is None or not self._coherence.keeps(key, ticket):
+                    continue
+                if is_ours(key):
+                    self._keep_mark(key, raw, limit)
+                elif is_value(raw):
+                    self._keep_value(key, raw, limit)
+
+    def _keep_value(self, key: str, raw: bytes, limit: float) -> None:
+        slot = self.table.get(key)
+        if slot is not None and slot.raw == raw:
+            slot.raw, slot.limit = raw, limit
+            return
+        # What is shared is kept as an object too.
+        factor = 5 if self.options.share else 1
+        self._room.put(Slot(key, raw, limit, OVERHEAD + len(key) + factor * len(raw)))
+
+    def _keep_mark(self, key: str, raw: bytes, limit: float) -> None:
+        if not number(raw):
+            return
+        mark = self._marks.get(key)
+        if mark is not None and mark.raw == raw:
+            mark.raw, mark.limit = raw, limit
+            return
+        if mark is not None:
+            mark.alive = False
+        self._marks[key] = Mark(raw, limit)
+        if len(self._marks) > self.options.max_entries + _MORE_STAMPS:
+            oldest = next(name for name in self._marks if name != self._namespace)
+            self._marks.pop(oldest).alive = False
+
+    def prepare(
+        self, keys: Sequence[str], found: Sequence[bytes | None], value: Any, *, owner: object, codec: Codec
+    ) -> None:
+        """Let a value that was read and judged be served without judging it again.
+
+        Args:
+            keys: Its key, the namespace's, and those of its tags.
+            found: What was found under them.
+            value: What it is.
+            owner: Who judged it: nobody else is served it.
+            codec: Reads it.
+        """
+        slot = self.table.get(keys[0])
+        if slot is None or slot.raw is not found[0]:
+            return
+        marks: list[Mark] = []
+        for key, stamp in zip(keys[1:], found[1:], strict=True):
+            mark = self._marks.get(key)
+            if mark is None or mark.raw is not stamp:
+                return
+            marks.append(mark)
+        written, _, created, lasts, length, _ = plain_header(slot.raw)
+        limit = min([slot.limit, *[mark.limit for mark in marks]])
+        until = min(limit, self.clock.monotonic() + created + lasts - self.clock.wall())
+        if self.options.share or is_immutable(value):
+            slot.ready = Ready(owner, until, tuple(marks), value=value)
+        else:
+            read, data, at = codec.again(written, slot.raw, SIZE + length)
+            slot.ready = Ready(owner, until, tuple(marks), read=read, data=data, at=at)
+
+    # ---------------------------------------------------------------------------------------------------------- figures
+
+    def figures(self) -> dict[str, int]:
+        """Hits of functions without a step to the server, entries, bytes, and what went for want of room."""
+        with self._lock:
+            hits = self.hit() - self._looks  # looking is a step too
+            self._looks += 1
+            room = self._room
+            return {"hits": hits, "entries": len(room), "bytes": room.bytes, "evicted": room.evicted}
+
+
+def is_value(raw: bytes) -> bool:
+    """Whether these bytes hold a value, or say that there is none such: nothing that is over in a moment."""
+    return len(raw) >= SIZE and raw[0] == MAGIC and raw[1] == FORMAT and not raw[2] & _EMPTY

@@ -1,0 +1,1 @@
+"""What the faces of other libraries share, written once, as async; see tools/unasync.py."""

@@ -1,0 +1,202 @@
+"""The cache as a backend of dogpile.cache.
+
+    from dogpile.cache import make_region, register_backend
+
+    register_backend("resilient", "resilient.contrib.dogpile", "ResilientBackend")
+    region = make_region().configure(
+        "resilient", expiration_time=300, arguments={"url": "redis://127.0.0.1:6379/0", "secret": "..."}
+    )
+
+Needs ``dogpile.cache``, and the extra ``redis`` for a server.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from resilient.cache import Cache
+from resilient.cache._entry import LEASE, marker
+from resilient.cache._sync.engine.tier import UNREACHABLE
+from resilient.contrib._faces import MISSING, options_of
+from resilient.contrib._sync.values import Values
+from resilient.errors import ConfigurationError, DeadlineExceeded, MissingExtra
+from resilient.runtime import fork_safe_lock
+
+try:
+    from dogpile.cache.api import NO_VALUE, BytesBackend, CacheMutex
+except ImportError as error:
+    raise MissingExtra("dogpile.cache", "dogpile.cache") from error
+
+__all__ = ["ResilientBackend"]
+
+_CACHE = ("compress", "compress_over", "connect_timeout", "lease", "namespace", "size", "timeout", "unbounded")
+"""Arguments that are those of `resilient.cache.Cache`; the rest of a region's arguments is of no concern here."""
+
+
+class ResilientBackend(BytesBackend):
+    """A backend that answers while its server is away: then there is nothing in it, and each process loads for itself.
+
+    Values are the bytes that the region's serializer makes, which is pickle where none is named. They are signed, and
+    the signature is verified before the region reads them.
+
+    A value's loader runs in one process at a time: the lock stands on the server, whoever waits for it is woken, and it
+    goes after ``lock_timeout`` seconds should its process die. While the server is away it is the process's own.
+
+    Args:
+        arguments: ``url`` (an address, a ready client, or nothing to keep values in this process), ``secret`` (needed
+            with a server), ``expiration_time`` (seconds after which a value goes by itself: more than the region's own,
+            since that one serves old values while one is loaded; without it, never), ``distributed_lock`` (``False``
+            leaves each process to itself), ``lock_timeout`` (30 seconds), and arguments of `resilient.cache.Cache`:
+            ``namespace``, ``compress``, ``timeout``, ``connect_timeout`` and the like. Others are ignored.
+
+    Raises:
+        ConfigurationError: There is a server and no secret, or an argument is wrong.
+
+    Examples:
+        >>> backend = ResilientBackend({})
+        >>> backend.set_serialized("greeting", b"hello")
+        >>> backend.get_serialized("greeting")
+        b'hello'
+    """
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        target, secret = arguments.get("url"), arguments.get("secret")
+        if target is not None and not secret:
+            raise ConfigurationError(
+                "the region's values are pickle where nothing else is said, so that they must be signed",
+                advice="add secret='...' to the arguments, the same in every process",
+            )
+        given = {key: arguments[key] for key in _CACHE if key in arguments}
+        options = options_of(target, {"codec": "safe", "secret": secret, **given}, "dogpile")
+        self._values = Values(Cache(target, **options))
+        self._life = arguments.get("expiration_time")
+        self._lock_life = float(arguments.get("lock_timeout", 30.0))
+        self._shared_lock = bool(arguments.get("distributed_lock", True)) and target is not None
+        self._guard = fork_safe_lock()
+        self._locks: weakref.WeakValueDictionary[str, _Local] = weakref.WeakValueDictionary()
+
+    @property
+    def cache(self) -> Cache:
+        """The cache behind it."""
+        return self._values.cache
+
+    def has_lock_timeout(self) -> bool:
+        """Whether a lock may end while its holder is at work."""
+        return self._shared_lock
+
+    def get_mutex(self, key: str) -> CacheMutex | None:
+        """The lock of a key; ``None`` is dogpile's own, of this process."""
+        if not self._shared_lock:
+            return None
+        with self._guard:
+            local = self._locks.get(key)
+            if local is None:
+                local = self._locks[key] = _Local()
+        return _Mutex(self.cache, self.cache.physical(f"lock:{key}"), local, self._lock_life)
+
+    def get_serialized(self, key: str) -> Any:
+        """The bytes of a key, or ``NO_VALUE``."""
+        found = self._values.get(key)
+        return NO_VALUE if found is MISSING else found
+
+    def get_serialized_multi(self, keys: Iterable[str]) -> Sequence[Any]:
+        """The bytes of keys, ``NO_VALUE`` for each without any; in one round trip."""
+        names = list(keys)
+        found = self._values.get_many(names)
+        return [found.get(name, NO_VALUE) for name in names]
+
+    def set_serialized(self, key: str, value: Any) -> None:
+        """Store bytes."""
+        self._values.set(key, value, self._life)
+
+    def set_serialized_multi(self, mapping: Mapping[str, Any]) -> None:
+        """Store several, in one round trip."""
+        if mapping:
+            self._values.set_many(mapping, self._life)
+
+    def delete(self, key: str) -> None:
+        """Forget a key."""
+        self._values.delete_many([key])
+
+    def delete_multi(self, keys: Iterable[str]) -> None:
+        """Forget several, in one round trip."""
+        self._values.delete_many(keys)
+
+
+class _Local:
+    """The part of a lock that stands in this process."""
+
+    __slots__ = ("__weakref__", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+class _Mutex(CacheMutex):
+    """A lock of all processes: one thread of each asks the server for it.
+
+    Args:
+        cache: Where it stands.
+        key: Its key there.
+        local: Its part in this process.
+        life: Seconds after which it goes by itself.
+    """
+
+    def __init__(self, cache: Cache, key: str, local: _Local, life: float) -> None:
+        self._tier = cache.main.tier
+        self._clock = cache.clock
+        self._key = key
+        self._local = local
+        self._life = life
+        self._mine: bytes | None = None
+
+    def acquire(self, wait: bool = True) -> bool:  # noqa: FBT001, FBT002 - dogpile's own
+        """Take it. Whether it was taken; it always is where one waits."""
+        if not self._local.lock.acquire(blocking=wait):
+            return False
+        try:
+            taken = self._claim(wait=wait)
+        except BaseException:
+            self._local.lock.release()
+            raise
+        if not taken:
+            self._local.lock.release()
+        return taken
+
+    def _claim(self, *, wait: bool) -> bool:
+        header = marker(LEASE, self._clock.wall(), self._life)
+        milliseconds = int(self._life * 1000)
+        while True:
+            found = self._tier.run(self._tier.store.claim, self._key, None, header, milliseconds)
+            if found is UNREACHABLE:
+                return True  # the lock of this process is all there is
+            if found is None:
+                self._mine = header
+                return True
+            raw, seconds = found
+            if not wait:
+                return False
+            if raw is not None:
+                held = int.from_bytes(raw[8:16], "big")
+                self._tier.run(self._tier.store.wait, self._key, held, min(seconds, 1.0))
+
+    def release(self) -> None:
+        """Give it back, and wake one who waits for it."""
+        mine, self._mine = self._mine, None
+        try:
+            if mine is not None:
+                self._tier.run(self._tier.store.swap, self._key, mine, None, 0)
+        except DeadlineExceeded:
+            pass  # it goes by itself
+        finally:
+            self._local.lock.release()
+
+    def locked(self) -> bool:
+        """Whether somebody holds it."""
+        if self._local.lock.locked():
+            return True
+        found = self._tier.run(self._tier.store.get, self._key)
+        return found is not UNREACHABLE and found is not None

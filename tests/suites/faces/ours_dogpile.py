@@ -1,0 +1,31 @@
+"""dogpile.cache's generic tests of backends, over ours. test_faces.py lays this file into the folder of their tests."""
+
+import os
+
+from dogpile.cache import register_backend
+from dogpile.testing.fixtures import _GenericBackendTestSuite, _GenericMutexTestSuite, _GenericSerializerTestSuite
+
+register_backend("resilient", "resilient.contrib.dogpile", "ResilientBackend")
+
+URL = os.environ.get("FACE_URL") or None
+
+
+def arguments(namespace):
+    return {"arguments": {"url": URL, "secret": "a secret for the tests of others", "namespace": namespace}}
+
+
+class OurBackendTest(_GenericBackendTestSuite):
+    backend = "resilient"
+    config_args = arguments("plain")
+
+
+class OurSerializedTest(_GenericSerializerTestSuite, _GenericBackendTestSuite):
+    backend = "resilient"
+    config_args = arguments("serialized")
+
+
+if URL is not None:  # without a server the lock is dogpile's own
+
+    class OurMutexTest(_GenericMutexTestSuite):
+        backend = "resilient"
+        config_args = arguments("mutex")
