@@ -6,7 +6,6 @@ Nothing else in this library reads a clock. Whoever needs time is given a `Clock
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol, runtime_checkable
 
@@ -50,7 +49,12 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
     sleep = staticmethod(time.sleep)
-    asleep = staticmethod(asyncio.sleep)
+
+    async def asleep(self, seconds: float, /) -> None:
+        """Suspend this task for that long."""
+        import asyncio  # who never awaits does without it, which is a good part of what importing a room costs
+
+        await asyncio.sleep(seconds)
 
     def __repr__(self) -> str:
         return "SystemClock()"

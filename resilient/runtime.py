@@ -6,7 +6,6 @@ starter's context variables (a deadline crosses into it) and is forgotten in a f
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import contextvars
@@ -16,10 +15,13 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from resilient.clock import SYSTEM
 from resilient.errors import ConfigurationError, Overloaded, Unavailable
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["PerLoop", "Periodic", "WorkerPool", "after_fork", "at_exit", "fork_safe_lock", "start_thread"]
 
@@ -335,6 +337,8 @@ class PerLoop(Generic[T]):
 
     def get(self) -> T:
         """The value of the running loop. Raises RuntimeError where no loop runs."""
+        import asyncio  # who never awaits does without it
+
         loop = asyncio.get_running_loop()
         try:
             return self._values[loop]

@@ -14,32 +14,74 @@ The server may die at any time: then values come from their loaders, and what ch
 before it is trusted again.
 """
 
-from resilient.cache._async.cache import AsyncCache
-from resilient.cache._async.functions import AsyncLazy, AsyncWriter
-from resilient.cache._async.leaderboard import AsyncLeaderboard
-from resilient.cache._async.refresher import AsyncRefresher
-from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
-from resilient.cache._async.write_behind import AsyncWriteBehind
-from resilient.cache._board import Ranked
-from resilient.cache._codecs import ValueCodec
-from resilient.cache._events import (
-    CacheDown,
-    CacheRead,
-    CacheUp,
-    ChangesUntold,
-    EntryUnreadable,
-    LoadFailed,
-    ValueRefused,
-    WritesLost,
-)
-from resilient.cache._local import Local
-from resilient.cache._sync.cache import Cache
-from resilient.cache._sync.functions import Lazy, Writer
-from resilient.cache._sync.leaderboard import Leaderboard
-from resilient.cache._sync.refresher import Refresher
-from resilient.cache._sync.stores import MemoryStore, RedisStore
-from resilient.cache._sync.write_behind import WriteBehind
-from resilient.cache._values import AsyncStore, CacheStats, Lookup, Store
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resilient.cache._async.cache import AsyncCache
+    from resilient.cache._async.functions import AsyncLazy, AsyncWriter
+    from resilient.cache._async.leaderboard import AsyncLeaderboard
+    from resilient.cache._async.refresher import AsyncRefresher
+    from resilient.cache._async.stores import AsyncMemoryStore, AsyncRedisStore
+    from resilient.cache._async.write_behind import AsyncWriteBehind
+    from resilient.cache._board import Ranked
+    from resilient.cache._codecs import ValueCodec
+    from resilient.cache._events import (
+        CacheDown,
+        CacheRead,
+        CacheUp,
+        ChangesUntold,
+        EntryUnreadable,
+        LoadFailed,
+        ValueRefused,
+        WritesLost,
+    )
+    from resilient.cache._local import Local
+    from resilient.cache._sync.cache import Cache
+    from resilient.cache._sync.functions import Lazy, Writer
+    from resilient.cache._sync.leaderboard import Leaderboard
+    from resilient.cache._sync.refresher import Refresher
+    from resilient.cache._sync.stores import MemoryStore, RedisStore
+    from resilient.cache._sync.write_behind import WriteBehind
+    from resilient.cache._values import AsyncStore, CacheStats, Lookup, Store
+
+_HOMES = {
+    "AsyncCache": "resilient.cache._async.cache",
+    "AsyncLazy": "resilient.cache._async.functions",
+    "AsyncLeaderboard": "resilient.cache._async.leaderboard",
+    "AsyncMemoryStore": "resilient.cache._async.stores",
+    "AsyncRedisStore": "resilient.cache._async.stores",
+    "AsyncRefresher": "resilient.cache._async.refresher",
+    "AsyncStore": "resilient.cache._values",
+    "AsyncWriteBehind": "resilient.cache._async.write_behind",
+    "AsyncWriter": "resilient.cache._async.functions",
+    "Cache": "resilient.cache._sync.cache",
+    "CacheDown": "resilient.cache._events",
+    "CacheRead": "resilient.cache._events",
+    "CacheStats": "resilient.cache._values",
+    "CacheUp": "resilient.cache._events",
+    "ChangesUntold": "resilient.cache._events",
+    "EntryUnreadable": "resilient.cache._events",
+    "Lazy": "resilient.cache._sync.functions",
+    "Leaderboard": "resilient.cache._sync.leaderboard",
+    "LoadFailed": "resilient.cache._events",
+    "Local": "resilient.cache._local",
+    "Lookup": "resilient.cache._values",
+    "MemoryStore": "resilient.cache._sync.stores",
+    "Ranked": "resilient.cache._board",
+    "RedisStore": "resilient.cache._sync.stores",
+    "Refresher": "resilient.cache._sync.refresher",
+    "Store": "resilient.cache._values",
+    "ValueCodec": "resilient.cache._codecs",
+    "ValueRefused": "resilient.cache._events",
+    "WriteBehind": "resilient.cache._sync.write_behind",
+    "Writer": "resilient.cache._sync.functions",
+    "WritesLost": "resilient.cache._events",
+}
+"""Where each name stands. It is loaded when it is first used: who needs one face does without the other, and without
+what stands beside them."""
 
 __all__ = [
     "AsyncCache",
@@ -74,3 +116,16 @@ __all__ = [
     "Writer",
     "WritesLost",
 ]
+
+if not TYPE_CHECKING:  # which knows the names
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})

@@ -5,18 +5,20 @@ Written twice, since a thread and a task are started and held up in different wa
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import queue
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resilient.clock import Clock
 from resilient.errors import Overloaded, Unavailable
 from resilient.policy import deadline
 from resilient.policy._deadline import current  # what is begun here outlives its caller's deadline
 from resilient.runtime import PerLoop, WorkerPool, after_fork, fork_safe_lock
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["AsyncBackground", "AsyncCap", "Background", "Cap"]
 
@@ -132,6 +134,8 @@ class AsyncBackground:
     def _begin(
         self, tasks: set[asyncio.Task[None]], job: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]
     ) -> None:
+        import asyncio  # who never awaits does without it
+
         context = contextvars.copy_context()
         context.run(_leave_caller)
         task = asyncio.get_running_loop().create_task(
@@ -146,6 +150,8 @@ class AsyncBackground:
 
     async def close(self) -> None:
         """Begin no more, and end what runs in this loop; what it leaves to be ended is waited for."""
+        import asyncio  # who never awaits does without it
+
         self._closing = True
         try:
             loads = self._here(self._tasks)
@@ -159,6 +165,8 @@ class AsyncBackground:
 
     @staticmethod
     def _here(tasks: set[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         return [task for task in tasks if task.get_loop() is loop and task is not asyncio.current_task()]
 
@@ -228,6 +236,8 @@ class AsyncCap:
     """So many loads at once in each event loop; see `Cap`."""
 
     def __init__(self, name: str, size: int, limit: float) -> None:
+        import asyncio  # who never awaits does without it
+
         self._name = name
         self._size = size
         self._limit = limit
@@ -242,6 +252,8 @@ class AsyncCap:
         inside = _inside.get()
         if id(self) in inside:
             return None
+        import asyncio
+
         places = self._places.get()
         try:
             async with asyncio.timeout(_patience(self._limit)):

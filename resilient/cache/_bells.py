@@ -5,12 +5,15 @@ Written twice, since a thread and a task wait in different ways.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from resilient.clock import SYSTEM, Clock
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["AsyncBell", "Bell"]
 
@@ -43,6 +46,8 @@ class AsyncBell:
     """How a task waits for a change in a table; see `Bell`."""
 
     def __init__(self, clock: Clock) -> None:
+        import asyncio  # who never awaits does without it
+
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] = self._loop.create_future()
@@ -58,6 +63,8 @@ class AsyncBell:
 
     async def wait(self, seconds: float) -> None:
         """Until it rings; so many seconds at most, by either clock."""
+        import asyncio  # who never awaits does without it
+
         if self._clock is SYSTEM:
             await asyncio.wait([self._future], timeout=seconds)
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -138,10 +137,14 @@ class AsyncTurn:
     """One at a time, among the tasks of a loop."""
 
     def __init__(self) -> None:
+        import asyncio  # who never awaits does without it
+
         self._locks = PerLoop(asyncio.Lock)
 
     async def take(self, seconds: float) -> bool:
         """Wait for one's turn so long at most. Whether it came."""
+        import asyncio  # who never awaits does without it
+
         try:
             async with asyncio.timeout(seconds):
                 return await self._locks.get().acquire()

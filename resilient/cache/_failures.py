@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from resilient.errors import InvalidInput, NotFound, Refused, ResilientError
-from resilient.policy.classify import default
 from resilient.runtime import fork_safe_lock
 
 __all__ = ["Throttle", "ambiguous", "another", "is_failure", "name_of", "rebuilt", "remembered"]
@@ -46,6 +45,8 @@ def ambiguous(error: BaseException) -> bool:
         (False, True)
     """
     if isinstance(error, ResilientError):
+        from resilient.policy.classify import default  # a table that few processes ever need
+
         verdict = default(error)
     elif "sqlalchemy" in sys.modules:
         from resilient.wire._sql_errors import classify

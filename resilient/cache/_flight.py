@@ -6,17 +6,19 @@ which flights were overtaken by a change of their key.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient.cache._entry import HEAD
 from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 from resilient.runtime import fork_safe_lock
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["LATE", "AsyncFlights", "Flight", "Flights", "Landed"]
 
@@ -259,19 +261,27 @@ class AsyncFlights(_Table):
         self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False, inside: bool = False
     ) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new; the arguments are those of `Flights.join`."""
+        import asyncio  # who never awaits does without it
+
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
         return self._join(key, seen, now, marks, id(loop), me, None if away else me, inside)
 
     def _make_signal(self) -> asyncio.Future[Landed | None]:
+        import asyncio
+
         return asyncio.get_running_loop().create_future()
 
     def lead(self, flight: Flight) -> None:
         """The calling task leads from now on."""
+        import asyncio
+
         flight.leader = asyncio.current_task()
 
     def mine(self, flight: Flight) -> bool:
         """Whether the caller leads this flight already: its loader reads its own key."""
+        import asyncio
+
         return flight.leader is asyncio.current_task()
 
     def land(self, flight: Flight, landed: Landed | None) -> None:
@@ -289,6 +299,8 @@ class AsyncFlights(_Table):
         """
         left = deadline.remaining()
         seconds = left if limit is None else limit if left is None else min(left, limit)
+        import asyncio
+
         done, _ = await asyncio.wait([flight.signal], timeout=seconds)
         if done:
             landed: Landed | None = flight.signal.result()

@@ -5,15 +5,17 @@ Written twice, since a thread and a loop wait in different ways.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resilient.runtime import after_fork, at_exit, fork_safe_lock, start_thread
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["AsyncExit", "AsyncTimer", "Exit", "Timer"]
 
@@ -116,6 +118,8 @@ class AsyncTimer:
 
     def kick(self) -> None:
         """There is something to do, and it should not wait. Raises RuntimeError where no event loop runs."""
+        import asyncio  # who never awaits does without it
+
         running = asyncio.get_running_loop()
         self.ensure()
         loop, handle = self._loop, self._handle
@@ -145,6 +149,8 @@ class AsyncTimer:
 
     async def close(self) -> None:
         """Call no more, and end a call that runs in this loop."""
+        import asyncio  # who never awaits does without it
+
         self._closed = True
         handle, task = self._handle, self._task
         if self._loop is not _running_loop():
@@ -158,6 +164,8 @@ class AsyncTimer:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
+    import asyncio
+
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

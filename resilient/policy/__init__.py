@@ -9,27 +9,62 @@ Policies are immutable values; a `Pipeline` brings them to life and compiles the
 everything called below it. `classify` says what an error means.
 """
 
-from resilient.policy import classify
-from resilient.policy._breaker import Counts
-from resilient.policy._deadline import deadline
-from resilient.policy.attempts import Attempt, Attempts
-from resilient.policy.classify import Classifier, Failure, Verdict
-from resilient.policy.control import BreakerControl, Permit
-from resilient.policy.limiter import SharedRate
-from resilient.policy.pipeline import Calls, Pipeline, Stats
-from resilient.policy.policies import (
-    Breaker,
-    Budget,
-    Bulkhead,
-    Deadline,
-    Degraded,
-    Fallback,
-    Hedge,
-    Policy,
-    RateLimit,
-    Retry,
-)
-from resilient.policy.weighted import Turn, WeightedChoice
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resilient.policy import classify
+    from resilient.policy._breaker import Counts
+    from resilient.policy._deadline import deadline
+    from resilient.policy.attempts import Attempt, Attempts
+    from resilient.policy.classify import Classifier, Failure, Verdict
+    from resilient.policy.control import BreakerControl, Permit
+    from resilient.policy.limiter import SharedRate
+    from resilient.policy.pipeline import Calls, Pipeline, Stats
+    from resilient.policy.policies import (
+        Breaker,
+        Budget,
+        Bulkhead,
+        Deadline,
+        Degraded,
+        Fallback,
+        Hedge,
+        Policy,
+        RateLimit,
+        Retry,
+    )
+    from resilient.policy.weighted import Turn, WeightedChoice
+
+_HOMES = {
+    "Attempt": "resilient.policy.attempts",
+    "Attempts": "resilient.policy.attempts",
+    "Breaker": "resilient.policy.policies",
+    "BreakerControl": "resilient.policy.control",
+    "Budget": "resilient.policy.policies",
+    "Bulkhead": "resilient.policy.policies",
+    "Calls": "resilient.policy.pipeline",
+    "Classifier": "resilient.policy.classify",
+    "Counts": "resilient.policy._breaker",
+    "Deadline": "resilient.policy.policies",
+    "Degraded": "resilient.policy.policies",
+    "Failure": "resilient.policy.classify",
+    "Fallback": "resilient.policy.policies",
+    "Hedge": "resilient.policy.policies",
+    "Permit": "resilient.policy.control",
+    "Pipeline": "resilient.policy.pipeline",
+    "Policy": "resilient.policy.policies",
+    "RateLimit": "resilient.policy.policies",
+    "Retry": "resilient.policy.policies",
+    "SharedRate": "resilient.policy.limiter",
+    "Stats": "resilient.policy.pipeline",
+    "Turn": "resilient.policy.weighted",
+    "Verdict": "resilient.policy.classify",
+    "WeightedChoice": "resilient.policy.weighted",
+    "deadline": "resilient.policy._deadline",
+}
+"""Where each name stands. It is loaded when it is first used: who needs a deadline alone does without the policies."""
 
 __all__ = [
     "Attempt",
@@ -59,3 +94,18 @@ __all__ = [
     "classify",
     "deadline",
 ]
+
+if not TYPE_CHECKING:  # which knows the names
+
+    def __getattr__(name: str) -> Any:
+        if name == "classify":
+            return importlib.import_module("resilient.policy.classify")
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES, "classify"})

@@ -10,7 +10,6 @@ gone waits on.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
@@ -111,6 +110,8 @@ class BulkheadCore:
 
     async def await_(self, seconds: float, now: Callable[[], float]) -> None:
         """The same for a task: it suspends instead of blocking its thread."""
+        import asyncio  # who never awaits does without it
+
         until = now() + seconds
         loop = asyncio.get_running_loop()
         signal = asyncio.Event()

@@ -6,7 +6,6 @@ parts of one pipeline.
 
 from __future__ import annotations
 
-import asyncio
 import linecache
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,7 +16,6 @@ from resilient.clock import SYSTEM
 from resilient.policy._deadline import Expiry, current
 from resilient.policy._slow import Slow
 from resilient.policy._template import Shape, Template
-from resilient.policy._timer import Timer
 from resilient.policy.policies import Breaker, Bulkhead, Deadline, Fallback, Policy, RateLimit, Retry
 
 __all__ = ["build"]
@@ -44,7 +42,13 @@ def _maker(shape: Shape) -> Callable[..., Any]:
         f"<resilient pipeline {'+'.join(shape.steps) or 'plain'}{' async' if shape.is_async else ''} {hash(shape):x}>"
     )
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    scope: dict[str, Any] = {"Coroutine": CoroutineType, "Timer": Timer, "CancelledError": asyncio.CancelledError}
+    scope: dict[str, Any] = {"Coroutine": CoroutineType}
+    if shape.is_async:
+        from asyncio import CancelledError  # who never awaits does without it
+
+        from resilient.policy._timer import Timer
+
+        scope |= {"Timer": Timer, "CancelledError": CancelledError}
     exec(compile(text, name, "exec"), scope)  # noqa: S102 - the text is written here from fixed words alone
     made: Callable[..., Any] = scope["make"]
     return made

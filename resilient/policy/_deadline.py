@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, DeadlineExceeded
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Expiry", "current", "deadline", "expired", "left_of", "moment", "nearest", "unbind"]
 
@@ -153,6 +155,8 @@ class deadline:  # noqa: N801 - reads as a statement: with deadline(1.5)
         self.__enter__()
         expires = self.expires
         if type(expires) is float and expires != math.inf:
+            import asyncio  # who never awaits does without it
+
             self._timer = asyncio.timeout(left_of(expires))
             await self._timer.__aenter__()
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 from array import array
@@ -101,6 +100,8 @@ def race(pool: WorkerPool, delay: float, may_hedge: Callable[[], bool], function
 
 async def race_async(delay: float, may_hedge: Callable[[], bool], function: Callable[[], Awaitable[Any]]) -> Any:
     """The same for tasks; the loser is cancelled, and so are both if the caller is."""
+    import asyncio  # who never awaits does without it
+
     late = deadline.bound(delay)
     racers = {asyncio.ensure_future(function())}
     waiting, done, won, winner = racers, racers, [], None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from types import CoroutineType
 from typing import Any
@@ -28,6 +27,12 @@ _SOON = 0.001
 # The dependency answered, so it lives, though the answer was no. Neither a wrong request (which may never have
 # reached it) nor a throttled one says anything about its health.
 _ANSWERED = frozenset({Failure.CONFLICT, Failure.AUTH, Failure.READ_ONLY, Failure.PERMANENT})
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    from asyncio import CancelledError  # who never awaits does without it
+
+    return isinstance(error, CancelledError)
 
 
 class Slow:
@@ -230,7 +235,7 @@ class Slow:
         left = None if expires is None else left_of(expires)
         if isinstance(error, Exception):
             verdict = self.classify(error) or UNCLASSIFIED
-        elif isinstance(error, asyncio.CancelledError) and left is not None and left <= _SOON:
+        elif left is not None and left <= _SOON and _is_cancelled(error):
             verdict = Verdict(Failure.TIMEOUT)  # cancelled by the deadline: the dependency was too slow
         else:
             self._neutral(generation)  # an interrupt or the caller's own wish

@@ -34,6 +34,10 @@ class Timer:
         if self.fired and not self.taken:
             self._task.uncancel()
 
+    def cancelled(self, error: BaseException | None) -> bool:
+        """Whether this is the cancellation of this timer, and of nobody else; it is taken back then."""
+        return isinstance(error, asyncio.CancelledError) and self.ours()
+
     def ours(self) -> bool:
         """Whether the cancellation that arrived is this timer's alone; takes it back if it fired."""
         self.taken = self.fired

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextvars import Token
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from resilient.errors import ConfigurationError
 from resilient.policy._breaker import Generation
 from resilient.policy._deadline import current, left_of, moment, nearest, unbind
 from resilient.policy._retry import Run
 from resilient.policy._slow import Slow
-from resilient.policy._timer import Timer
 from resilient.policy.policies import Breaker, Bulkhead, Deadline, Policy, RateLimit, Retry
+
+if TYPE_CHECKING:
+    from resilient.policy._timer import Timer
 
 __all__ = ["Attempt", "Attempts"]
 
@@ -97,6 +98,8 @@ class Attempt:
                     await slow.alimit(policy)
             expires = None if self._token is None else current.get()
             if type(expires) is float:  # on a clock that moves the event loop
+                from resilient.policy._timer import Timer  # who never awaits does without it
+
                 self._timer = Timer(left_of(expires))
         except BaseException:
             self._undo()
@@ -149,7 +152,7 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         timer, self._timer = self._timer, None
-        late = timer is not None and isinstance(error, asyncio.CancelledError) and timer.ours()
+        late = timer is not None and timer.cancelled(error)
         if timer is not None:
             timer.stop()
             if late:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from resilient import events
 from resilient.cache._async.host import AsyncHost
@@ -23,8 +23,11 @@ from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.cache._timer import AsyncExit, AsyncTimer
 from resilient.cache._values import AsyncLoader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
-from resilient.policy import Pipeline, deadline
+from resilient.policy import deadline
 from resilient.runtime import after_fork, at_exit
+
+if TYPE_CHECKING:
+    from resilient.policy import Pipeline
 
 __all__ = ["AsyncWriteBehind", "Pace"]
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from resilient.cache._codecs import CodecChoice, Codecs, Secret, Settings
 from resilient.cache._freshness import Policy
-from resilient.cache._guard import guard
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace
 from resilient.cache._local import Local
@@ -27,8 +26,10 @@ from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._values import CacheStats, Counts, Store, checked_store, is_store
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
-from resilient.policy.classify import Classifier
 from resilient.runtime import after_fork
+
+if TYPE_CHECKING:
+    from resilient.policy import Classifier, Pipeline
 
 __all__ = ["Cache"]
 
@@ -126,7 +127,7 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         tier = Tier(
             store,
             self.namespace,
-            pipeline=None if store.local else guard(self.namespace, judge, self.clock),
+            pipeline=None if store.local else self._guarded(judge),
             journal=Journal(self._journal_size, namespace_key(self.namespace)),
             lease=self.lease,
             clock=self.clock,
@@ -140,6 +141,11 @@ class Cache(Reading, Writing, Tagging, SqlFace):
             counts=self._counts,
             max_loads=self._max_loads,
         )
+
+    def _guarded(self, judge: Classifier | None) -> Pipeline:
+        from resilient.cache._guard import guard  # who keeps all in this process does without policies
+
+        return guard(self.namespace, judge, self.clock)
 
     def _forget(self) -> None:
         """In a forked child: locks may be held by threads that do not exist, and loads are led by them."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from resilient import events
 from resilient.cache._buffer import Buffer, Item, Turn
@@ -24,8 +24,11 @@ from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.cache._timer import Exit, Timer
 from resilient.cache._values import Loader
 from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
-from resilient.policy import Pipeline, deadline
+from resilient.policy import deadline
 from resilient.runtime import after_fork, at_exit
+
+if TYPE_CHECKING:
+    from resilient.policy import Pipeline
 
 __all__ = ["Pace", "WriteBehind"]
 

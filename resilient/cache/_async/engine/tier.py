@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resilient import events
 from resilient.cache._causal import merged, note, raised
@@ -17,7 +17,10 @@ from resilient.cache._timer import AsyncExit, AsyncTimer
 from resilient.cache._values import AsyncLoader, AsyncStore, Counts
 from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded, Unavailable
-from resilient.policy import Pipeline, deadline
+from resilient.policy import deadline
+
+if TYPE_CHECKING:
+    from resilient.policy import Pipeline
 
 __all__ = ["UNREACHABLE", "AsyncTier"]
 

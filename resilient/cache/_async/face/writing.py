@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from resilient.cache._async.face.base import AsyncFace
 from resilient.cache._async.functions import AsyncWriter
@@ -13,7 +13,9 @@ from resilient.cache._keys import tag_names, tag_templates
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader
 from resilient.cache._versions import VersionOf
-from resilient.policy import Pipeline
+
+if TYPE_CHECKING:
+    from resilient.policy import Pipeline
 
 __all__ = ["AsyncWriting"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resilient import events
 from resilient.cache._causal import merged, note, raised
@@ -18,7 +18,10 @@ from resilient.cache._timer import Exit, Timer
 from resilient.cache._values import Counts, Loader, Store
 from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded, Unavailable
-from resilient.policy import Pipeline, deadline
+from resilient.policy import deadline
+
+if TYPE_CHECKING:
+    from resilient.policy import Pipeline
 
 __all__ = ["UNREACHABLE", "Tier"]
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._keys import tag_names, tag_templates
@@ -14,7 +14,9 @@ from resilient.cache._sync.functions import Writer
 from resilient.cache._sync.write_behind import Pace, WriteBehind
 from resilient.cache._values import Loader
 from resilient.cache._versions import VersionOf
-from resilient.policy import Pipeline
+
+if TYPE_CHECKING:
+    from resilient.policy import Pipeline
 
 __all__ = ["Writing"]
 
