@@ -144,7 +144,7 @@ class Room:
             known = ghost in self._ghosts
             if known:
                 del self._ghosts[ghost]
-            self._add(slot, main=known and self._admits(slot))
+            self._add(slot, main=known and self._admits(slot, slot))
         while len(self.table) > self._entries or self.bytes > self._most:
             self._evict(slot)
         return True
@@ -191,17 +191,17 @@ class Room:
         if slot.main:
             self._main_bytes += slot.size - before.size
 
-    def _admits(self, slot: Slot) -> bool:
+    def _admits(self, slot: Slot, newest: Slot) -> bool:
         """Whether the main queue has room, or makes some by one step."""
         part = 1.0 - _SMALL
         if len(self._main) < self._entries * part and self._main_bytes + slot.size <= self._most * part:
             return True
-        return bool(self._main) and self._step()
+        return bool(self._main) and self._step(newest)
 
-    def _step(self) -> bool:
-        """Look at the oldest entry of the main queue: put it back if it was asked for, else let it go."""
+    def _step(self, newest: Slot) -> bool:
+        """Look at the oldest entry of the main queue: back with it if it is the newest or was asked for, else out."""
         key, oldest = next(iter(self._main.items()))
-        if oldest.hot:
+        if oldest is newest or oldest.hot:
             oldest.hot = False
             self._main.move_to_end(key)
             return False
@@ -209,24 +209,22 @@ class Room:
         return True
 
     def _evict(self, newest: Slot) -> None:
-        """One entry of the small queue goes on to the main one or out; the newest one only where it stands alone."""
-        for key, slot in self._small.items():
-            if slot is newest and len(self.table) > 1:
-                break
-            if slot.hot and self._admits(slot):
-                slot.hot = False
-                slot.main = True
-                del self._small[key]
-                self._main[key] = slot
-                self._main_bytes += slot.size
-            else:
-                self._out(slot)
-                self._remember(key)
-            return
-        for _ in range(2 * len(self._main)):  # at the second round none is hot but those that are read meanwhile
-            if self._step():
-                return
-        self._out(next(iter(self._main.values())))
+        """One entry of the small queue goes on to the main one or out, else one of the main queue; not the newest."""
+        slot = next((each for each in self._small.values() if each is not newest), None)
+        if slot is None:
+            for _ in range(2 * len(self._main)):  # at the second round none is hot but those that are read meanwhile
+                if self._step(newest):
+                    return
+            self._out(next(each for each in self._main.values() if each is not newest))
+        elif slot.hot and self._admits(slot, newest):
+            slot.hot = False
+            slot.main = True
+            del self._small[slot.key]
+            self._main[slot.key] = slot
+            self._main_bytes += slot.size
+        else:
+            self._out(slot)
+            self._remember(slot.key)
 
     def _out(self, slot: Slot) -> None:
         del self.table[slot.key]

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from resilient.cache._local_room import Room, Slot
 
-ENTRIES, BYTES = 8, 100
-KEYS = st.sampled_from([f"k{number}" for number in range(20)])
+ENTRIES, BYTES = 16, 100  # of the largest entries fewer have room than may be there
+KEYS = st.sampled_from([f"k{number}" for number in range(24)])
 
 
 class RoomModel(RuleBasedStateMachine):
@@ -150,6 +150,19 @@ def test_a_large_entry_is_not_taken_in_and_takes_its_older_one_out() -> None:
     assert room.put(Slot("k", b"", 0.0, 10))
     assert not room.put(Slot("k", b"", 0.0, 11))
     assert "k" not in room.table
+
+
+def test_an_entry_that_grows_makes_others_give_way() -> None:
+    """In a room that is full of bytes the oldest entry comes back with more of them: it stays, another one goes."""
+    room = Room(100, 80)
+    for number, size in enumerate([5, 10, 10, 10, 10, 10, 10, 10, 5]):
+        assert room.put(Slot(f"k{number}", b"", 0.0, size))
+    assert (len(room), room.bytes) == (9, 80)
+    grown = Slot("k0", b"", 0.0, 10)
+    assert room.put(grown)
+    assert room.table["k0"] is grown
+    assert "k1" not in room.table
+    assert room.bytes == 75
 
 
 def test_one_entry_fits_into_a_room_for_one() -> None:
