@@ -55,8 +55,7 @@ class Journal:
             self._turn += 1
             self._keys[key] = self._turn
             if len(self._keys) > self._size:
-                self._keys.clear()
-                self._keys[self._everything] = self._turn
+                self._keys = {self._everything: self._turn}  # at no moment empty, for who asks without the lock
 
     def begin(self, most: int = 500) -> list[str] | None:
         """Some of the keys to delete, or ``None`` where somebody replays already."""

@@ -73,14 +73,17 @@ def _quick(tier: LocalTier, maker: KeyMaker, namespace: str, owner: object) -> Q
     most = 1 if around else -1
 
     def value(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Before the look: what was found while nobody told of changes is no better for being told of them since.
+        now = monotonic()
+        if now >= tier.until:
+            return NOTHING
         if len(args) == most and not kwargs and (one := args[0]).__class__ is int:
             slot = look(f"{head}{one}{tail}")
         else:
             slot = look(make_key(args, kwargs))
         if slot is None or (ready := slot.ready).owner is not owner:
             return NOTHING
-        now = monotonic()
-        if now >= ready.until or now >= tier.until or aside() or stream.routes.get(CacheRead, UNASKED):
+        if now >= ready.until or aside() or stream.routes.get(CacheRead, UNASKED):
             return NOTHING
         for mark in ready.marks:
             if not mark.alive:

@@ -14,14 +14,16 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
+from weakref import ref
 
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import FENCE, FORMAT, LEASE, MAGIC, SIZE, TOMBSTONE, plain_header
+from resilient.cache._entry import FENCE, FORMAT, HEADER, LEASE, MAGIC, SIZE, TOMBSTONE, plain_header, version_in
+from resilient.cache._journal import Journal
 from resilient.cache._local import Local
 from resilient.cache._local_coherence import NO_TICKET, Coherence
 from resilient.cache._local_room import OVERHEAD, Mark, Ready, Room, Slot
 from resilient.cache._local_values import is_immutable
-from resilient.cache._stamps import is_ours, namespace_key, number
+from resilient.cache._stamps import is_ours, is_unsure, namespace_key, number
 from resilient.clock import Clock
 from resilient.runtime import after_fork, fork_safe_lock
 
@@ -65,6 +67,7 @@ class LocalTier:
         namespace: The cache's.
         options: How much, and how it is handed out.
         clock: Where time is read.
+        lease: Seconds for which a server keeps what writers leave there who met each other.
 
     It is the *ear* of a channel: `begun`, `heard`, `told` and `cut` may be called by any thread.
     """
@@ -72,13 +75,15 @@ class LocalTier:
     hit: Callable[[], int]
     """Counts a hit, without a lock."""
 
-    def __init__(self, namespace: str, options: Local, clock: Clock) -> None:
+    def __init__(self, namespace: str, options: Local, clock: Clock, *, lease: float = 10.0) -> None:
         self.options = options
         self.clock = clock
         self.until = -math.inf
         """The clock's seconds from which on nothing is served."""
         self.changes: Changes | None = None
         """Whoever tells of them; ``None`` where that is done here."""
+        self._journals: tuple[ref[Journal], ...] = ()
+        self._lease = lease
         self._ttl = math.inf if options.ttl is None else options.ttl
         self._namespace = namespace_key(namespace)
         self._room = Room(options.max_entries, options.max_bytes)
@@ -158,6 +163,10 @@ class LocalTier:
             self._coherence.flushed()
             self._forget_all()
 
+    def heed(self, journal: Journal) -> None:
+        """While a journal holds what the server has not been told of, nothing that it gives is kept."""
+        self._journals = (*(each for each in self._journals if each() is not None), ref(journal))
+
     def _changed(self, keys: Iterable[str]) -> None:
         for key in keys:
             self._coherence.changed(key)
@@ -202,17 +211,17 @@ class LocalTier:
 
     def keep(self, keys: Sequence[str], found: Sequence[bytes | None], ticket: int) -> None:
         """Keep what the server gave for these keys, as far as it is worth it and still right."""
-        if ticket == NO_TICKET:
+        if ticket == NO_TICKET or any(journal() for journal in self._journals):
             return
         longest = self._ttl if self.changes is None else min(self._ttl, self.changes.keep)
-        limit = self.clock.monotonic() + longest
+        limit, now = self.clock.monotonic() + longest, self.clock.wall()
         with self._lock:
             for key, raw in zip(keys, found, strict=True):
                 if raw is None or not self._coherence.keeps(key, ticket):
                     continue
                 if is_ours(key):
                     self._keep_mark(key, raw, limit)
-                elif is_value(raw):
+                elif is_value(raw) and not is_brief(raw, now, self._lease):
                     self._keep_value(key, raw, limit)
 
     def _keep_value(self, key: str, raw: bytes, limit: float) -> None:
@@ -225,8 +234,8 @@ class LocalTier:
         self._room.put(Slot(key, raw, limit, OVERHEAD + len(key) + factor * len(raw)))
 
     def _keep_mark(self, key: str, raw: bytes, limit: float) -> None:
-        if not number(raw):
-            return
+        if not number(raw) or is_unsure(raw):
+            return  # its end, of which a server tells when it likes, is an invalidation too
         mark = self._marks.get(key)
         if mark is not None and mark.raw == raw:
             mark.raw, mark.limit = raw, limit
@@ -282,3 +291,16 @@ class LocalTier:
 def is_value(raw: bytes) -> bool:
     """Whether these bytes hold a value, or say that there is none such: nothing that is over in a moment."""
     return len(raw) >= SIZE and raw[0] == MAGIC and raw[1] == FORMAT and not raw[2] & _EMPTY
+
+
+def is_brief(raw: bytes, now: float, lease: float) -> bool:
+    """Whether a server may hold a value for one lease only, whatever its header says.
+
+    So it does where writers met who say of which version theirs is: a third may have been among them and died, of whose
+    value nobody but time tells. A fence may have held it for a lease before, and to write it took less than another.
+    """
+    if not version_in(raw):
+        return False
+    header = HEADER.unpack_from(raw)
+    created, cost = header[6], header[9]
+    return not cost and now - created < 3 * lease

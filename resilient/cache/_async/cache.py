@@ -204,7 +204,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
         """The store for what the user named, and who judges its errors."""
         if target is None:
             much = local or Local(max_entries=size)
-            tier = LocalTier(self.namespace, much, self.clock)
+            tier = LocalTier(self.namespace, much, self.clock, lease=self.lease)
             tier.always()
             return AsyncLocalStore(AsyncMemoryStore(much.max_entries, much.max_bytes, clock=self.clock), tier), None
         if is_store(target):
@@ -222,7 +222,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
             return server, classify
         from resilient.wire.redis.tracking import Tracking
 
-        tier = LocalTier(self.namespace, local, self.clock)
+        tier = LocalTier(self.namespace, local, self.clock, lease=self.lease)
         tier.changes = Tracking(target, prefix=f"{self.namespace}:", ear=tier, clock=self.clock)
         return AsyncLocalStore(server, tier), classify
 

@@ -11,6 +11,7 @@ import pytest
 from resilient import events
 from resilient.cache import AsyncCache, Cache, CacheRead, Local, MemoryStore
 from resilient.cache._local_tier import LocalTier
+from resilient.cache._stamps import planted
 from resilient.cache._sync.local import LocalStore
 from resilient.errors import ConfigurationError
 from resilient.testing import FakeClock
@@ -19,12 +20,13 @@ from resilient.testing import FakeClock
 class Process:
     """One of several processes that share a store; its channel is what the test says."""
 
-    def __init__(self, store: MemoryStore, clock: FakeClock, **options: Any) -> None:
+    def __init__(self, store: MemoryStore, clock: FakeClock, *, channel: Any = None, **options: Any) -> None:
         self.clock = clock
         self.tier = LocalTier("shop", Local(**options), clock)
+        self.tier.changes = channel
         self.asked: list[str] = []
-        far = MemoryStore(clock=clock)
-        far.table, far.local = store.table, False
+        self.far = far = MemoryStore(clock=clock)
+        far.table, far.local, far.failures = store.table, False, (ConnectionError,)
         real = far.get_many
 
         def get_many(keys: Any) -> Any:
@@ -280,6 +282,39 @@ def test_without_word_from_the_channel_nothing_is_served_after_a_second(
     assert mine.asks(lambda: user(1))
 
 
+class Interrupting(FakeClock):
+    """A clock at which, once, something happens while it is read."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def monotonic(self) -> float:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().monotonic()
+
+
+def test_what_was_found_while_nobody_told_of_changes_is_not_served_once_somebody_does() -> None:
+    """A change is told, and the channel speaks again, in the middle of a read: what it found before does not count."""
+    clock = Interrupting()
+    store = MemoryStore(clock=clock)
+    mine, other = Process(store, clock), Process(store, clock)
+
+    @mine.cache.lazy("user:{number}")
+    def user(number: int) -> str:
+        return "loaded"
+
+    def meanwhile() -> None:
+        mine.tier.told(mine.session, [b"shop:user:1"])
+        mine.hear()
+
+    warm(lambda: user(1))
+    other.cache.set("user:1", "new")
+    clock.advance(1.5)
+    clock.meanwhile = meanwhile
+    assert user(1) == "new"
+
+
 def test_a_value_ends_when_its_ttl_does(two: tuple[Process, Process], clock: FakeClock) -> None:
     """Memory keeps nothing longer than the store would."""
     mine, _ = two
@@ -296,6 +331,76 @@ def test_a_value_ends_when_its_ttl_does(two: tuple[Process, Process], clock: Fak
         mine.hear()
         user(1)
     assert len(loads) == 2
+
+
+def test_a_stamp_that_lives_for_one_lease_is_not_kept(two: tuple[Process, Process], clock: FakeClock) -> None:
+    """If another writer was at work and has died, nobody but time tells, of which a server tells when it likes."""
+    mine, other = two
+    loads = []
+
+    @mine.cache.lazy("user:{number}", tags=["users"])
+    def user(number: int) -> int:
+        loads.append(number)
+        return number
+
+    other.cache.store.store.put("shop:tag:{users}", planted(clock.wall(), 10.0), 10_000)
+    warm(lambda: user(1))
+    clock.advance(10.1)
+    mine.hear()
+    user(1)
+    assert len(loads) == 2
+
+
+def test_a_value_of_writers_who_met_is_not_kept(two: tuple[Process, Process], clock: FakeClock) -> None:
+    """The server holds it for one lease, though its header says more; later what is still there is kept."""
+    mine, other = two
+    far = other.cache.store.store
+    for life, seconds, ends in ((10_000, 10.1, True), (300_000, 31.0, False)):
+        other.cache.set("k", "v", version=life)
+        far.put("shop:k", far.get("shop:k"), life)
+        assert [mine.cache.get("k"), mine.cache.get("k")] == ["v", "v"]
+        clock.advance(seconds)
+        mine.hear()
+        assert mine.cache.get("k") == (None if ends else "v")
+    assert not mine.asks(lambda: mine.cache.get("k"))
+
+
+class Channel:
+    """Tells of changes whenever a test says so; something may happen before a read is sent."""
+
+    keep = float("inf")
+    meanwhile: Callable[[], None] | None = None
+
+    def ensure(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+
+    def news(self, keys: Any) -> list[tuple[str, ...]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_the_server_was_not_told_of_is_not_kept_from_it(clock: FakeClock) -> None:
+    """A change that fails while a read is about to be sent: the read may get the old value, but nobody after it."""
+    channel = Channel()
+    mine = Process(MemoryStore(clock=clock), clock, channel=channel)
+    mine.cache.main.tier.timer.interval = 1e6  # who comes next tells what was not told
+    mine.cache.set("k", "old")
+    bury = mine.far.bury
+
+    def lost(*args: Any) -> Any:
+        mine.far.bury = bury  # type: ignore[method-assign]
+        raise ConnectionError("lost")
+
+    mine.far.bury = lost  # type: ignore[method-assign,assignment]
+    channel.meanwhile = lambda: mine.cache.invalidate("k")
+    mine.cache.get("k")
+    assert mine.cache.stats().journal == 1
+    assert mine.cache.get("k") is None
+    assert mine.cache.stats().journal == 0
 
 
 def test_the_local_ttl_has_the_store_asked_again(clock: FakeClock) -> None:

@@ -14,7 +14,7 @@ from resilient.cache._entry import Entry, pack, pack_tags
 from resilient.cache._local import Local
 from resilient.cache._local_coherence import LEASE, NO_TICKET, Coherence
 from resilient.cache._local_tier import LocalTier
-from resilient.cache._stamps import namespace_key, number, planted, tag_key
+from resilient.cache._stamps import LIFE, namespace_key, number, planted, tag_key
 from resilient.testing import FakeClock
 
 KEYS = ("s:a", "s:b")
@@ -55,7 +55,7 @@ class World:
         self.tracked = False  # by the server
         self.served = 0
         for key in (NS, TAG):
-            self._store(key, planted(self.clock.wall(), 1000.0))
+            self._store(key, planted(self.clock.wall(), LIFE))
         for key in KEYS:
             self._write(key)
         self.connect()
@@ -88,7 +88,7 @@ class World:
         self._write(key)
 
     def foreign_stamp(self, key: str) -> None:
-        self._store(key, planted(self.clock.wall(), 1000.0))
+        self._store(key, planted(self.clock.wall(), LIFE))
 
     def gone_from_the_server(self, key: str) -> None:
         self._store(key, None)
@@ -127,7 +127,7 @@ class World:
         if key in KEYS:
             self._write(key)
         else:
-            self._store(key, planted(self.clock.wall(), 1000.0))
+            self._store(key, planted(self.clock.wall(), LIFE))
         self.tier.forget([key])
         if before is not None:
             self.gone.add(before)
@@ -299,7 +299,7 @@ def test_an_older_channel_is_not_listened_to() -> None:
     old = tier.begun()
     tier.heard(tier.begun(), clock.monotonic())
     until = tier.until
-    tier.keep([NS], [planted(clock.wall(), 1000.0)], tier.ticket())
+    tier.keep([NS], [planted(clock.wall(), LIFE)], tier.ticket())
     tier.heard(old, clock.monotonic() + 5)
     tier.told(old, None)
     tier.told(old, [NS.encode()])

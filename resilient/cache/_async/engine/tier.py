@@ -75,6 +75,8 @@ class AsyncTier:
         """What the writers have seen whose changes the journal holds."""
         self.local: LocalTier | None = getattr(store, "tier", None)
         """What this process keeps of the store."""
+        if self.local is not None:
+            self.local.heed(journal)
         self._kept: Callable[[Any], Any] | None = getattr(store, "kept", None)
         self.forget: Callable[[Sequence[str]], None] = getattr(store, "forget", _forget_nothing)
         """Has keys read from the server again, whatever this process keeps of them."""
@@ -182,11 +184,11 @@ class AsyncTier:
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""
         if self._pipeline is not None:
-            self.forget(keys)
             now = self._clock.wall()
             self._told = merged(self._told, note(now)) if self.journal else note(now)
             for key in keys:
                 self.journal.add(key)
+            self.forget(keys)  # last: what is read from now on is not kept
             self.timer.ensure()
             if not self._hooked:
                 self._hooked = True
