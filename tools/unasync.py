@@ -39,6 +39,7 @@ NAMES = {
     "AbstractAsyncContextManager": "AbstractContextManager",
     "AsyncExitStack": "ExitStack",
     "enter_async_context": "enter_context",
+    "open_async_channel": "open_channel",
 }
 """Words that differ between the two worlds and do not follow the rule of the prefix ``Async``."""
 

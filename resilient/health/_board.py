@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import needs_extra
-from resilient.wire.redis import Channel, Script, classify
+from resilient.wire.redis import Script, classify, open_channel
 
 with needs_extra("redis"):
     import redis
@@ -60,7 +60,7 @@ class RedisBoard:
     classify = staticmethod(classify)
 
     def __init__(self, target: Any, *, timeout: float, clock: Clock = SYSTEM) -> None:
-        self._channel = Channel.open(target, connect_timeout=timeout, timeout=timeout)
+        self._channel = open_channel(target, connect_timeout=timeout, timeout=timeout)
         self._clock = clock
         self._offset: float | None = None  # what the server's time is ahead of ours, at least; None where not known
 

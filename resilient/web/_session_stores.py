@@ -69,9 +69,9 @@ class RedisSessions:
     def __init__(self, target: Any, *, namespace: str, **limits: Any) -> None:
         import redis
 
-        from resilient.wire.redis import Channel, Script, classify
+        from resilient.wire.redis import Script, classify, open_channel
 
-        self._channel = Channel.open(target, **limits)
+        self._channel = open_channel(target, **limits)
         self._failures = (redis.RedisError, OSError)
         self._pipeline = Pipeline(
             f"sessions:{namespace}",

@@ -19,7 +19,7 @@ from resilient.runtime import start_thread
 from resilient.testing import FakeClock
 from resilient.testing.servers import RedisServer
 from resilient.testing.servers.redis_cluster import RedisClusterNode
-from resilient.wire.redis import Channel
+from resilient.wire.redis import open_channel
 from resilient.wire.redis.tracking import Tracking
 
 LONG = 20.0  # seconds that a loaded machine may take for what is done at once
@@ -93,7 +93,7 @@ def listening(target, *, bound=1.0):
 
 
 def writer(url):
-    return Channel.open(url, connect_timeout=5.0, timeout=5.0)
+    return open_channel(url, connect_timeout=5.0, timeout=5.0)
 
 
 @pytest.fixture(params=["redis_server", "valkey_server", "redis_cluster", "redis_sentinel"])

@@ -13,7 +13,7 @@ import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
 
-from resilient.wire.redis import AsyncChannel, Channel, Script, classify
+from resilient.wire.redis import Script, classify, open_async_channel, open_channel
 
 PAIR = Script("redis.call('SET', KEYS[1], ARGV[1]) return {KEYS[1], ARGV[1], 7}")
 LIMITS = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
@@ -129,7 +129,7 @@ def judge(result):
 def test_the_sync_face_gives_the_same_replies_everywhere(targets):
     """Each command, batch and script gets the reply of the protocol's second version; errors are redis-py's."""
     ready = targets[0]
-    with Channel.open(ready, connect_timeout=5.0, timeout=5.0) as channel:
+    with open_channel(ready, connect_timeout=5.0, timeout=5.0) as channel:
         for method, args, expected in steps():
             assert getattr(channel, method)(*args) == expected, (method, args[:4])
         with pytest.raises(redis.ResponseError) as failure:
@@ -148,7 +148,7 @@ def test_the_async_face_gives_the_same_replies_everywhere(targets):
 
     async def main():
         ready = targets[1]
-        async with AsyncChannel.open(ready, connect_timeout=5.0, timeout=5.0) as channel:
+        async with open_async_channel(ready, connect_timeout=5.0, timeout=5.0) as channel:
             for method, args, expected in steps():
                 assert await getattr(channel, method)(*args) == expected, (method, args[:4])
             with pytest.raises(redis.ResponseError) as failure:

@@ -18,8 +18,8 @@ from redis.exceptions import TimeoutError as LateError
 
 from resilient.policy import deadline
 from resilient.policy.classify import Failure
-from resilient.wire.redis import AsyncChannel, Channel, classify
 from resilient.wire.redis import _parsing as parsing
+from resilient.wire.redis import classify, open_async_channel, open_channel
 
 
 @pytest.fixture(params=["hiredis", "redis-py"])
@@ -69,7 +69,7 @@ def failure_of(error):
 
 def test_a_killed_server_is_told_at_once_and_a_restarted_one_is_used(redis_server, parser):
     """The first call fails within the time to connect, writes are not sent twice, and no caller need reconnect."""
-    with Channel.open(redis_server.url, connect_timeout=5.0, timeout=5.0) as channel:
+    with open_channel(redis_server.url, connect_timeout=5.0, timeout=5.0) as channel:
         channel.call("SET", "k", "v")
         redis_server.kill()
         with within(0, 0.5), pytest.raises(LostError) as failure:
@@ -87,7 +87,7 @@ def test_async_a_killed_server_is_told_at_once_and_a_restarted_one_is_used(redis
     """The same in an event loop."""
 
     async def main():
-        async with AsyncChannel.open(redis_server.url, connect_timeout=5.0, timeout=5.0) as channel:
+        async with open_async_channel(redis_server.url, connect_timeout=5.0, timeout=5.0) as channel:
             await channel.call("SET", "k", "v")
             redis_server.kill()
             with within(0, 0.5), pytest.raises(LostError) as failure:
@@ -103,7 +103,7 @@ def test_async_a_killed_server_is_told_at_once_and_a_restarted_one_is_used(redis
 
 def test_a_frozen_server_costs_the_limit_and_its_connection(redis_server, parser):
     """Old connections and new ones wait for the limit; the late reply of an old call is never a new one's."""
-    with Channel.open(redis_server.url) as channel:
+    with open_channel(redis_server.url) as channel:
         eventually(lambda: channel.call("SET", "a", "1"))
         redis_server.freeze()
         for key in ("a", "b", "c"):
@@ -119,7 +119,7 @@ def test_async_a_frozen_server_fails_all_who_wait(redis_server, parser):
     """Fifty waiting calls end within the limit; a later call gets its own reply."""
 
     async def main():
-        async with AsyncChannel.open(redis_server.url) as channel:
+        async with open_async_channel(redis_server.url) as channel:
             await eventually_async(lambda: channel.call("SET", "a", "1"))
             redis_server.freeze()
             with within(0.04, 0.5):
@@ -138,7 +138,7 @@ def test_async_a_frozen_server_fails_all_who_wait(redis_server, parser):
 def test_a_broken_network_is_an_error_in_time_and_then_forgotten(redis_server, tcp_proxy, harm, parser):
     """Cut, reset, stalled or deaf: a write fails within its limits, and works again once the network does."""
     proxy = tcp_proxy(redis_server.port)
-    with Channel.open(proxy.through(redis_server.url)) as channel:
+    with open_channel(proxy.through(redis_server.url)) as channel:
         eventually(lambda: channel.call("SET", "k", "v"))
         getattr(proxy, harm)()
         if harm == "reset":
@@ -158,7 +158,7 @@ def test_async_a_broken_network_is_an_error_in_time_and_then_forgotten(redis_ser
     proxy = tcp_proxy(redis_server.port)
 
     async def main():
-        async with AsyncChannel.open(proxy.through(redis_server.url)) as channel:
+        async with open_async_channel(proxy.through(redis_server.url)) as channel:
             await eventually_async(lambda: channel.call("SET", "k", "v"))
             getattr(proxy, harm)()
             if harm != "reset":
@@ -173,7 +173,7 @@ def test_async_a_broken_network_is_an_error_in_time_and_then_forgotten(redis_ser
 def test_a_write_whose_answer_is_lost_is_not_sent_again(redis_server, tcp_proxy):
     """It took effect once: the caller is told that nobody knows, and decides."""
     proxy = tcp_proxy(redis_server.port)
-    with Channel.open(proxy.through(redis_server.url)) as channel:
+    with open_channel(proxy.through(redis_server.url)) as channel:
         eventually(lambda: channel.call("SET", "n", 0))
         proxy.swallow_answers()
         with pytest.raises(LateError) as failure:
@@ -213,11 +213,11 @@ def dribbling():
 
 def test_a_server_that_dribbles_does_not_get_the_limit_anew_for_each_drop(dribbling):
     """The limit is for the whole reply, however many pieces it comes in, on both faces."""
-    with Channel.open(dribbling, timeout=0.1) as channel, within(0.08, 0.6), pytest.raises(LateError):
+    with open_channel(dribbling, timeout=0.1) as channel, within(0.08, 0.6), pytest.raises(LateError):
         channel.call("GET", "k")
 
     async def main():
-        async with AsyncChannel.open(dribbling, timeout=0.1) as channel:
+        async with open_async_channel(dribbling, timeout=0.1) as channel:
             with within(0.08, 0.6), pytest.raises(LateError):
                 await channel.call("GET", "k")
 
@@ -229,7 +229,7 @@ def test_a_server_that_dribbles_does_not_get_the_limit_anew_for_each_drop(dribbl
 
 def test_a_nearer_deadline_ends_a_call(redis_server, parser):
     """Connecting, waiting for a reply and a batch end with the caller's deadline, not with the channel's limit."""
-    with Channel.open(redis_server.url, connect_timeout=30.0, timeout=30.0) as channel:
+    with open_channel(redis_server.url, connect_timeout=30.0, timeout=30.0) as channel:
         channel.call("PING")
         redis_server.freeze()
         for call in (lambda: channel.call("GET", "k"), lambda: channel.call_many([("GET", "k"), ("GET", "l")])):
@@ -241,7 +241,7 @@ def test_async_a_nearer_deadline_ends_one_call_and_leaves_the_others(redis_serve
     """A caller in a hurry goes away alone: the connection and the others' replies stay right."""
 
     async def main():
-        async with AsyncChannel.open(redis_server.url, connect_timeout=5.0, timeout=5.0) as channel:
+        async with open_async_channel(redis_server.url, connect_timeout=5.0, timeout=5.0) as channel:
             await channel.call("SET", "a", "1")
             redis_server.freeze()
             patient = [asyncio.create_task(channel.call("GET", "a")) for _ in range(3)]
@@ -263,7 +263,7 @@ def test_async_a_nearer_deadline_ends_one_call_and_leaves_the_others(redis_serve
 def test_more_callers_than_connections_wait_and_are_then_refused(redis_server):
     """Who finds no free connection waits as long as one may take, and the refusal says nothing of the server."""
     url = f"{redis_server.url}?max_connections=2"
-    with Channel.open(url, timeout=0.1) as channel:
+    with open_channel(url, timeout=0.1) as channel:
         redis_server.command("CLIENT", "PAUSE", "400", "ALL")
         outcomes = []
 
@@ -286,7 +286,7 @@ def test_more_callers_than_connections_wait_and_are_then_refused(redis_server):
 
 def test_few_connections_serve_many_threads(redis_server):
     """Twenty threads over three connections: each gets its own replies, and no more connections are made."""
-    with Channel.open(f"{redis_server.url}?max_connections=3", connect_timeout=10.0, timeout=10.0) as channel:
+    with open_channel(f"{redis_server.url}?max_connections=3", connect_timeout=10.0, timeout=10.0) as channel:
         wrong = []
 
         def work(number):
@@ -311,7 +311,7 @@ def test_few_connections_serve_many_threads(redis_server):
 
 def test_a_forked_child_has_connections_of_its_own(redis_server, parser):
     """Parent and child go on with one channel: neither reads the other's replies or closes the other's sockets."""
-    with Channel.open(redis_server.url, connect_timeout=10.0, timeout=10.0) as channel:
+    with open_channel(redis_server.url, connect_timeout=10.0, timeout=10.0) as channel:
         channel.call("SET", "who", "parent")
         child = os.fork()
         if child == 0:
@@ -329,7 +329,7 @@ def test_a_forked_child_has_connections_of_its_own(redis_server, parser):
 
 def test_each_event_loop_has_connections_of_its_own(redis_server, parser):
     """One channel serves two loops, one after the other and at the same time."""
-    channel = AsyncChannel.open(redis_server.url, connect_timeout=10.0, timeout=10.0)
+    channel = open_async_channel(redis_server.url, connect_timeout=10.0, timeout=10.0)
 
     async def use(name):
         for turn in range(20):
@@ -348,7 +348,7 @@ def test_each_event_loop_has_connections_of_its_own(redis_server, parser):
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loop_that_ends_without_closing_leaves_no_connection(redis_server, parser):
     """One loop per request, none of which closes the channel: the server sees one connection, not one for each."""
-    channel = AsyncChannel.open(redis_server.url, connect_timeout=10.0, timeout=10.0)
+    channel = open_async_channel(redis_server.url, connect_timeout=10.0, timeout=10.0)
 
     async def use():
         assert await channel.call("PING") == b"PONG"
@@ -370,7 +370,7 @@ def test_async_a_forked_child_does_not_disturb_the_parent(redis_server, parser):
     """A child that collects its copies of the parent's connections takes none from the loop that waits on them."""
 
     async def main():
-        async with AsyncChannel.open(redis_server.url, connect_timeout=10.0, timeout=10.0) as channel:
+        async with open_async_channel(redis_server.url, connect_timeout=10.0, timeout=10.0) as channel:
             assert await channel.call("PING") == b"PONG"
             child = os.fork()
             if child == 0:
@@ -393,7 +393,7 @@ def test_async_cancelled_callers_never_shift_replies(redis_server, parser):
 
     async def main():
         chance = random.Random(7)
-        async with AsyncChannel.open(redis_server.url, connect_timeout=10.0, timeout=10.0) as channel:
+        async with open_async_channel(redis_server.url, connect_timeout=10.0, timeout=10.0) as channel:
 
             async def ask(text):
                 return await channel.call("ECHO", text)
@@ -432,7 +432,7 @@ def test_async_a_blocking_read_does_not_hold_up_the_others(redis_server):
     """Who waits on the server has a connection of his own, wakes when something comes, and may be cancelled."""
 
     async def main():
-        async with AsyncChannel.open(redis_server.url, timeout=1.0) as channel:
+        async with open_async_channel(redis_server.url, timeout=1.0) as channel:
             waiting = asyncio.create_task(channel.block(2.0, "XREAD", "BLOCK", 2000, "STREAMS", "s", "0"))
             given_up = asyncio.create_task(channel.block(2.0, "XREAD", "BLOCK", 2000, "STREAMS", "other", "0"))
             await asyncio.sleep(0.05)
@@ -448,7 +448,7 @@ def test_async_a_blocking_read_does_not_hold_up_the_others(redis_server):
 
 def test_a_blocking_read_may_last_longer_than_the_limit_of_a_call(redis_server):
     """The limit of a waiting command is the time it waits; a frozen server ends it a little later."""
-    with Channel.open(redis_server.url) as channel:
+    with open_channel(redis_server.url) as channel:
         with within(0.2, 0.5):
             assert channel.block(0.2, "XREAD", "BLOCK", 200, "STREAMS", "s", "0") is None
         redis_server.freeze()

@@ -11,7 +11,7 @@ import redis
 
 from resilient.policy.classify import Failure
 from resilient.testing.servers import RedisServer, free_port
-from resilient.wire.redis import AsyncChannel, Channel, Connector, classify
+from resilient.wire.redis import Connector, classify, open_async_channel, open_channel
 from resilient.wire.redis._commands import slot_of
 
 
@@ -49,7 +49,7 @@ def is_replica(server):
 def test_a_lost_primary_is_replaced_under_reads_and_writes(redis_cluster, limit):
     """No call is slow, each failure is one the policies know, and the lost slots come back with the new primary."""
     keys = [f"k{number}" for number in range(30)]
-    with Channel.open(redis_cluster.url) as channel:
+    with open_channel(redis_cluster.url) as channel:
         assert channel.call_many([("SET", key, key) for key in keys]) == [b"OK"] * 30
         victim = redis_cluster.primary_of(slot_of(keys[0]))
         spared = next(key for key in keys if redis_cluster.primary_of(slot_of(key)) is not victim)
@@ -81,7 +81,7 @@ def test_async_a_lost_primary_is_replaced_under_reads_and_writes(redis_cluster, 
     keys = [f"k{number}" for number in range(30)]
 
     async def main():
-        async with AsyncChannel.open(redis_cluster.url) as channel:
+        async with open_async_channel(redis_cluster.url) as channel:
             assert await retry_async(lambda: channel.call_many([("SET", key, key) for key in keys])) == [b"OK"] * 30
             victim = redis_cluster.primary_of(slot_of(keys[0]))
             for node in redis_cluster.primaries:
@@ -140,7 +140,7 @@ def moved(redis_cluster):
 
 def test_a_moved_slot_is_followed(redis_cluster, moved):
     """MOVED costs one more trip and no error, for single commands, batches, scripts and blocking reads."""
-    with Channel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
+    with open_channel(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
         for key in ("a", "b", "c", "stream"):
             channel.call("PING")
             if key == "stream":
@@ -154,7 +154,7 @@ def test_a_moved_slot_is_followed(redis_cluster, moved):
         assert channel.block(0.1, "XREAD", "BLOCK", 100, "STREAMS", "stream", "0") is not None
 
     async def main():
-        async with AsyncChannel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
+        async with open_async_channel(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
             await channel.call("GET", "elsewhere")
             assert await channel.get_many(["b", "c", "a"]) == [b"1", b"2", b"a"]
 
@@ -163,7 +163,7 @@ def test_a_moved_slot_is_followed(redis_cluster, moved):
 
 def test_a_slot_on_the_move_is_asked_where_it_is(redis_cluster, moved):
     """While a slot migrates, ASK points to the key without changing the map, on both faces."""
-    with Channel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
+    with open_channel(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
         channel.call("SET", "wanderer", "here")
         moved("wanderer", finish=False)
         assert channel.call("GET", "wanderer") == b"here"
@@ -171,7 +171,7 @@ def test_a_slot_on_the_move_is_asked_where_it_is(redis_cluster, moved):
         assert channel.call("SET", "wanderer", "there") == b"OK"
 
         async def main():
-            async with AsyncChannel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
+            async with open_async_channel(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
                 assert await channel.call("GET", "wanderer") == b"there"
                 assert await channel.get_many(["x", "wanderer"]) == [None, b"there"]
 
@@ -180,7 +180,7 @@ def test_a_slot_on_the_move_is_asked_where_it_is(redis_cluster, moved):
 
 def test_keys_of_several_slots_in_one_command_are_refused_as_such(redis_cluster):
     """The server's word comes through; nothing is split behind the caller's back."""
-    with Channel.open(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
+    with open_channel(redis_cluster.url, connect_timeout=5.0, timeout=5.0) as channel:
         with pytest.raises(redis.exceptions.ResponseError):
             channel.call("MGET", "a", "b")
         assert channel.call("MGET", "{x}a", "{x}b") == [None, None]
@@ -189,7 +189,7 @@ def test_keys_of_several_slots_in_one_command_are_refused_as_such(redis_cluster)
 def test_a_cluster_of_which_no_node_answers_is_an_error_in_time(limit):
     """Nobody there: an error of the family, within the limits, as often as one asks."""
     ports = [free_port() for _ in range(6)]
-    with Channel.open("redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)) as channel:
+    with open_channel("redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)) as channel:
         for _ in range(2):
             began = time.monotonic()
             with pytest.raises(redis.RedisError) as failure:
@@ -203,7 +203,7 @@ def test_a_cluster_of_which_no_node_answers_is_an_error_in_time(limit):
 
 def test_after_a_failover_writes_go_to_the_new_primary(redis_sentinel):
     """The primary dies; the channel asks the sentinels again, and no caller need know."""
-    with Channel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
+    with open_channel(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
         assert channel.call("SET", "k", "v") == b"OK"
         old = redis_sentinel.primary
         old.command("WAIT", "1", "1000")
@@ -215,7 +215,7 @@ def test_after_a_failover_writes_go_to_the_new_primary(redis_sentinel):
         assert channel.call("GET", "k") == b"w"
 
         async def main():
-            async with AsyncChannel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
+            async with open_async_channel(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
                 assert await channel.call("GET", "k") == b"w"
 
         asyncio.run(main())
@@ -225,8 +225,8 @@ def test_a_primary_that_became_a_replica_is_left(redis_sentinel):
     """A planned switch: the old server says READONLY or hangs up; the same call is answered by the new one."""
 
     async def main():
-        async with AsyncChannel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
-            with Channel.open(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as other:
+        async with open_async_channel(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as channel:
+            with open_channel(redis_sentinel.url, connect_timeout=2.0, timeout=2.0) as other:
                 assert await channel.call("SET", "k", "v") == b"OK"
                 assert other.call("SET", "k", "v") == b"OK"
                 old = redis_sentinel.primary
@@ -244,7 +244,7 @@ def test_a_primary_that_became_a_replica_is_left(redis_sentinel):
 
 def test_no_sentinel_is_an_error_in_time(limit):
     """Nobody to ask: an error of the family, within the limits."""
-    with Channel.open(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/shop") as channel:
+    with open_channel(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/shop") as channel:
         began = time.monotonic()
         with pytest.raises(redis.exceptions.ConnectionError) as failure:
             channel.call("GET", "k")
@@ -259,14 +259,14 @@ def test_no_sentinel_is_an_error_in_time(limit):
 def test_a_password_is_said_and_never_shown():
     """The right one opens both faces; a wrong one is an error of authentication that does not repeat it."""
     with RedisServer(options={"requirepass": "right"}) as server:
-        with Channel.open(server.url, connect_timeout=5.0, timeout=5.0) as channel:
+        with open_channel(server.url, connect_timeout=5.0, timeout=5.0) as channel:
             assert channel.call("PING") == b"PONG"
             assert "right" not in repr(channel)
 
         async def main():
-            async with AsyncChannel.open(server.url, connect_timeout=5.0, timeout=5.0) as channel:
+            async with open_async_channel(server.url, connect_timeout=5.0, timeout=5.0) as channel:
                 assert await channel.call("PING") == b"PONG"
-            async with AsyncChannel.open(
+            async with open_async_channel(
                 server.url.replace("right", "wrong-one"), connect_timeout=5.0, timeout=5.0
             ) as channel:
                 with pytest.raises(redis.RedisError) as failure:
@@ -274,7 +274,7 @@ def test_a_password_is_said_and_never_shown():
                 assert classify(failure.value).failure is Failure.AUTH
 
         asyncio.run(main())
-        with Channel.open(server.url.replace("right", "wrong-one"), connect_timeout=5.0, timeout=5.0) as channel:
+        with open_channel(server.url.replace("right", "wrong-one"), connect_timeout=5.0, timeout=5.0) as channel:
             with pytest.raises(redis.RedisError) as failure:
                 channel.call("PING")
             assert classify(failure.value).failure is Failure.AUTH
@@ -284,19 +284,19 @@ def test_a_password_is_said_and_never_shown():
 def test_tls_works_on_both_faces(tls_server):
     """The certificate is checked by redis-py's own connection; large values cross in many pieces."""
     big = b"x" * 2_000_000
-    with Channel.open(tls_server, connect_timeout=5.0, timeout=5.0) as channel:
+    with open_channel(tls_server, connect_timeout=5.0, timeout=5.0) as channel:
         assert channel.call("SET", "k", big) == b"OK"
         assert channel.call("GET", "k") == big
         time.sleep(1.1)  # an idle connection is looked at before it is used
         assert channel.call_many([("STRLEN", "k"), ("GET", "none")]) == [len(big), None]
 
     async def main():
-        async with AsyncChannel.open(tls_server, connect_timeout=5.0, timeout=5.0) as channel:
+        async with open_async_channel(tls_server, connect_timeout=5.0, timeout=5.0) as channel:
             assert await channel.call("GET", "k") == big
             assert await asyncio.gather(*(channel.call("STRLEN", "k") for _ in range(50))) == [len(big)] * 50
 
     asyncio.run(main())
-    with Channel.open(tls_server.partition("?")[0]) as channel, pytest.raises(redis.RedisError):
+    with open_channel(tls_server.partition("?")[0]) as channel, pytest.raises(redis.RedisError):
         channel.call("PING")  # nobody vouches for the certificate
 
 
@@ -304,7 +304,7 @@ def test_a_socket_file_works(redis_server, tmp_path):
     """A server behind a socket file, with a database, by both channel and plain client."""
     path = tmp_path / "redis.sock"
     with RedisServer(options={"unixsocket": str(path)}):
-        with Channel.open(f"unix://{path}?db=1", connect_timeout=5.0, timeout=5.0) as channel:
+        with open_channel(f"unix://{path}?db=1", connect_timeout=5.0, timeout=5.0) as channel:
             assert channel.call("SET", "k", "v") == b"OK"
         connector = Connector(f"unix://{path}?db=1")
         assert connector.get().get("k") == b"v"

@@ -215,9 +215,9 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
                 )
             store: AsyncStore = target
             return store, None
-        from resilient.wire.redis import AsyncChannel, classify
+        from resilient.wire.redis import classify, open_async_channel
 
-        server = AsyncRedisStore(AsyncChannel.open(target, **options))
+        server = AsyncRedisStore(open_async_channel(target, **options))
         if local is None:
             return server, classify
         from resilient.wire.redis.tracking import Tracking

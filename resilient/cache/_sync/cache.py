@@ -216,9 +216,9 @@ class Cache(Reading, Writing, Tagging, SqlFace):
                 )
             store: Store = target
             return store, None
-        from resilient.wire.redis import Channel, classify
+        from resilient.wire.redis import classify, open_channel
 
-        server = RedisStore(Channel.open(target, **options))
+        server = RedisStore(open_channel(target, **options))
         if local is None:
             return server, classify
         from resilient.wire.redis.tracking import Tracking

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from resilient.errors import ConfigurationError, needs_extra
 from resilient.health._core import Result
 from resilient.policy import deadline
-from resilient.wire.redis import Channel
+from resilient.wire.redis import open_channel
 
 with needs_extra("redis"):
     import redis
@@ -136,7 +136,7 @@ class _Address:
     """A server by its URL, or the one that Sentinels name."""
 
     def __init__(self, url: str) -> None:
-        self._channel = Channel.open(url, connect_timeout=_LIMIT, timeout=_LIMIT)
+        self._channel = open_channel(url, connect_timeout=_LIMIT, timeout=_LIMIT)
 
     def ask(self, *words: str) -> Any:
         words = tuple(part for word in words for part in word.split())
@@ -197,7 +197,7 @@ class _Seeds:
     """The nodes that a Cluster's URL names."""
 
     def __init__(self, url: str) -> None:
-        Channel.open(url)  # a wrong address is found here; no connection is made
+        open_channel(url)  # a wrong address is found here; no connection is made
         found = _CLUSTER.fullmatch(url)
         if found is None:
             raise ConfigurationError("the address of this Cluster cannot be read")

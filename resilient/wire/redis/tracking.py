@@ -117,7 +117,7 @@ class Tracking:
     session is over, and `ensure` begins another.
 
     Args:
-        target: A URL or a ready client, as for `resilient.wire.redis.Channel.open`; of a ready client only the
+        target: A URL or a ready client, as for `resilient.wire.redis.open_channel`; of a ready client only the
             options are taken.
         prefix: Of the keys to be told of.
         ear: Is told; held weakly.

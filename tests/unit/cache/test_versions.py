@@ -33,7 +33,7 @@ from resilient.cache._memory import Table
 from resilient.cache._sync.stores import MemoryStore, RedisStore
 from resilient.cache._values import Settled
 from resilient.testing import FakeClock
-from resilient.wire.redis import Channel
+from resilient.wire.redis import open_channel
 
 
 def value(version: int, body: bytes = b"v") -> bytes:
@@ -63,7 +63,7 @@ def test_the_server_settles_as_the_table_does(data: st.DataObject) -> None:
     """The scripts and the fake agree on what is there after any steps, and on what each returns."""
     client = fakeredis.FakeRedis(server=_server)
     client.flushall()
-    stores: list[Any] = [MemoryStore(clock=FakeClock()), RedisStore(Channel.open(client))]
+    stores: list[Any] = [MemoryStore(clock=FakeClock()), RedisStore(open_channel(client))]
     known: list[bytes | None] = [None]
     for _ in range(data.draw(st.integers(1, 6))):
         raw = data.draw(
@@ -99,7 +99,7 @@ def store(request: pytest.FixtureRequest) -> MemoryStore | RedisStore:
     """A store that needs no server."""
     if request.param == "memory":
         return MemoryStore(clock=FakeClock())
-    return RedisStore(Channel.open(fakeredis.FakeRedis()))
+    return RedisStore(open_channel(fakeredis.FakeRedis()))
 
 
 def test_the_older_of_two_writers_who_ends_last_gives_way(store: MemoryStore | RedisStore) -> None:

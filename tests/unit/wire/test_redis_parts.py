@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resilient.errors import ConfigurationError
 from resilient.policy.classify import Failure
-from resilient.wire.redis import AsyncChannel, Channel, Script, classify
+from resilient.wire.redis import Script, classify, open_async_channel, open_channel
 from resilient.wire.redis import _parsing as parsing
 from resilient.wire.redis._addresses import Address
 from resilient.wire.redis._commands import Unparsed, key_of, plain, slot_of
@@ -106,9 +106,9 @@ def test_addresses_of_all_kinds_are_read():
 )
 def test_a_wrong_address_is_refused_without_saying_it(url):
     """No socket is needed to refuse it, and its password stands in no message."""
-    for face in (Channel, AsyncChannel):
+    for opened in (open_channel, open_async_channel):
         with pytest.raises(ConfigurationError) as failure:
-            face.open(url)
+            opened(url)
         assert "secret" not in f"{failure.value} {failure.value.__cause__}"
 
 
@@ -121,7 +121,7 @@ def test_no_text_form_holds_a_password():
     ):
         address = Address.parse(url)
         assert "secret" not in repr(address)
-        assert "secret" not in repr(Channel.open(url))
+        assert "secret" not in repr(open_channel(url))
 
 
 def test_the_map_of_a_cluster_is_read():
@@ -161,10 +161,10 @@ def test_a_ready_client_must_fit():
     endless = redis.Redis(socket_timeout=None)
     for wrong in (fakeredis.FakeAsyncRedis(), fakeredis.FakeRedis(decode_responses=True), endless, object()):
         with pytest.raises(ConfigurationError):
-            Channel.open(wrong)
+            open_channel(wrong)
     with pytest.raises(ConfigurationError):
-        AsyncChannel.open(fakeredis.FakeRedis())
-    Channel.open(endless, unbounded=True)
+        open_async_channel(fakeredis.FakeRedis())
+    open_channel(endless, unbounded=True)
 
 
 def test_new_errors_are_judged():
@@ -179,13 +179,13 @@ def test_new_errors_are_judged():
 def test_a_ready_fake_serves_both_faces():
     """fakeredis, sync and async, runs commands, pipelines and scripts through a channel."""
     script = Script("return {KEYS[1], ARGV[1]}")
-    channel = Channel.open(fakeredis.FakeRedis())
+    channel = open_channel(fakeredis.FakeRedis())
     assert channel.call("SET", "k", "v") == b"OK"
     assert channel.call_many([("GET", "k"), ("GET", "none")]) == [b"v", None]
     assert channel.script(script, ["k"], ["x"]) == [b"k", b"x"]
 
     async def main():
-        channel = AsyncChannel.open(fakeredis.FakeAsyncRedis())
+        channel = open_async_channel(fakeredis.FakeAsyncRedis())
         assert await channel.call("SET", "k", "v") == b"OK"
         assert await channel.script_many(script, [(["a"], ["1"]), (["b"], ["2"])]) == [[b"a", b"1"], [b"b", b"2"]]
         assert await channel.get_many(["k", "none"]) == [b"v", None]

@@ -9,16 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilient.errors import needs_extra
-from resilient.wire.redis._addresses import Address
 from resilient.wire.redis._commands import Argument, Script
-from resilient.wire.redis._dialing import limits_of
 
 with needs_extra("redis"):
     import redis.exceptions
 
 __all__ = ["Channel"]
-
-_CONNECTIONS = 64  # of one process to one server; whoever finds none free waits for one, briefly
 
 
 class Channel(ABC):
@@ -33,42 +29,6 @@ class Channel(ABC):
 
     clustered: bool = False
     """Whether the keys live on several servers, so that one command may only name keys of one slot."""
-
-    @classmethod
-    def open(
-        cls, target: Any, *, connect_timeout: float = 0.1, timeout: float = 0.05, unbounded: bool = False
-    ) -> Channel:
-        """A channel to a URL or through a ready client. No connection is made yet.
-
-        Args:
-            target: A URL (``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://host:port,host:port``,
-                ``redis+sentinel://host:port,host:port/service/0``; ``valkey`` for ``redis`` is the same) or a ready
-                client of redis-py.
-            connect_timeout: Seconds to connect; for channels to a URL.
-            timeout: Seconds for each read or write, and to wait for a free connection; for channels to a URL.
-            unbounded: Accept a ready client that has no time limit of its own.
-
-        Raises:
-            ConfigurationError: The address is none, or the ready client has the other face, decodes answers or could
-                wait for ever.
-        """
-        if not isinstance(target, str):
-            from resilient.wire.redis._ready import ReadyChannel
-
-            return ReadyChannel(target, unbounded=unbounded)
-        address = Address.parse(target)
-        limits = limits_of(address, connect_timeout, timeout, _CONNECTIONS)
-        if address.kind == "cluster":
-            from resilient.wire.redis._sync.cluster import ClusterChannel
-
-            return ClusterChannel(address, limits)
-        if address.kind == "sentinel":
-            from resilient.wire.redis._sync.sentinel import SentinelChannel
-
-            return SentinelChannel(address, limits)
-        from resilient.wire.redis._sync.server import ServerChannel
-
-        return ServerChannel(address, limits)
 
     @abstractmethod
     def call(self, *args: Argument, key: Argument | None = None) -> Any:
