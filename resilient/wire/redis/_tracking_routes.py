@@ -89,12 +89,12 @@ class _ToPrimary(_ToServer):
         self._found: Place | None = None
 
     def places(self) -> list[Place]:
-        self._found = self._sentinels._locate()  # noqa: SLF001 - the same question, asked in one place
+        self._found = self._sentinels.locate()
         return [self._found]
 
     def remains(self) -> bool:
         try:
-            return self._sentinels._locate() == self._found  # noqa: SLF001 - as above
+            return self._sentinels.locate() == self._found
         except redis.exceptions.RedisError:
             return True  # nobody says otherwise
 

@@ -34,10 +34,11 @@ class AsyncSentinelChannel(AsyncServerChannel):
         self._budget = limits.connect + limits.answer
         self._question = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service))
         dial = dialer(address, limits, AsyncNode.kinds)
-        self._node = AsyncNode(("", 0), dial, limits, locate=self._locate, admit=_admit)
-        self._blocking = AsyncNode(("", 0), dial, limits, locate=self._locate, admit=_admit)
+        self._node = AsyncNode(("", 0), dial, limits, locate=self.locate, admit=_admit)
+        self._blocking = AsyncNode(("", 0), dial, limits, locate=self.locate, admit=_admit)
 
-    async def _locate(self) -> Place:
+    async def locate(self) -> Place:
+        """Where the primary is, by the first sentinel that names one. Raises redis.ConnectionError."""
         failure: Exception | None = None
         until = SYSTEM.monotonic() + self._budget
         for sentinel in list(self._sentinels):

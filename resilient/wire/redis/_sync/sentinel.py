@@ -35,10 +35,11 @@ class SentinelChannel(ServerChannel):
         self._budget = limits.connect + limits.answer
         self._question = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service))
         dial = dialer(address, limits, Node.kinds)
-        self._node = Node(("", 0), dial, limits, locate=self._locate, admit=_admit)
-        self._blocking = Node(("", 0), dial, limits, locate=self._locate, admit=_admit)
+        self._node = Node(("", 0), dial, limits, locate=self.locate, admit=_admit)
+        self._blocking = Node(("", 0), dial, limits, locate=self.locate, admit=_admit)
 
-    def _locate(self) -> Place:
+    def locate(self) -> Place:
+        """Where the primary is, by the first sentinel that names one. Raises redis.ConnectionError."""
         failure: Exception | None = None
         until = SYSTEM.monotonic() + self._budget
         for sentinel in list(self._sentinels):
