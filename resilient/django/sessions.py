@@ -103,7 +103,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django is untyped
             if _EXPIRY in data and age <= 0:
                 asked.end(self._found.id)
                 return
-            renewed = data.get(_EXPIRY) != self._found.data.get(_EXPIRY)
+            renewed = self._differs(data, _EXPIRY) or self._differs(data, SESSION_KEY)
             try:
                 self._now(asked.save(self._found, data, age if renewed else None))
             except Gone as error:
@@ -116,8 +116,9 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django is untyped
             self.create()
             return
         with self._asking() as asked:
+            life = self._age(data) if asked.sliding or self._differs(data, _EXPIRY) else None
             try:
-                self._now(asked.rotate(self._found, data))
+                self._now(asked.rotate(self._found, data, life))
             except Gone as error:
                 raise UpdateError from error
         self.modified = True
@@ -154,6 +155,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django is untyped
         """Seconds that a session with these fields lives from now on."""
         expiry = data.get(_EXPIRY)
         return float(super().get_expiry_age(expiry=expiry) if expiry else keeper().life)
+
+    def _differs(self, data: dict[str, Any], field: str) -> bool:
+        """Whether a field is another than on the server."""
+        return self._found is None or data.get(field) != self._found.data.get(field)
 
     def _now(self, session: Session) -> None:
         self._found = session

@@ -12,6 +12,7 @@ from django.urls import path
 
 from resilient.django import sessions
 from resilient.django.sessions import SessionStore, log_out_everywhere
+from resilient.web._sessions import _key
 
 OURS = "resilient.django.middleware.SessionMiddleware"
 THEIRS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -200,6 +201,33 @@ def test_a_sliding_life_begins_anew_with_each_use():
     assert read["a"] == 1
     assert sessions.keeper().sliding
     assert read._found.left == 5000
+
+
+@override_settings(SESSION_COOKIE_AGE=1000)
+@pytest.mark.parametrize("slides", [False, True])
+def test_a_life_that_was_set_before_a_login_counts_after_it(slides):
+    """On the server too, where the login gives a session that was there already a new key."""
+    with override_settings(SESSION_SAVE_EVERY_REQUEST=slides):
+        made = SessionStore()
+        made["a"] = 1
+        made.save()
+        read = SessionStore(made.session_key)
+        assert read["a"] == 1
+        read.set_expiry(300)
+        read.cycle_key()
+        assert left(read) <= 300
+        read[USER] = "17"
+        read.save()
+        assert left(read) <= 300
+        read.cycle_key()
+        assert left(read) <= 300
+
+
+def left(session):
+    """Seconds for which the server keeps a session that nobody asks for."""
+    found = sessions.keeper().store.load(_key(session.session_key), None)
+    assert found is not None
+    return found.left
 
 
 class Shouting:
