@@ -242,11 +242,15 @@ class Sessions(SessionInterface):
             if session.brought:
                 response.delete_cookie(name, **options)
             return
-        before = None if session.found is None else session.found.id
-        lives_on = session.permanent and self._options["sliding"]
-        if stored.id != before or lives_on:
+        before, lives_on = session.found, session.permanent and self._options["sliding"]
+        if before is None or stored.id != before.id or session.permanent != _is_permanent(before) or lives_on:
             expires = self.get_expiration_time(app, session)
             response.set_cookie(name, stored.id, expires=expires, **options)
+
+
+def _is_permanent(session: Session) -> bool:
+    """Whether the cookie of a session, as it was read, has an end."""
+    return bool(session.data.get("_permanent"))
 
 
 def _secret(app: Flask) -> list[str | bytes]:

@@ -195,6 +195,24 @@ def test_the_cookie_is_as_the_application_says():
     assert "Expires=" in browser.get("/mine", base_url="https://shop.example").headers["Set-Cookie"]
 
 
+def test_a_session_that_becomes_permanent_gives_its_cookie_an_end():
+    """Also where it was begun by another page, and its id stays; once is enough."""
+    app = make()
+
+    @app.post("/stay/<int:stays>")
+    def stay(stays):
+        session.permanent = bool(stays)
+        return "here"
+
+    browser = app.test_client()
+    assert "Expires=" not in browser.post("/cart/1").headers["Set-Cookie"]
+    before = cookie(browser)
+    assert "Expires=" in browser.post("/stay/1").headers["Set-Cookie"]
+    assert cookie(browser) == before
+    assert "Set-Cookie" not in browser.post("/stay/1").headers
+    assert "Expires=" not in browser.post("/stay/0").headers["Set-Cookie"]
+
+
 def test_an_application_without_a_secret_is_told_so():
     """At the first request, since the secret may be set after the extension."""
     app = make()
