@@ -171,8 +171,11 @@ class Tracking:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None and not self._closed and self._route is not None:
-                # The thread outlives whoever starts it, and so has no deadline of theirs.
-                self._thread = contextvars.Context().run(start_thread, self._work, self._stop, name="tracking")
+                try:
+                    # The thread outlives whoever starts it, and so has no deadline of theirs.
+                    self._thread = contextvars.Context().run(start_thread, self._work, self._stop, name="tracking")
+                except RuntimeError as error:  # there are too many, or the interpreter ends: whoever reads goes on
+                    self.trouble = f"no thread: {error}"
 
     @property
     def keep(self) -> float:

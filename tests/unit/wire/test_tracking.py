@@ -284,6 +284,23 @@ def test_nothing_runs_until_it_is_needed(unused_port):
     assert ear.notes == []
 
 
+def test_a_thread_that_cannot_be_started_is_no_error(unused_port, monkeypatch):
+    """Whoever reads at the interpreter's end, or where there are too many, is told nothing, and no error either."""
+
+    def full(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    ear = Ear()
+    tracking = Tracking(f"redis://127.0.0.1:{unused_port}/0", prefix="shop:", ear=ear, bound=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr("resilient.wire.redis.tracking.start_thread", full)
+        tracking.ensure()
+        assert tracking.trouble == "no thread: can't start new thread"
+    tracking.ensure()
+    assert trackers()
+    tracking.close()
+
+
 def test_the_thread_ends_with_the_ear(unused_port):
     """Who forgets to close leaves nothing behind."""
     ear = Ear()
