@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import decimal
+import gc
 import pickle
 import random
 import sys
@@ -155,9 +156,12 @@ def executed() -> Iterator[list[str]]:
     if not any(getattr(_audit, "installed", ())):
         sys.addaudithook(_audit)
         _audit.installed = (True,)  # type: ignore[attr-defined]  # a hook stays for the life of the process
+    gc.collect()  # what other tests have left may end with a call that is watched
+    gc.disable()
     _watched, _watcher = [], threading.get_ident()
     yield _watched
     _watched = None
+    gc.enable()
 
 
 def readable(value: Any) -> Any:
