@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from resilient.cache._entry import Entry, Life
 from resilient.cache._versions import VersionOf, version_of
 from resilient.errors import ConfigurationError
 
-__all__ = ["LoadOptions", "Policy", "Use"]
+__all__ = ["LoadOptions", "Loaded", "Policy", "Said", "Use"]
 
 
 class Use(Enum):
@@ -163,3 +163,44 @@ class Policy:
     def patience(self, *, stale: bool) -> float | None:
         """Seconds that a reader waits for a load led elsewhere; ``None`` is as long as it takes."""
         return self.soft_timeout if stale and self.soft_timeout is not None else self.hard_timeout
+
+
+class Loaded(NamedTuple):
+    """What is known of the functions that load lazily under one template."""
+
+    policy: Policy
+    version: int
+    tags: tuple[str, ...]
+
+    def also(self, other: Loaded) -> Loaded:
+        """Of both: the shorter life, and all tags."""
+        first = self if self.policy.ttl <= other.policy.ttl else other
+        return first._replace(tags=tuple(dict.fromkeys((*self.tags, *other.tags))))
+
+
+class Said(NamedTuple):
+    """What a function that writes says of how its values are kept; where it says nothing, the one that loads does."""
+
+    ttl: float | None = None
+    version: int | None = None
+    version_of: VersionOf | None = None
+
+    def kept(self, policy: Policy, loaded: Loaded | None) -> tuple[Policy, int]:
+        """How its values are kept, and the version of what they mean.
+
+        Args:
+            policy: What it says together with its cache.
+            loaded: What is known of who loads under the same template, if anybody does.
+
+        Examples:
+            >>> loaded = Loaded(Policy(60, stale_if_error=600), 2, ())
+            >>> policy, version = Said().kept(Policy(300), loaded)
+            >>> policy.ttl, policy.stale_if_error, version
+            (60, 600, 2)
+        """
+        if loaded is None:
+            return policy, self.version or 0
+        ttl = loaded.policy.ttl if self.ttl is None else policy.ttl
+        version_of = loaded.policy.version_of if self.version_of is None else self.version_of
+        version = loaded.version if self.version is None else self.version
+        return replace(loaded.policy, ttl=ttl, version_of=version_of), version

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from resilient.cache._codecs import ANYTHING
 from resilient.errors import ConfigurationError
 
-__all__ = ["AsyncMode", "Mode", "is_value", "item_type", "require", "result_type"]
+__all__ = ["AsyncMode", "Mode", "check_template", "is_value", "item_type", "require", "result_type"]
 
 
 class Mode:
@@ -40,6 +40,23 @@ def require(function: Callable[..., Any], *, asynchronous: bool) -> None:
         raise ConfigurationError(
             f"{getattr(function, '__qualname__', function)!r} cannot be decorated by this cache: {face} takes '{kind}'",
             advice="use the other face: Cache for def, AsyncCache for async def",
+        )
+
+
+def check_template(template: object, decorator: str) -> None:
+    """Refuse what was meant otherwise than as a key's template.
+
+    Raises:
+        ConfigurationError: It is the function itself, or no text.
+    """
+    if callable(template):
+        raise ConfigurationError(
+            f"{decorator} stands with brackets", advice=f"write @cache.{decorator}('user:{{user_id}}')"
+        )
+    if template is not None and not isinstance(template, str):
+        raise ConfigurationError(
+            f"the first argument of {decorator} is the key's template, not {template!r}",
+            advice=f"write @cache.{decorator}('user:{{user_id}}', ttl=60)",
         )
 
 

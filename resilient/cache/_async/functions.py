@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from resilient.cache._async.host import AsyncHost
 from resilient.cache._codecs import ANYTHING
-from resilient.cache._freshness import Policy
+from resilient.cache._freshness import Policy, Said
 from resilient.cache._functions import AsyncMode, is_value, require, result_type
 from resilient.cache._local_quick import Shortcut
 from resilient.cache._quick import NOTHING
@@ -20,7 +20,9 @@ from resilient.cache._values import AsyncLoader, Lookup
 __all__ = ["AsyncLazy", "AsyncWriter"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class _AsyncCached(Generic[P, R]):
@@ -53,14 +55,16 @@ class _AsyncCached(Generic[P, R]):
         if tags is not None:
             self._tag_with(tags)
         self._bound: tuple[Any, ...] = ()
+        self._function: Self | None = None
+        """Of a method: the function it was made of, whose plan is its own."""
         self._shortcut = Shortcut(self._make_key, cache.namespace)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    def _method(self, instance: object) -> Self:
         """The function as a method of an object."""
         if instance is None:
             return self
         method = copy.copy(self)
-        method._bound = (instance,)  # noqa: SLF001 - a copy of this object
+        method._bound, method._function = (instance,), self  # noqa: SLF001 - a copy of this object
         return method
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -76,11 +80,17 @@ class _AsyncCached(Generic[P, R]):
 
     def _planned(self) -> Plan:
         """How the values are kept, their tags aside."""
+        if self._plan is None and self._function is not None:
+            self._plan, self._make_tags = self._function._planned(), self._function._make_tags  # noqa: SLF001 - as above
         if self._plan is None:
+            self._settle()
             kind = result_type(self.__wrapped__) if self._kind is ANYTHING else self._kind
             self._shortcut.judge(self._policy, self._make_tags)
             self._plan = Plan(self._policy, self._cache.codec(kind, self._version), (), self._shortcut.owner)
         return self._plan
+
+    def _settle(self) -> None:
+        """Before the plan is made, at the first call: what could not be known before it."""
 
     def _plan_of(self, args: Any, kwargs: Any) -> Plan:
         """How the value of one call is kept."""
@@ -93,6 +103,16 @@ class _AsyncCached(Generic[P, R]):
 
 class AsyncLazy(_AsyncCached[P, R]):
     """A function whose results are loaded lazily: run on a miss, and answered from the cache after."""
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+
+    @overload
+    def __get__(self: AsyncLazy[Concatenate[S, Q], R], instance: S, owner: type | None = None) -> AsyncLazy[Q, R]: ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """The function as a method of an object."""
+        return self._method(instance)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The value: from the cache, or from the function."""
@@ -126,16 +146,35 @@ class AsyncWriter(_AsyncCached[P, R]):
     """A function that stores a value, after which the value is cached."""
 
     only_if_present = False
+    said = Said()
+    """What it says of how its values are kept; all else is as for what is loaded lazily under the same template."""
     tags: tuple[str, ...] | None = None
-    """The tags' templates; ``None``: those of what is loaded lazily under the same key."""
+    """The tags' templates; ``None``: those of what is loaded so."""
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+
+    @overload
+    def __get__(
+        self: AsyncWriter[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> AsyncWriter[Q, R]: ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """The function as a method of an object."""
+        return self._method(instance)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Store first, then cache what the function returned."""
-        if self._plan is None:  # the first call: by now the function that loads is defined
-            self._tag_with(self._cache.tags_under(self._template or "") if self.tags is None else self.tags)
         store = self._call(args, kwargs)
         plan = self._plan_of(args, kwargs)
         result: R = await self._cache.write(
             self.key(*args, **kwargs), store, plan, keeps=is_value, present=self.only_if_present
         )
         return result
+
+    def _settle(self) -> None:
+        """Follow the function that loads, which is defined by now."""
+        loaded = self._cache.loaded_under(self._template or "")
+        theirs = () if loaded is None else loaded.tags
+        self._tag_with(theirs if self.tags is None else self.tags)
+        self._policy, self._version = self.said.kept(self._policy, loaded)

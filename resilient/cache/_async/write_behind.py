@@ -14,7 +14,7 @@ from resilient.cache._codecs import ANYTHING
 from resilient.cache._entry import Entry
 from resilient.cache._events import WritesLost
 from resilient.cache._failures import is_failure
-from resilient.cache._freshness import Policy
+from resilient.cache._freshness import Policy, Said
 from resilient.cache._functions import AsyncMode, item_type, require
 from resilient.cache._keys import parse
 from resilient.cache._seen import Plan
@@ -75,7 +75,7 @@ class AsyncWriteBehind(Generic[V]):
         pace: Pace,
         *,
         kind: Any,
-        version: int,
+        said: Said,
         tags: tuple[str, ...],
     ) -> None:
         require(function, asynchronous=AsyncMode.asynchronous)
@@ -88,7 +88,8 @@ class AsyncWriteBehind(Generic[V]):
         self._policy = policy
         self._pace = pace
         self._kind = kind
-        self._version = version
+        self._template = template
+        self._said = said
         self._plan: Plan | None = None
         self._buffer = Buffer(cache.namespace, pace.size)
         self._closed = False
@@ -244,7 +245,8 @@ class AsyncWriteBehind(Generic[V]):
     def _planned(self) -> Plan:
         if self._plan is None:
             kind = item_type(self._store) if self._kind is ANYTHING else self._kind
-            self._plan = Plan(self._policy, self._cache.codec(kind, self._version))
+            policy, version = self._said.kept(self._policy, self._cache.loaded_under(self._template))
+            self._plan = Plan(policy, self._cache.codec(kind, version))
         return self._plan
 
     def _told(self, value: V) -> tuple[Any, ...]:

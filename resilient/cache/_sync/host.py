@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from resilient.cache._codecs import ANYTHING, Codec
+from resilient.cache._freshness import Loaded
 from resilient.cache._local_tier import LocalTier
 from resilient.cache._seen import Plan
 from resilient.cache._sync.engine.engine import Engine
@@ -40,8 +41,8 @@ class Host(Protocol):
         """How values of any type are kept for so long, with the tags that they bear."""
         ...
 
-    def tags_under(self, template: str) -> tuple[str, ...]:
-        """The templates of the tags of what is loaded lazily under a key's template."""
+    def loaded_under(self, template: str) -> Loaded | None:
+        """What is known of the functions that load lazily under a key's template."""
         ...
 
     # ----------------------------------------------------------------------------------------------- through functions

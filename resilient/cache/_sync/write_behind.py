@@ -14,7 +14,7 @@ from resilient.cache._codecs import ANYTHING
 from resilient.cache._entry import Entry
 from resilient.cache._events import WritesLost
 from resilient.cache._failures import is_failure
-from resilient.cache._freshness import Policy
+from resilient.cache._freshness import Policy, Said
 from resilient.cache._functions import Mode, item_type, require
 from resilient.cache._keys import parse
 from resilient.cache._seen import Plan
@@ -76,7 +76,7 @@ class WriteBehind(Generic[V]):
         pace: Pace,
         *,
         kind: Any,
-        version: int,
+        said: Said,
         tags: tuple[str, ...],
     ) -> None:
         require(function, asynchronous=Mode.asynchronous)
@@ -89,7 +89,8 @@ class WriteBehind(Generic[V]):
         self._policy = policy
         self._pace = pace
         self._kind = kind
-        self._version = version
+        self._template = template
+        self._said = said
         self._plan: Plan | None = None
         self._buffer = Buffer(cache.namespace, pace.size)
         self._closed = False
@@ -245,7 +246,8 @@ class WriteBehind(Generic[V]):
     def _planned(self) -> Plan:
         if self._plan is None:
             kind = item_type(self._store) if self._kind is ANYTHING else self._kind
-            self._plan = Plan(self._policy, self._cache.codec(kind, self._version))
+            policy, version = self._said.kept(self._policy, self._cache.loaded_under(self._template))
+            self._plan = Plan(policy, self._cache.codec(kind, version))
         return self._plan
 
     def _told(self, value: V) -> tuple[Any, ...]:

@@ -197,3 +197,46 @@ def test_a_writer_that_dies_costs_one_lease(kind: Any, database: Database, clock
     kind.a_lease_later()
     assert get_user(17).name == "Eve"
     assert said(get_user.lookup(17)) == ("Eve", kind.source)
+
+
+def test_a_written_value_is_kept_as_one_that_is_loaded(kind: Any, database: Database, clock: FakeClock) -> None:
+    """What the writer does not say the function that loads does: the ttl, how long it is served stale, the version."""
+    cache = kind()
+
+    @cache.lazy("user:{user_id}", ttl=60, stale_if_error=600, version=2)
+    def get_user(user_id: int) -> User:
+        return database.read(user_id)
+
+    @cache.write_through("user:{user_id}")
+    def save_user(user_id: int, name: str) -> User:
+        database.rows[user_id] = User(user_id, name)
+        return database.rows[user_id]
+
+    save_user(17, "Eve")
+    assert said(get_user.lookup(17)) == ("Eve", kind.source)
+    clock.advance(61)
+    database.down = True
+    found = get_user.lookup(17)
+    assert (found.value.name, found.stale) == ("Eve", True)
+    database.down = False
+    clock.advance(2)  # until then the failing database is left alone
+    assert get_user.lookup(17).source == "loader"
+
+
+def test_a_writer_may_name_a_life_of_its_own(kind: Any, database: Database, clock: FakeClock) -> None:
+    """The ttl that a writer names counts, whatever the function that loads says."""
+    cache = kind()
+
+    @cache.lazy("user:{user_id}", ttl=600)
+    def get_user(user_id: int) -> User:
+        return database.read(user_id)
+
+    @cache.write_through("user:{user_id}", ttl=5)
+    def save_user(user_id: int, name: str) -> User:
+        database.rows[user_id] = User(user_id, name)
+        return database.rows[user_id]
+
+    save_user(17, "Eve")
+    assert get_user.lookup(17).source == kind.source
+    clock.advance(6)
+    assert get_user.lookup(17).source == "loader"

@@ -11,14 +11,16 @@ from resilient.cache._async.deferred import deferred
 from resilient.cache._async.engine.work import AsyncWork
 from resilient.cache._async.host import AsyncHost
 from resilient.cache._codecs import ANYTHING, Codec
-from resilient.cache._freshness import LoadOptions, Policy
-from resilient.cache._keys import physical, tag_names, tag_templates
+from resilient.cache._freshness import Loaded, LoadOptions, Policy, Said
+from resilient.cache._keys import physical, tag_names
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader
 from resilient.clock import Clock
 
 __all__ = ["AsyncFace"]
 
+_OWN = ("ttl", "type", "tags")
+"""The options that every call with a loader has, beside `LoadOptions`."""
 _PLANS = 256  # kept for calls that name their options each time
 
 
@@ -51,8 +53,8 @@ class AsyncFace(AsyncHost):
         self._ttl = ttl
         self._jitter = jitter
         self._plans: dict[Any, Plan] = {}
-        self._tagged: dict[str, tuple[str, ...]] = {}
-        """The tags of what is loaded lazily, by its key's template: what is written through to it bears the same."""
+        self._loaded: dict[str, Loaded] = {}
+        """How what is loaded lazily is kept, by its key's template: what is written to it is kept the same way."""
         self._before_close: list[AsyncLoader[[], None]] = []
         """What is to be done before the cache is closed."""
 
@@ -77,7 +79,7 @@ class AsyncFace(AsyncHost):
         unknown = given.keys() - LoadOptions.__annotations__.keys()
         if unknown:
             raise TypeError(
-                f"no option is called {min(unknown)!r}; there are: {', '.join(LoadOptions.__annotations__)}"
+                f"no option is called {min(unknown)!r}; there are: {', '.join((*_OWN, *LoadOptions.__annotations__))}"
             )
         if "early" in given:
             given["early"] = float(given["early"])
@@ -99,15 +101,20 @@ class AsyncFace(AsyncHost):
         except TypeError:  # what cannot be hashed, such as a list of errors, is made anew each time
             return Plan(self._policy(ttl, options), self.codec(kind))
 
-    def _note_tags(self, template: str | None, tags: Iterable[str]) -> tuple[str, ...]:
-        names = tag_templates(tags)
-        if template is not None and names:
-            self._tagged[template] = tuple(dict.fromkeys((*self._tagged.get(template, ()), *names)))
-        return names
+    def _note(self, template: str | None, loaded: Loaded) -> None:
+        if template is not None:
+            before = self._loaded.get(template)
+            self._loaded[template] = loaded if before is None else before.also(loaded)
 
-    def tags_under(self, template: str) -> tuple[str, ...]:
-        """The templates of the tags of what is loaded lazily under a key's template."""
-        return self._tagged.get(template, ())
+    def loaded_under(self, template: str) -> Loaded | None:
+        """What is known of the functions that load lazily under a key's template."""
+        return self._loaded.get(template)
+
+    def _policy_to_write(self, template: str, said: Said) -> Policy:
+        """How a function that writes keeps its values, as far as is known before those that load are defined."""
+        loaded = self.loaded_under(template)
+        ttl = loaded.policy.ttl if said.ttl is None and self._ttl is None and loaded is not None else said.ttl
+        return self._policy(ttl, {"version_of": said.version_of})
 
     # ---------------------------------------------------------------------------------------------------------- bypass
 

@@ -9,6 +9,8 @@ from resilient.cache._async.face.base import AsyncFace
 from resilient.cache._async.functions import AsyncWriter
 from resilient.cache._async.write_behind import AsyncWriteBehind, Pace
 from resilient.cache._codecs import ANYTHING
+from resilient.cache._freshness import Said
+from resilient.cache._functions import check_template
 from resilient.cache._keys import tag_names, tag_templates
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader
@@ -157,7 +159,7 @@ class AsyncWriting(AsyncFace):
         ttl: float | None = None,
         *,
         only_if_present: bool = False,
-        version: int = 0,
+        version: int | None = None,
         type: Any = ANYTHING,  # noqa: A002 - same
         tags: Iterable[str] | None = None,
         version_of: VersionOf | None = None,
@@ -173,26 +175,29 @@ class AsyncWriting(AsyncFace):
         the newer; with ``version_of`` they can, and the newer value stays, for one lease.
 
         Args:
-            template: The key, the same as that of the function that loads it.
-            ttl: Seconds the value lives; the cache's own by default.
+            template: The key, the same as that of the function that loads it, whose values these are: what is not said
+                here (``ttl``, ``version``, ``tags``, ``version_of``, and for how long they are served stale) is as
+                there. Of several such functions it is the shortest ttl, and all tags.
+            ttl: Seconds the value lives; without a function that loads it the cache's own by default.
             only_if_present: Cache the value only where the key was cached before.
-            version: The same as that of the function that loads it.
+            version: The version of what the value means; see `lazy`.
             type: The type of the value; by default the one the function says it returns.
-            tags: The tags' templates; by default those of the function that `lazy` loads with under the same template.
+            tags: The tags' templates.
             version_of: The name of an attribute or a key of the values, or a function of one, that tells the version of
-                its row: a whole number that grows with each change. Give it to the function that loads too.
+                its row: a whole number that grows with each change.
 
         Raises:
             ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter. A tag
                 names what is no parameter: then ``tags=`` is needed here; told at the first call.
         """
-        policy = self._policy(ttl, {"version_of": version_of})
+        check_template(template, "write_through")
+        said = Said(ttl, version, version_of)
+        policy = self._policy_to_write(template, said)
         names = None if tags is None else tag_templates(tags)
 
         def decorate(function: AsyncLoader[P, R]) -> AsyncWriter[P, R]:
-            writer = AsyncWriter(self, function, template, policy, kind=type, version=version)
-            writer.only_if_present = only_if_present
-            writer.tags = names
+            writer = AsyncWriter(self, function, template, policy, kind=type, version=version or 0)
+            writer.only_if_present, writer.said, writer.tags = only_if_present, said, names
             return writer
 
         return decorate
@@ -207,7 +212,7 @@ class AsyncWriting(AsyncFace):
         size: int = 10_000,
         tries: int = 10,
         pipeline: Pipeline | None = None,
-        version: int = 0,
+        version: int | None = None,
         type: Any = ANYTHING,  # noqa: A002 - same
         tags: Iterable[str] = (),
     ) -> Callable[[AsyncLoader[[list[V]], Any]], AsyncWriteBehind[V]]:
@@ -226,13 +231,14 @@ class AsyncWriting(AsyncFace):
         Args:
             template: The key, the same as that of the function that loads: ``{user_id}`` is the attribute, or in a
                 mapping the key, of that name in a value.
-            ttl: Seconds a value lives once it is stored; the cache's own by default.
+            ttl: Seconds a value lives once it is stored; by default, as is for how long it is served stale, as for the
+                function that loads under the same template, or the cache's own.
             every: Seconds between two rounds of storing.
             batch: How many values one call stores at most. So many start a round at once.
             size: How many keys may wait; one more is refused.
             tries: How often storing a value may fail; each round tries again.
             pipeline: The policies around each call, such as retries and a breaker.
-            version: The same as that of the function that loads.
+            version: The version of what a value means; by default that of the function that loads.
             type: The type of a value; by default the one in the list that the function says it takes.
             tags: The tags' templates, with names as in the key's.
 
@@ -251,11 +257,13 @@ class AsyncWriting(AsyncFace):
         """
         pace = Pace(every, batch, size, tries, pipeline)
         pace.check()
-        policy, names = self._policy(ttl), tag_templates(tags)
+        check_template(template, "write_behind")
+        said = Said(ttl, version)
+        policy, names = self._policy_to_write(template, said), tag_templates(tags)
 
         def decorate(function: AsyncLoader[[list[V]], Any]) -> AsyncWriteBehind[V]:
             made: AsyncWriteBehind[V] = AsyncWriteBehind(
-                self, function, template, policy, pace, kind=type, version=version, tags=names
+                self, function, template, policy, pace, kind=type, said=said, tags=names
             )
             self._before_close.append(made.drain)
             return made

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from resilient.cache._aside import bypassed
 from resilient.cache._codecs import ANYTHING
-from resilient.cache._freshness import LoadOptions
-from resilient.cache._keys import physical_many
+from resilient.cache._freshness import Loaded, LoadOptions
+from resilient.cache._functions import check_template
+from resilient.cache._keys import physical_many, tag_templates
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._sync.face.base import Face
@@ -19,14 +20,25 @@ from resilient.errors import ConfigurationError, InvalidInput
 
 __all__ = ["Reading"]
 
+D = TypeVar("D")
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Reading(Face):
     """Reading through a cache."""
 
     # ------------------------------------------------------------------------------------------------ without a loader
+
+    @overload
+    def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+
+    @overload
+    def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+
+    @overload
+    def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any: ...
 
     def get(self, key: str, default: Any = None, *, type: Any = ANYTHING) -> Any:  # noqa: A002 - as msgspec says it
         """The value of a key.
@@ -41,12 +53,42 @@ class Reading(Face):
         (value,) = self._engine.get_many((self.physical(key),), self.codec(type))
         return default if value is NOTHING else value
 
+    @overload
+    def lookup(self, key: str, *, type: type[T]) -> Lookup[T] | None: ...
+
+    @overload
+    def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None: ...
+
     def lookup(self, key: str, *, type: Any = ANYTHING) -> Lookup[Any] | None:  # noqa: A002 - same
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
         found: Lookup[Any] | None = self._engine.lookup(self.physical(key), self.codec(type))
         return found
+
+    @overload
+    def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        load_many: Loader[[list[str]], Mapping[str, T]] | None = None,
+        ttl: float | None = None,
+        type: type[T],
+        tags: Iterable[str] = (),
+        **options: Unpack[LoadOptions],
+    ) -> dict[str, T]: ...
+
+    @overload
+    def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        load_many: Loader[[list[str]], Mapping[str, Any]] | None = None,
+        ttl: float | None = None,
+        type: Any = ANYTHING,
+        tags: Iterable[str] = (),
+        **options: Unpack[LoadOptions],
+    ) -> dict[str, Any]: ...
 
     def get_many(
         self,
@@ -170,12 +212,10 @@ class Reading(Face):
             ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter, or a
                 tag what is none.
         """
-        if callable(template):
-            raise ConfigurationError(
-                "lazy stands with brackets", advice="write @cache.lazy() or @cache.lazy('user:{id}')"
-            )
+        check_template(template, "lazy")
         policy = self._policy(ttl, options)
-        names = self._note_tags(template, tags)
+        names = tag_templates(tags)
+        self._note(template, Loaded(policy, version, names))
         return lambda function: Lazy(
             self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from resilient.cache._codecs import ANYTHING
+from resilient.cache._freshness import Said
+from resilient.cache._functions import check_template
 from resilient.cache._keys import tag_names, tag_templates
 from resilient.cache._seen import Plan
 from resilient.cache._sync.face.base import Face
@@ -156,7 +158,7 @@ class Writing(Face):
         ttl: float | None = None,
         *,
         only_if_present: bool = False,
-        version: int = 0,
+        version: int | None = None,
         type: Any = ANYTHING,  # noqa: A002 - same
         tags: Iterable[str] | None = None,
         version_of: VersionOf | None = None,
@@ -172,26 +174,29 @@ class Writing(Face):
         the newer; with ``version_of`` they can, and the newer value stays, for one lease.
 
         Args:
-            template: The key, the same as that of the function that loads it.
-            ttl: Seconds the value lives; the cache's own by default.
+            template: The key, the same as that of the function that loads it, whose values these are: what is not said
+                here (``ttl``, ``version``, ``tags``, ``version_of``, and for how long they are served stale) is as
+                there. Of several such functions it is the shortest ttl, and all tags.
+            ttl: Seconds the value lives; without a function that loads it the cache's own by default.
             only_if_present: Cache the value only where the key was cached before.
-            version: The same as that of the function that loads it.
+            version: The version of what the value means; see `lazy`.
             type: The type of the value; by default the one the function says it returns.
-            tags: The tags' templates; by default those of the function that `lazy` loads with under the same template.
+            tags: The tags' templates.
             version_of: The name of an attribute or a key of the values, or a function of one, that tells the version of
-                its row: a whole number that grows with each change. Give it to the function that loads too.
+                its row: a whole number that grows with each change.
 
         Raises:
             ConfigurationError: Neither the decorator nor the cache has a ttl, or the template names no parameter. A tag
                 names what is no parameter: then ``tags=`` is needed here; told at the first call.
         """
-        policy = self._policy(ttl, {"version_of": version_of})
+        check_template(template, "write_through")
+        said = Said(ttl, version, version_of)
+        policy = self._policy_to_write(template, said)
         names = None if tags is None else tag_templates(tags)
 
         def decorate(function: Loader[P, R]) -> Writer[P, R]:
-            writer = Writer(self, function, template, policy, kind=type, version=version)
-            writer.only_if_present = only_if_present
-            writer.tags = names
+            writer = Writer(self, function, template, policy, kind=type, version=version or 0)
+            writer.only_if_present, writer.said, writer.tags = only_if_present, said, names
             return writer
 
         return decorate
@@ -206,7 +211,7 @@ class Writing(Face):
         size: int = 10_000,
         tries: int = 10,
         pipeline: Pipeline | None = None,
-        version: int = 0,
+        version: int | None = None,
         type: Any = ANYTHING,  # noqa: A002 - same
         tags: Iterable[str] = (),
     ) -> Callable[[Loader[[list[V]], Any]], WriteBehind[V]]:
@@ -225,13 +230,14 @@ class Writing(Face):
         Args:
             template: The key, the same as that of the function that loads: ``{user_id}`` is the attribute, or in a
                 mapping the key, of that name in a value.
-            ttl: Seconds a value lives once it is stored; the cache's own by default.
+            ttl: Seconds a value lives once it is stored; by default, as is for how long it is served stale, as for the
+                function that loads under the same template, or the cache's own.
             every: Seconds between two rounds of storing.
             batch: How many values one call stores at most. So many start a round at once.
             size: How many keys may wait; one more is refused.
             tries: How often storing a value may fail; each round tries again.
             pipeline: The policies around each call, such as retries and a breaker.
-            version: The same as that of the function that loads.
+            version: The version of what a value means; by default that of the function that loads.
             type: The type of a value; by default the one in the list that the function says it takes.
             tags: The tags' templates, with names as in the key's.
 
@@ -250,12 +256,12 @@ class Writing(Face):
         """
         pace = Pace(every, batch, size, tries, pipeline)
         pace.check()
-        policy, names = self._policy(ttl), tag_templates(tags)
+        check_template(template, "write_behind")
+        said = Said(ttl, version)
+        policy, names = self._policy_to_write(template, said), tag_templates(tags)
 
         def decorate(function: Loader[[list[V]], Any]) -> WriteBehind[V]:
-            made: WriteBehind[V] = WriteBehind(
-                self, function, template, policy, pace, kind=type, version=version, tags=names
-            )
+            made: WriteBehind[V] = WriteBehind(self, function, template, policy, pace, kind=type, said=said, tags=names)
             self._before_close.append(made.drain)
             return made
 
