@@ -1,4 +1,4 @@
-"""``settings.RESILIENT``: read when it is needed, read again when a test changes it, checked by ``manage.py check``."""
+"""``settings.RESILIENT``: read when it is needed, and read again when a test changes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import Any
 
 from django import conf
-from django.core import checks
 from django.core.signals import setting_changed
 
 from resilient import policy
@@ -18,14 +17,12 @@ from resilient.arguments import is_name
 from resilient.errors import ConfigurationError
 from resilient.health import Health
 
-__all__ = ["Options", "SessionOptions", "options", "problems", "session_options"]
+__all__ = ["CACHE", "Options", "SessionOptions", "options", "session_options"]
 
 _KNOWN = ("AUTHORIZE", "DEADLINE", "HEALTH", "MAP_ERRORS", "REPLICAS", "SESSIONS")
 _KNOWN_OF_SESSIONS = ("CONNECT_TIMEOUT", "LOCATION", "NAMESPACE", "SLIDING", "TIMEOUT")
-_CACHE = "resilient.django.cache.Cache"
-_SESSIONS = "resilient.django.sessions"
-_SESSION_MIDDLEWARE = "resilient.django.middleware.SessionMiddleware"
-_HEALTH_MIDDLEWARE = "resilient.django.middleware.HealthMiddleware"
+CACHE = "resilient.django.cache.Cache"
+"""What ``CACHES`` calls the backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,7 @@ def _cache_location() -> str | None:
     cache = conf.settings.CACHES.get(conf.settings.SESSION_CACHE_ALIAS, {})
     given: Any = cache.get("LOCATION", "")
     location = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
-    ours = cache.get("BACKEND") == _CACHE and isinstance(location, str) and "://" in location
+    ours = cache.get("BACKEND") == CACHE and isinstance(location, str) and "://" in location
     return str(location) if ours else None
 
 
@@ -144,62 +141,3 @@ def _changed(*, setting: str, **_: object) -> None:
 
 
 setting_changed.connect(_changed)
-
-
-def problems(**_: object) -> list[checks.CheckMessage]:
-    """What is wrong with the settings, for ``manage.py check``."""
-    try:
-        options()
-    except ConfigurationError as error:
-        return [checks.Error(error.message, hint=error.advice, id="resilient.E001")]
-    return [*_problems_of_caches(), *_problems_of_sessions(), *_problems_of_health()]
-
-
-def _problems_of_health() -> list[checks.CheckMessage]:
-    middleware = list(getattr(conf.settings, "MIDDLEWARE", ()))
-    if _HEALTH_MIDDLEWARE not in middleware:
-        return []
-    found: list[checks.CheckMessage] = []
-    if options().health is None:
-        hint = "set RESILIENT['HEALTH'] to a resilient.health.Health, or to where it is: 'module:attr'"
-        found.append(checks.Error("HealthMiddleware has nothing to report", hint=hint, id="resilient.E002"))
-    if middleware[0] != _HEALTH_MIDDLEWARE:
-        hint = "put it first, or probes may be refused for their host or redirected to https"
-        found.append(checks.Warning("HealthMiddleware is not the first middleware", hint=hint, id="resilient.W001"))
-    return found
-
-
-def _problems_of_caches() -> list[checks.CheckMessage]:
-    found: list[checks.CheckMessage] = []
-    for alias, each in conf.settings.CACHES.items():
-        if each.get("BACKEND") != _CACHE:
-            continue
-        from resilient.django.cache import shared
-
-        try:
-            shared(each.get("LOCATION", ""), each.get("OPTIONS") or {})
-        except ConfigurationError as error:
-            found.append(checks.Error(f"CACHES[{alias!r}]: {error.message}", hint=error.advice, id="resilient.E003"))
-    return found
-
-
-def _problems_of_sessions() -> list[checks.CheckMessage]:
-    if conf.settings.SESSION_ENGINE != _SESSIONS:
-        return []
-    try:
-        from resilient.django.sessions import keeper
-
-        kept = keeper()
-    except ConfigurationError as error:
-        return [checks.Error(f"sessions: {error.message}", hint=error.advice, id="resilient.E004")]
-    found: list[checks.CheckMessage] = []
-    if not getattr(conf.settings, "DEBUG", False) and session_options().location is None:
-        hint = "set RESILIENT['SESSIONS']['LOCATION'], or SESSION_CACHE_ALIAS to a cache of this library on a server"
-        found.append(checks.Warning("sessions live in one process only", hint=hint, id="resilient.W002"))
-    if _SESSION_MIDDLEWARE not in getattr(conf.settings, "MIDDLEWARE", ()):
-        hint = f"put {_SESSION_MIDDLEWARE} in the place of Django's: while the server is away it answers 503"
-        found.append(checks.Warning("an outage of the sessions would be a 500", hint=hint, id="resilient.W003"))
-    if kept.sliding and not conf.settings.SESSION_SAVE_EVERY_REQUEST:
-        hint = "set SESSION_SAVE_EVERY_REQUEST = True, so that the browser's cookie lives on with the session"
-        found.append(checks.Warning("sessions slide, and their cookies do not", hint=hint, id="resilient.W004"))
-    return found

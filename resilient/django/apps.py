@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core import checks
 
-from resilient.django._settings import problems
+from resilient.django._checks import problems
 
 __all__ = ["ResilientConfig"]
 
