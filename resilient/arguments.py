@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import re
 from collections.abc import Collection
 from typing import SupportsFloat, TypeVar
 
 from resilient.errors import ConfigurationError, ResilientError
 
-__all__ = ["check_name", "is_name", "is_number", "one_of", "to_name"]
+__all__ = ["check_count", "check_name", "check_seconds", "is_name", "is_number", "one_of", "to_name"]
 
 _LONGEST = 64
 _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_LONGEST}}}")
@@ -66,6 +68,41 @@ def is_number(value: object) -> bool:
         (True, False, False)
     """
     return isinstance(value, SupportsFloat)
+
+
+def check_seconds(argument: str, value: object) -> None:
+    """Refuse what is no span of time.
+
+    Args:
+        argument: What the argument is called.
+        value: What was given.
+
+    Raises:
+        ConfigurationError: It is no positive, finite number.
+
+    Examples:
+        >>> check_seconds("ttl", 0.5)
+    """
+    if not (isinstance(value, int | float) and 0 < value < math.inf) or isinstance(value, bool):
+        advice = f"write {value.total_seconds():g}" if isinstance(value, dt.timedelta) else None
+        raise ConfigurationError(f"{argument} is a positive number of seconds, not {value!r}", advice=advice)
+
+
+def check_count(argument: str, value: object) -> None:
+    """Refuse what is no number of things.
+
+    Args:
+        argument: What the argument is called.
+        value: What was given.
+
+    Raises:
+        ConfigurationError: It is no whole number from 1 up.
+
+    Examples:
+        >>> check_count("size", 10)
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{argument} is a whole number from 1 up, not {value!r}")
 
 
 def one_of(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple, TypedDict
 
+from resilient.arguments import check_seconds
 from resilient.cache._entry import Entry, Life
 from resilient.cache._versions import VersionOf, version_of
 from resilient.errors import ConfigurationError
@@ -85,8 +86,8 @@ class Policy:
             )
         for name in ("ttl", "negative_ttl", "error_ttl", "soft_timeout", "hard_timeout"):
             seconds = getattr(self, name)
-            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
-                raise ConfigurationError(f"{name} is a positive number of seconds, not {seconds!r}")
+            if seconds is not None:
+                check_seconds(name, seconds)
         for name in ("stale_if_error", "stale_while_revalidate"):
             seconds = getattr(self, name)
             if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):

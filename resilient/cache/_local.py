@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from resilient.arguments import check_count, check_seconds
 from resilient.errors import ConfigurationError
 
-__all__ = ["Local"]
+__all__ = ["Local", "check_local"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,14 @@ class Local:
 
     def __post_init__(self) -> None:
         for name in ("max_entries", "max_bytes"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ConfigurationError(f"{name} is a whole number above 0, not {number!r}")
-        if self.ttl is not None and not (isinstance(self.ttl, int | float) and 0 < self.ttl < math.inf):  # type: ignore[redundant-expr]  # callers may not check types
-            raise ConfigurationError(f"the ttl of the local tier is a positive number of seconds, not {self.ttl!r}")
+            check_count(name, getattr(self, name))
+        if self.ttl is not None:
+            check_seconds("the ttl of the local tier", self.ttl)
+
+
+def check_local(local: object) -> None:
+    """Refuse what does not say how much is kept. Raises ConfigurationError."""
+    if local is not None and not isinstance(local, Local):
+        raise ConfigurationError(
+            f"local is a Local, not {local!r}", advice="write local=Local(), or local=Local(max_entries=1000)"
+        )

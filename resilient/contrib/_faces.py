@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final
 
+from resilient.cache import Cache
 from resilient.errors import ConfigurationError, InvalidInput
 
 __all__ = ["FOREVER", "MISSING", "options_of", "seconds_of", "their_errors"]
@@ -18,7 +21,15 @@ eviction fits all of them; ten years outlive the server."""
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING", "__bool__": lambda _: False, "__slots__": ()})()
 """What stands for a value where there is none; ``None`` is a value."""
 
-_FIXED = ("clock", "ttl")
+_FIXED = {"clock", "target", "ttl"}
+_ADDRESS = {"db", "host", "password", "port", "socket_path", "ssl", "unix_socket_path", "url", "username"}
+"""What other libraries are told a server's address by."""
+
+
+@lru_cache(maxsize=1)
+def _known() -> frozenset[str]:
+    """The arguments of a cache that a face takes."""
+    return frozenset(inspect.signature(Cache).parameters) - _FIXED
 
 
 def seconds_of(timeout: float | None) -> float:
@@ -43,15 +54,21 @@ def options_of(target: Any, given: Mapping[str, Any], namespace: str) -> dict[st
     What lives in this process nobody else can write, so that any secret does for it.
 
     Raises:
-        ConfigurationError: An argument is named that is the face's own, or values on a server have no secret.
+        ConfigurationError: An argument is named that there is not, or that is the face's own; or values on a server
+            have no secret.
 
     Examples:
         >>> options_of("redis://127.0.0.1:6379/0", {"codec": "safe"}, "shop")
         {'namespace': 'shop', 'codec': 'safe', 'jitter': 0.0}
     """
-    own = sorted(set(given) & set(_FIXED))
-    if own:
-        raise ConfigurationError(f"{', '.join(own)} cannot be given here", advice="leave it out")
+    known = _known()
+    wrong = sorted(set(given) - known)
+    if wrong:
+        part = _ADDRESS & set(wrong)
+        advice = "the address is one text: redis://user:password@host:6379/0; " if part else ""
+        raise ConfigurationError(
+            f"no option is called {wrong[0]!r} here", advice=f"{advice}there are: {', '.join(sorted(known))}"
+        )
     options: dict[str, Any] = {"namespace": namespace, "codec": "pickle", "jitter": 0.0, **given}
     if options["codec"] == "pickle" and not options.get("secret"):
         if target is not None:

@@ -36,6 +36,15 @@ _CACHE = ("compress", "compress_over", "connect_timeout", "lease", "namespace", 
 """Arguments that are those of `resilient.cache.Cache`; the rest of a region's arguments is of no concern here."""
 
 
+_URL = "write url='redis://user:password@host:6379/0', or redis+cluster:// or redis+sentinel:// with several hosts"
+_THEIRS = {
+    **dict.fromkeys(("db", "host", "password", "port", "sentinels", "service_name", "startup_nodes", "username"), _URL),
+    "connection_pool": "write url=, with an address or with a ready client",
+    "redis_expiration_time": "write expiration_time=",
+}
+"""Arguments of dogpile's own backend for Redis, and what is said instead."""
+
+
 class ResilientBackend(BytesBackend):
     """A backend that answers while its server is away: then there is nothing in it, and each process loads for itself.
 
@@ -53,7 +62,8 @@ class ResilientBackend(BytesBackend):
             ``namespace``, ``compress``, ``timeout``, ``connect_timeout`` and the like. Others are ignored.
 
     Raises:
-        ConfigurationError: There is a server and no secret, or an argument is wrong.
+        ConfigurationError: There is a server and no secret; an argument is wrong, or one of dogpile's own backend for
+            Redis, which would have another meaning here or none.
 
     Examples:
         >>> backend = ResilientBackend({})
@@ -63,6 +73,7 @@ class ResilientBackend(BytesBackend):
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
+        _check(arguments)
         target, secret = arguments.get("url"), arguments.get("secret")
         if target is not None and not secret:
             raise ConfigurationError(
@@ -124,6 +135,13 @@ class ResilientBackend(BytesBackend):
     def delete_multi(self, keys: Iterable[str]) -> None:
         """Forget several, in one round trip."""
         self._values.delete_many(keys)
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Refuse what is said to dogpile's own backend: unheard, each process would keep its own values, or for ever."""
+    theirs = sorted(_THEIRS.keys() & set(arguments))
+    if theirs:
+        raise ConfigurationError(f"{theirs[0]!r} is no argument of this backend", advice=_THEIRS[theirs[0]])
 
 
 class _Local:

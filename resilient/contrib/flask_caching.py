@@ -14,7 +14,7 @@ from typing import Any
 from flask import Flask
 
 from resilient.contrib.cachelib import ResilientCache as _Plain
-from resilient.errors import MissingExtra
+from resilient.errors import ConfigurationError, MissingExtra
 
 try:
     from flask_caching.backends.base import BaseCache
@@ -22,6 +22,9 @@ except ImportError as error:
     raise MissingExtra("Flask-Caching", "flask_caching") from error
 
 __all__ = ["ResilientCache"]
+
+_PARTS = ("CACHE_REDIS_HOST", "CACHE_REDIS_SENTINELS", "CACHE_REDIS_CLUSTER")
+"""How Flask-Caching's own backends are told where a server is."""
 
 
 class ResilientCache(_Plain, BaseCache):
@@ -33,13 +36,19 @@ class ResilientCache(_Plain, BaseCache):
     no ``secret``.
 
     Raises:
-        ConfigurationError: An option is wrong, or values on a server have no secret.
+        ConfigurationError: An option is wrong, values on a server have no secret, or a host is named by itself.
     """
 
     @classmethod
     def factory(cls, app: Flask, config: Mapping[str, Any], args: list[Any], kwargs: dict[str, Any]) -> ResilientCache:
         """What Flask-Caching calls."""
         target = config.get("CACHE_REDIS_URL")
+        parts = [key for key in _PARTS if config.get(key)]
+        if not target and not args and parts:
+            raise ConfigurationError(
+                f"{parts[0]} is set, and no CACHE_REDIS_URL: each process would keep its own values",
+                advice="write CACHE_REDIS_URL = 'redis://user:password@host:6379/0'",
+            )
         options = {"namespace": "flask", **kwargs}
         if config.get("CACHE_KEY_PREFIX"):
             options.setdefault("key_prefix", config["CACHE_KEY_PREFIX"])

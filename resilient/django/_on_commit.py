@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, overload
 
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from resilient.cache import Cache
@@ -18,15 +19,28 @@ from resilient.cache._stamps import UNKNOWN
 from resilient.cache._sync.deferred import After, deferring
 from resilient.errors import ConfigurationError, ResilientError
 
-__all__ = ["OnCommit", "on_commit"]
+__all__ = ["BackendOnCommit", "OnCommit", "on_commit"]
 
 
-def on_commit(cache: Cache, using: str | None = None) -> OnCommit:
+@overload
+def on_commit(  # pyright: ignore[reportOverlappingOverload]  # Django's caches have no type: any other is one of them
+    cache: Cache, using: str | None = None
+) -> OnCommit: ...
+
+
+@overload
+def on_commit(cache: Any, using: str | None = None) -> BackendOnCommit: ...
+
+
+def on_commit(cache: Any, using: str | None = None) -> OnCommit | BackendOnCommit:
     """Change the cache when, and only when, a transaction of Django commits.
 
     In the block, and on the object it gives, all changes of this cache (``set``, ``invalidate``, ``invalidate_tags``,
     functions of ``write_through``) are collected, and made by ``transaction.on_commit``: those of a savepoint that is
     rolled back are dropped with it, and outside of any transaction they are made at once.
+
+    With ``django.core.cache.cache``, or one of its ``caches``, whose backend is `resilient.django.cache.Cache`, keys
+    and methods are Django's: ``after.set(key, value, timeout)``, ``after.delete(key)``.
 
     Django tells nobody that a COMMIT is about to come, so each key is fenced when its change is collected, for one
     lease of the cache. From then on until the commit readers load it for themselves, and after a rollback that this
@@ -36,11 +50,11 @@ def on_commit(cache: Cache, using: str | None = None) -> OnCommit:
     from the cache, or runs without storing what it gives: it may read what is not committed yet.
 
     Args:
-        cache: The cache.
+        cache: A `resilient.cache.Cache`, or a cache of Django that is one behind.
         using: The database whose transaction it is; the default one where nothing is said.
 
     Raises:
-        ConfigurationError: It is no `resilient.cache.Cache`.
+        ConfigurationError: It is neither.
 
     Examples:
         The cache is told with the commit:
@@ -49,12 +63,14 @@ def on_commit(cache: Cache, using: str | None = None) -> OnCommit:
                 player.save()
                 after.set(f"player:{player.pk}", {"score": player.score})
     """
-    if not isinstance(cache, Cache):
-        raise ConfigurationError(
-            f"a {type(cache).__name__} cannot follow a transaction of Django",
-            advice="pass a resilient.cache.Cache; transactions of Django are synchronous",
-        )
-    return OnCommit(cache, using or DEFAULT_DB_ALIAS)
+    if isinstance(cache, Cache):
+        return OnCommit(cache, using or DEFAULT_DB_ALIAS)
+    if isinstance(getattr(cache, "cache", None), Cache) and hasattr(cache, "make_key"):
+        return BackendOnCommit(cache, using or DEFAULT_DB_ALIAS)
+    raise ConfigurationError(
+        f"a {type(cache).__name__} cannot follow a transaction of Django",
+        advice="pass a resilient.cache.Cache, or a cache of Django whose BACKEND is resilient.django.cache.Cache",
+    )
 
 
 class _Change:
@@ -193,8 +209,12 @@ class OnCommit(After):
         super().__init__(cache, self._batch)
         self._block = contextlib.ExitStack()
 
+    def collecting(self) -> contextlib.AbstractContextManager[None]:
+        """Collect, in this block, what is changed in the cache."""
+        return deferring(self._cache, self._engine)
+
     def __enter__(self) -> Self:
-        self._block.enter_context(deferring(self._cache, self._engine))
+        self._block.enter_context(self.collecting())
         return self
 
     def __exit__(
@@ -202,3 +222,53 @@ class OnCommit(After):
     ) -> None:
         self._block.close()
         self._batch.left(failed=kind is not None)
+
+
+class BackendOnCommit:
+    """What `on_commit` gives for a cache of Django: its methods are Django's, and take effect after the commit.
+
+    Args:
+        backend: The cache of Django.
+        using: The database whose transaction it is.
+    """
+
+    def __init__(self, backend: Any, using: str) -> None:
+        self._backend = backend
+        self._inner = OnCommit(backend.cache, using)
+
+    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+        """Store a value, after the commit."""
+        with self._inner.collecting():
+            self._backend.set(key, value, timeout, version=version)
+
+    def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+        """Store several values, after the commit."""
+        with self._inner.collecting():
+            self._backend.set_many(data, timeout, version=version)
+
+    def delete(self, key: Any, version: int | None = None) -> None:
+        """Forget a value, after the commit."""
+        self.delete_many([key], version=version)
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """Forget several values, after the commit."""
+        with self._inner.collecting():
+            self._backend.delete_many(keys, version=version)
+
+    def clear(self) -> None:
+        """Forget everything in the cache's namespace, after the commit."""
+        with self._inner.collecting():
+            self._backend.clear()
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Forget all that bears one of these tags, after the commit; they are given by the cache behind."""
+        self._inner.invalidate_tags(*tags)
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inner.__exit__(kind, error, trace)

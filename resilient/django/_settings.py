@@ -66,7 +66,9 @@ def session_options() -> SessionOptions:
     """Read the settings of sessions. Raises ConfigurationError."""
     given = (getattr(conf.settings, "RESILIENT", None) or {}).get("SESSIONS", {})
     if not isinstance(given, Mapping):
-        raise ConfigurationError("RESILIENT['SESSIONS'] is a dict")
+        raise ConfigurationError(
+            "RESILIENT['SESSIONS'] is a dict", advice="write {'LOCATION': 'redis://127.0.0.1:6379/0'}"
+        )
     unknown = sorted(map(str, set(given) - set(_KNOWN_OF_SESSIONS)))
     if unknown:
         raise ConfigurationError(

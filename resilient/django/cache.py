@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,8 @@ __all__ = ["Cache"]
 _DJANGOS = {"MAX_ENTRIES", "CULL_FREQUENCY"}
 """Options that every backend is given; how many entries an in-process cache holds is ``size`` here."""
 _SIZE = 10_000
+_NAME = re.compile(r"[\w .-]*")
+"""What a cache in this process may be called, as Django's own is; no address without its scheme."""
 
 
 class Cache(BaseCache):  # type: ignore[misc]  # Django is untyped
@@ -314,6 +317,11 @@ def address_of(server: Any) -> str:
         raise ConfigurationError(
             "LOCATION of a cache is one address",
             advice="name a cluster as redis+cluster://host:port,host:port; reads of one key have one server",
+        )
+    if "://" not in server and not _NAME.fullmatch(server):
+        raise ConfigurationError(
+            f"LOCATION of a cache is neither an address nor a plain name: {server!r}",
+            advice="write redis://host:6379/0; a plain name, such as 'local', keeps values in each process by itself",
         )
     return server
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, Request, Response, current_app, session
 from flask.sessions import SessionInterface, SessionMixin
 
+from resilient.arguments import check_seconds
 from resilient.cache._codecs import CodecChoice
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, DeadlineExceeded, ResilientError, Unavailable
@@ -132,13 +134,15 @@ class Sessions(SessionInterface):
     Args:
         target: As for `resilient.cache.Cache`: an address or a ready client; nothing keeps them in this process.
         namespace: What their keys begin with on the server.
-        life: Seconds they live; by default the application's ``PERMANENT_SESSION_LIFETIME``.
+        life: Seconds they live, or a timedelta; by default the application's ``PERMANENT_SESSION_LIFETIME``.
         sliding: Whether each use makes a session live on.
         owner: The field that tells whose session it is; ``"_user_id"`` with Flask-Login.
         secret: Instead of the application's.
         codec: How fields are written; ``safe`` keeps dates, tuples, sets and Decimals.
+        connect_timeout: Seconds to connect, for clients made here.
+        timeout: Seconds for each read or write, for clients made here.
+        unbounded: Accept a ready client that could wait for ever.
         clock: Where time is read.
-        **limits: ``connect_timeout`` and ``timeout`` in seconds, and ``unbounded``; as for `resilient.cache.Cache`.
 
     Raises:
         ConfigurationError: An argument is wrong; told at the first request where it is the application's.
@@ -161,14 +165,23 @@ class Sessions(SessionInterface):
         target: Any = None,
         *,
         namespace: str = "flask",
-        life: float | None = None,
+        life: float | dt.timedelta | None = None,
         sliding: bool = False,
         owner: str = "user_id",
         secret: str | bytes | list[str | bytes] | None = None,
         codec: CodecChoice = "safe",
+        connect_timeout: float = 0.1,
+        timeout: float = 0.05,
+        unbounded: bool = False,
         clock: Clock = SYSTEM,
-        **limits: Any,
     ) -> None:
+        if isinstance(life, dt.timedelta):
+            life = life.total_seconds()
+        if life is not None:
+            check_seconds("life", life)
+        check_seconds("connect_timeout", connect_timeout)
+        check_seconds("timeout", timeout)
+        limits: dict[str, Any] = {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
         self._store = open_store(target, namespace=namespace, clock=clock, **limits)
         self._life = life
         self._secret = secret

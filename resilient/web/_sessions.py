@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from resilient.cache._codecs import ANYTHING, Codec, CodecChoice, Secret, Settings
 from resilient.cache._entry import Unreadable
 from resilient.clock import SYSTEM, Clock
-from resilient.errors import ConfigurationError, Refused
+from resilient.errors import ConfigurationError, InvalidInput, Refused
 
 __all__ = ["Gone", "Keeper", "Record", "Session", "SessionStore", "new_id"]
 
@@ -311,7 +311,13 @@ class Keeper:
     # ---------------------------------------------------------------------------------------------------------- fields
 
     def _encode(self, key: str, name: str, value: Any) -> bytes:
-        number, body = self._codec.encode([key, name, value])
+        try:
+            number, body = self._codec.encode([key, name, value])
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"the session's field {name!r} holds what cannot be kept",
+                advice=f"keep plain values there, such as the id of a row; what is wrong with it: {error.message}",
+            ) from error
         return bytes((number,)) + body
 
     def _decode(self, key: str, name: str, raw: bytes) -> Any:

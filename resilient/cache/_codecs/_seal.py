@@ -26,11 +26,12 @@ def keys_of(secret: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, 
     """
     if secret is None:
         return ()
-    given: list[Any] = [secret] if isinstance(secret, str | bytes) else list(secret)
+    several = isinstance(secret, list | tuple)
+    given: list[Any] = list(secret) if several else [secret]
     raw = [each.encode() if isinstance(each, str) else each for each in given]
     if not raw or not all(isinstance(each, bytes) and len(each) >= _SHORTEST for each in raw):
         raise ConfigurationError(
-            f"a secret is a text or bytes of at least {_SHORTEST} bytes, or a list of such, the newest first",
+            f"a secret, such as a SECRET_KEY, has at least {_SHORTEST} bytes; several are a list, the newest first",
             advice="make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
         )
     return tuple(hmac.digest(each, _PURPOSE, "sha256") for each in raw)

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
+from resilient.arguments import check_count, check_seconds
 from resilient.cache._codecs import CodecChoice, Codecs, Secret, Settings
 from resilient.cache._freshness import Policy
 from resilient.cache._journal import Journal
 from resilient.cache._keys import check_namespace
-from resilient.cache._local import Local
+from resilient.cache._local import Local, check_local
 from resilient.cache._local_tier import LocalTier
 from resilient.cache._stamps import namespace_key
 from resilient.cache._sync.engine.engine import Engine
@@ -106,12 +107,12 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         clock: Clock = SYSTEM,
     ) -> None:
         check_namespace(namespace)
-        if lease <= 0:
-            raise ConfigurationError(f"the lease is a positive number of seconds, not {lease!r}")
-        if ttl is not None:
-            Policy(ttl, jitter=jitter)  # refuses a wrong default here
-        if max_loads is not None and max_loads < 1:
-            raise ConfigurationError(f"max_loads is a number of loaders, not {max_loads!r}")
+        check_local(local)
+        for name, seconds in (("lease", lease), ("connect_timeout", connect_timeout), ("timeout", timeout)):
+            check_seconds(name, seconds)
+        for name, count in (("size", size), ("journal", journal), ("max_loads", 1 if max_loads is None else max_loads)):
+            check_count(name, count)
+        Policy(lease if ttl is None else ttl, jitter=jitter)  # refuses a wrong default here
         codecs = Codecs(Settings(codec, compress=compress, compress_over=compress_over, secret=secret))
         super().__init__(namespace, codecs, ttl=ttl, jitter=jitter, lease=lease, clock=clock)
         self._max_loads = max_loads

@@ -59,6 +59,17 @@ def test_values_on_a_server_are_signed():
     ResilientCache(AWAY, codec="safe").close()
 
 
+@pytest.mark.parametrize("option", ["host", "password", "db"])
+def test_an_address_in_parts_is_told_what_to_write(option):
+    """As cachelib's own cache takes it."""
+    with pytest.raises(
+        ConfigurationError, match=rf"no option is called '{option}' here; the address is one text: redis:"
+    ):
+        ResilientCache(secret=SECRET, **{option: "x"})
+    with pytest.raises(ConfigurationError, match="there are: codec, compress"):
+        ResilientCache(secret=SECRET, nonsense=1)
+
+
 def test_an_error_of_pickle_goes_through_as_it_is():
     """As cachelib promises."""
 
@@ -71,6 +82,15 @@ def test_an_error_of_pickle_goes_through_as_it_is():
 
 
 # ------------------------------------------------------------------------------------------------------ Flask-Caching
+
+
+@pytest.mark.parametrize("part", ["CACHE_REDIS_HOST", "CACHE_REDIS_SENTINELS", "CACHE_REDIS_CLUSTER"])
+def test_a_server_named_in_parts_is_not_taken_for_none(part):
+    """As Flask-Caching's own backends take it: unheard, each process would keep its own values."""
+    app = Flask("shop")
+    app.config.update(CACHE_TYPE="resilient.contrib.flask_caching.ResilientCache", **{part: "10.0.0.5"})
+    with pytest.raises(ConfigurationError, match=rf"{part} is set, .*; write CACHE_REDIS_URL"):
+        FlaskCaching(app)
 
 
 def test_flask_caching_finds_it_by_its_name():
@@ -136,6 +156,17 @@ def test_a_region_on_a_server_needs_a_secret():
     """Its values are pickle where nothing else is said."""
     with pytest.raises(ConfigurationError, match="signed"):
         ResilientBackend({"url": AWAY})
+
+
+@pytest.mark.parametrize(
+    ("argument", "instead"),
+    [("host", "url="), ("connection_pool", "url="), ("redis_expiration_time", "expiration_time=")],
+)
+def test_arguments_of_dogpiles_own_backend_are_told_what_to_write(argument, instead):
+    """Unheard, each process would keep its own values, or the server for ever; others' arguments are of no concern."""
+    with pytest.raises(ConfigurationError, match=f"'{argument}' is no argument of this backend; write {instead}"):
+        make_region().configure("resilient", arguments={argument: "x"})
+    make_region().configure("resilient", arguments={"filename": "x"})
 
 
 def test_values_go_by_themselves_where_a_life_is_named():

@@ -203,8 +203,24 @@ def test_tags_of_the_cache_behind_forget_what_django_stored(cache):
         {"LOCATION": "nonsense://here"},
         {"LOCATION": ["redis://a/0", "redis://b/0"]},
         {"LOCATION": AWAY, "OPTIONS": {"secret": "short"}},
+        {"LOCATION": "127.0.0.1:6379"},
+        {"LOCATION": "redis:/127.0.0.1"},
+        {"LOCATION": AWAY, "OPTIONS": {"local": True}},
+        {"LOCATION": AWAY, "OPTIONS": {"timeout": "5"}},
     ],
-    ids=["option", "codec", "ttl", "namespace", "scheme", "two servers", "secret"],
+    ids=[
+        "option",
+        "codec",
+        "ttl",
+        "namespace",
+        "scheme",
+        "two servers",
+        "secret",
+        "no scheme",
+        "half a scheme",
+        "local",
+        "timeout",
+    ],
 )
 def test_wrong_settings_are_told_by_the_check_and_at_first_use(wrong):
     """With what to do instead."""

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import cache as django_cache
+from django.core.cache import caches
 from django.db import transaction
 from django.db.utils import ConnectionHandler
+from django.test import override_settings
 
 from resilient.cache import AsyncCache, Cache
 from resilient.django import on_commit
@@ -206,7 +209,37 @@ def test_hooks_of_others_run_though_ours_fails(cache: MemoryCache, monkeypatch: 
 def test_an_async_cache_is_refused() -> None:
     """Django's transactions are synchronous."""
     with pytest.raises(ConfigurationError, match="AsyncCache"):
-        on_commit(AsyncCache())  # type: ignore[arg-type]
+        on_commit(AsyncCache())
+
+
+def test_a_cache_of_django_follows_by_its_own_keys() -> None:
+    """What a view deletes under the name that Django gave it is gone with the commit, whatever prefix stands before."""
+    ours = {"BACKEND": "resilient.django.cache.Cache", "LOCATION": "here", "KEY_PREFIX": "shop", "VERSION": 3}
+    with override_settings(CACHES={"default": ours}):
+        django_cache.set_many(dict.fromkeys("abcde", "old"))
+        with transaction.atomic(), on_commit(django_cache) as after:
+            after.delete("a")
+            after.set("b", "new", 60)
+            after.set_many({"c": "new"})
+            after.delete_many(["d"])
+            django_cache.delete("e")
+            assert [django_cache.get(key) for key in "abcde"] == [None, "new", "new", None, None]
+            assert caches["default"].cache.main.lookup("django:shop:3:a", caches["default"].cache.codec()) is None
+        assert django_cache.get_many("abcde") == {"b": "new", "c": "new"}
+        with suppress(ZeroDivisionError), transaction.atomic(), on_commit(caches["default"]) as after:
+            after.clear()
+            1 / 0  # noqa: B018 - rolls back
+        assert django_cache.get("b") == "new"
+        with transaction.atomic(), on_commit(django_cache) as after:
+            after.clear()
+        assert django_cache.get_many("abcde") == {}
+
+
+def test_another_cache_of_django_is_refused() -> None:
+    """One that cannot be fenced."""
+    theirs = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with override_settings(CACHES={"default": theirs}), pytest.raises(ConfigurationError, match="BACKEND"):
+        on_commit(django_cache)
 
 
 def test_tags_are_fenced_until_the_commit_and_forgotten_with_it(cache: MemoryCache, other: Cache) -> None:

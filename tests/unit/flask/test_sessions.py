@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from flask import Flask, session
 
-from resilient.errors import ConfigurationError
+from resilient.errors import ConfigurationError, InvalidInput
 from resilient.flask import Resilient, Sessions
 from resilient.testing import FakeClock
 from resilient.web._session_stores import MemorySessions
@@ -220,6 +222,34 @@ def test_an_application_without_a_secret_is_told_so():
     app.testing = True
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
         app.test_client().get("/mine")
+
+
+@pytest.mark.parametrize("wrong", [{"life": 0}, {"life": "1h"}, {"timeout": 0}, {"connect_timeout": "x"}])
+def test_wrong_times_are_refused_where_they_are_written(wrong):
+    """And not at the first request."""
+    with pytest.raises(ConfigurationError, match=r"is a positive number of seconds, not"):
+        Sessions(**wrong)
+
+
+def test_a_life_may_be_said_as_flask_says_it():
+    """By a timedelta."""
+    app = Flask("shop")
+    app.secret_key = "a secret for tests"
+    assert Sessions(life=dt.timedelta(days=1)).keeper(app).life == 86_400
+
+
+def test_a_field_that_cannot_be_kept_is_named(store):
+    """With what to keep instead."""
+    app = make(store)
+    app.testing = True
+
+    @app.get("/object")
+    def keep():
+        session["user"] = object()
+        return "kept"
+
+    with pytest.raises(InvalidInput, match=r"the session's field 'user' .*; keep plain values"):
+        app.test_client().get("/object")
 
 
 def test_what_are_no_sessions_is_refused():
