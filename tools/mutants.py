@@ -142,6 +142,10 @@ EQUIVALENT = {
         "resilient/policy/classify.py",
         "return verdict if (hint is None) and False else Verdict(verdict.failure, verdict.no_effect, hint)",
     ): "an equal verdict",
+    (
+        "resilient/storage/replicas/_health.py",
+        "self.state, self._good, self._bad = state, 0, 1",
+    ): "a good probe, without which it does not come back, counts the bad ones anew",
     ("resilient/policy/limiter.py", 'self._due = float("-INF")'): "the same number",
     ("resilient/policy/limiter.py", "if pause < 1e-9:"): "a tolerance, whose exact edge has no meaning",
 }

@@ -74,7 +74,7 @@ def why_primary(statement: Any) -> str | None:
         element = stack.pop()
         kind = element.__visit_name__
         if kind == "column":
-            if getattr(element, "is_literal", False) and not _PLAIN.fullmatch(str(element.name)):
+            if element.is_literal and not _PLAIN.fullmatch(str(element.name)):
                 return "text"
         elif kind not in _LEAVES:
             reason = _look(element, kind)
@@ -91,7 +91,7 @@ def _look(element: Any, kind: str) -> str | None:
     if kind in _HARMLESS:
         return None
     if isinstance(getattr(element, "name", None), str) and hasattr(element, "clause_expr"):  # a function of any class
-        pure = element.name.lower() in _PURE and not getattr(element, "packagenames", ())
+        pure = element.name.lower() in _PURE and not element.packagenames
         return None if pure else "function"
     if kind in {"insert", "update", "delete"}:
         return "write"
@@ -121,9 +121,9 @@ def forbidden_on_replica(sql: str, context: Any) -> bool:
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         return True
     compiled = context.compiled
-    if compiled is not None and not context.is_text and getattr(compiled.statement, "is_select", False):
+    if compiled is not None and hasattr(compiled.statement, "_for_update_arg"):  # a SELECT that is not text
         return compiled.statement._for_update_arg is not None or any(  # noqa: SLF001 - as above
-            getattr(cte.element, "is_dml", False) for cte in (getattr(compiled, "ctes", None) or ())
+            cte.element.is_dml for cte in compiled.ctes or ()
         )
     if _READ_WORD.match(sql) is not None:
         # Once as it is and once without comments: a comment may stand between two words, or be part of a text.

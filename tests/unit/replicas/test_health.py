@@ -100,6 +100,24 @@ def test_an_equal_position_moves_the_proof_on() -> None:
     assert history.proven(Gtid({1: (1, 7)})) is None
 
 
+def test_each_position_of_a_full_history_is_known() -> None:
+    """As many positions are kept as were asked for, each with its own moment; the oldest gives way."""
+    history = History(size=2)
+    for at in (1.0, 2.0):
+        history.record(at, Gtid({0: (1, int(at))}))
+    assert [history.proven(Gtid({0: (1, number)})) for number in (1, 2)] == [1.0, 2.0]
+    history.record(3.0, Gtid({0: (1, 3)}))
+    assert [history.proven(Gtid({0: (1, number)})) for number in (1, 2, 3)] == [None, 2.0, 3.0]
+
+
+def test_a_proof_may_be_as_old_as_was_said_and_no_older() -> None:
+    """A copy whose proof is older than the reader allows is not chosen, though it is idle."""
+    candidates = [Copy(0, "up", 4.9, 0), Copy(1, "up", 5.0, 3)]
+    assert choose(candidates, pin=None, oldest=5.0, turn=0) == 1
+    assert choose(candidates[:1], pin=None, oldest=5.0, turn=0) is None
+    assert choose(candidates, pin=None, oldest=None, turn=0) == 0
+
+
 def test_unknown_is_lagging_and_never_zero() -> None:
     """Without a proof a copy is not good, whatever else it says."""
     assert judge_lag(None, 100.0, 2.0) == "lagging"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import func
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
+from sqlalchemy.sql.elements import ColumnElement
 
-from resilient.storage.replicas._routing import why_primary
+from resilient.storage.replicas._routing import forbidden_on_replica, why_primary
 
 
 class Base(DeclarativeBase):
@@ -20,7 +23,14 @@ class User(Base):
     name: Mapped[str]
 
 
+class Unheard(ColumnElement[int]):
+    """An element of a statement that nobody has heard of."""
+
+    __visit_name__ = "unheard"
+
+
 users = User.__table__
+changed = {"update": sa.update(users), "delete": sa.delete(users)}
 
 PURE = {
     "entity": sa.select(User),
@@ -55,6 +65,14 @@ NOT_PURE = {
     "delete": (sa.delete(User), "write"),
     "insert in a cte": (sa.select(sa.insert(users).values(id=1).returning(users.c.id).cte()), "write"),
     "independent cte": (sa.select(User).add_cte(sa.insert(users).values(id=1).cte()), "write"),
+    "update in a cte": (sa.select(changed["update"].returning(users.c.id).cte()), "write"),
+    "delete in a cte": (sa.select(changed["delete"].returning(users.c.id).cte()), "write"),
+    "update beside it": (sa.select(User).add_cte(changed["update"].cte()), "write"),
+    "delete beside it": (sa.select(User).add_cte(changed["delete"].cte()), "write"),
+    "lock of a union": (sa.union(sa.select(User.id), sa.select(User.id)).with_for_update(), "lock"),
+    "hint": (sa.select(User).with_hint(users, "FORCE INDEX (x)"), "text"),
+    "unheard of": (sa.select(Unheard()), "unknown"),
+    "no statement": ("SELECT 1", "not-a-select"),
     "text": (sa.text("SELECT 1"), "text"),
     "text in where": (sa.select(User).where(sa.text("1 = 1")), "text"),
     "text as a column": (sa.select(sa.text("GET_LOCK('a', 1)")), "text"),
@@ -89,3 +107,78 @@ def test_anything_else_stays(name: str) -> None:
     found = why_primary(statement)
     assert found is not None
     assert reason in {None, found}
+
+
+def told(statement: Any) -> bool:
+    """Whether the last check before the wire forbids it, asked with the context of a real execution."""
+    engine = sa.create_engine("sqlite://")
+    answers = []
+
+    def ask(_conn: Any, _cursor: Any, sql: str, _parameters: Any, context: Any, _many: bool) -> None:
+        answers.append(forbidden_on_replica(sql, context))
+
+    try:
+        with engine.connect() as connection:
+            users.create(connection)
+            sa.event.listen(connection, "before_cursor_execute", ask)
+            try:
+                connection.exec_driver_sql(statement) if isinstance(statement, str) else connection.execute(statement)
+            except sa.exc.OperationalError:
+                assert answers  # SQLite may not know it; the question was put before
+    finally:
+        engine.dispose()
+    (answer,) = answers
+    return answer
+
+
+ALLOWED = {
+    "select": sa.select(users),
+    "union": sa.union(sa.select(users.c.id), sa.select(users.c.id)),
+    "cte": sa.select(sa.select(users.c.id).cte()),
+    "text": sa.text("SELECT 1"),
+    "text with columns": sa.text("SELECT id FROM users").columns(users.c.id),
+    "by hand": "SELECT 1",
+    "small letters": "  select 1",
+    "behind a comment": "/* a\nb */ /**/ SELECT 1",
+    "show": "SHOW TABLES",
+    "explain": "EXPLAIN SELECT 1",
+    "pragma": "PRAGMA user_version",
+    "a setting of the connection": "SET time_zone = 'UTC'",
+}
+
+FORBIDDEN = {
+    "insert": sa.insert(users).values(id=1, name="a"),
+    "update": sa.update(users).values(name="a"),
+    "delete": sa.delete(users),
+    "create": sa.schema.CreateTable(sa.Table("others", sa.MetaData(), sa.Column("id", sa.Integer))),
+    "ddl": sa.DDL("DROP TABLE users"),
+    "for update": sa.select(users).with_for_update(),
+    "for update of a union": sa.union(sa.select(users.c.id), sa.select(users.c.id)).with_for_update(),
+    "insert in a cte": sa.select(sa.insert(users).values(id=1).returning(users.c.id).cte()),
+    "delete in the second cte": sa.select(sa.select(users.c.id).cte("a")).add_cte(sa.delete(users).cte("b")),
+    "text that writes": sa.text("DELETE FROM users"),
+    "text with columns that writes": sa.text("DELETE FROM users RETURNING id").columns(users.c.id),
+    "text that locks": sa.text("SELECT 1 FROM users FOR UPDATE"),
+    "by hand": "DELETE FROM users",
+    "no words": "",
+    "a lock by hand": "SELECT 1 FROM users FOR SHARE",
+    "a lock hidden by comments": "SELECT 1 FROM users FOR/**/UPDATE",
+    "a lock in a comment that runs": "SELECT 1 FROM users /*!50000 FOR UPDATE */",
+    "an old lock": "SELECT 1 FROM users LOCK IN SHARE MODE",
+    "a file": "SELECT 1 INTO OUTFILE '/x'",
+    "a sequence": "SELECT NEXT VALUE FOR numbers",
+    "a write under a setting": "SET STATEMENT max_statement_time=1 FOR DELETE FROM users",
+    "what only begins like a read": "SELECTION",
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_reads_by_hand_may_go_over_a_replica(name: str) -> None:
+    """What is sent over a replica's own engine and reads is let through, also as text."""
+    assert told(ALLOWED[name]) is False
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_writes_and_locks_by_hand_may_not(name: str) -> None:
+    """The last check before the wire sees what writes or locks, however it is written."""
+    assert told(FORBIDDEN[name]) is True
