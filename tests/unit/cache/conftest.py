@@ -14,7 +14,7 @@ import fakeredis
 import pytest
 from people import Database
 
-from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
+from resilient.cache import AsyncCache, Cache
 from resilient.testing import FakeClock
 from resilient.testing.cache import AsyncMemoryCache, MemoryCache
 
@@ -129,8 +129,7 @@ class Kind:
         if self.name == "redis":
             return Cache(self._url, connect_timeout=2.0, timeout=2.0, **options)
         if self._first is None:
-            store = MemoryStore(clock=self.clock)
-            self._first = store if self.name == "local" else MemoryCache(**options).store
+            self._first = (Cache if self.name == "local" else MemoryCache)(**options).store
         return Cache(self._first, **options)
 
     def _async(self, options: dict[str, Any]) -> Any:
@@ -141,8 +140,7 @@ class Kind:
             made = AsyncCache(self._url, connect_timeout=2.0, timeout=2.0, **options)
         else:
             if self._first is None:
-                store = AsyncMemoryStore(clock=self.clock)
-                self._first = store if self.name == "local" else AsyncMemoryCache(**options).store
+                self._first = (AsyncCache if self.name == "local" else AsyncMemoryCache)(**options).store
             made = AsyncCache(self._first, **options)
         return Blocking(made, self.loop)
 
