@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from accounts import rename
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from resilient.cache import Cache
 from resilient.testing import FakeClock
 from resilient.testing.cache import AsyncMemoryCache, MemoryCache
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class User(Base):
-    __tablename__ = "user"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-@pytest.fixture
-def engine(tmp_path: Any) -> Iterator[sa.Engine]:
-    """A database with one user."""
-    made = sa.create_engine(f"sqlite:///{tmp_path}/app.db")
-    Base.metadata.create_all(made)
-    with Session(made) as session:
-        session.add(User(id=17, name="old"))
-        session.commit()
-    yield made
-    made.dispose()
 
 
 @pytest.fixture
@@ -46,16 +24,6 @@ def cache() -> MemoryCache:
     made.set("list", "old", tags=["users", "lists"])
     made.set("bare", "old")
     return made
-
-
-@pytest.fixture
-def other(cache: MemoryCache) -> Cache:
-    """The cache of another process."""
-    return Cache(cache.store, namespace="shop", ttl=300, lease=10, jitter=0.0, clock=cache.clock)
-
-
-def rename(session: Session) -> None:
-    session.execute(sa.update(User).where(User.id == 17).values(name="new"))
 
 
 KEYS = ("user:17", "list", "bare")

@@ -2,75 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from accounts import User, name_in, rename
+from sqlalchemy.orm import Session
 
-from resilient.cache import AsyncCache, Cache
-from resilient.errors import ConfigurationError
+from resilient.cache import Cache
 from resilient.testing import FakeClock
-from resilient.testing.cache import AsyncMemoryCache, MemoryCache
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class User(Base):
-    __tablename__ = "user"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def engine(tmp_path: Any) -> Iterator[sa.Engine]:
-    """A database with one user."""
-    made = sa.create_engine(f"sqlite:///{tmp_path}/app.db")
-
-    @sa.event.listens_for(made, "connect")
-    def _own_transactions(raw: Any, _: Any) -> None:
-        raw.isolation_level = None  # savepoints of SQLite need BEGIN to be sent by hand
-
-    @sa.event.listens_for(made, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    Base.metadata.create_all(made)
-    with Session(made) as session:
-        session.add(User(id=17, name="old"))
-        session.commit()
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def cache(clock: FakeClock) -> MemoryCache:
-    """A cache that holds the user as it is in the database."""
-    made = MemoryCache(namespace="shop", ttl=300, lease=10, jitter=0.0, clock=clock)
-    made.set("user:17", "old")
-    return made
-
-
-@pytest.fixture
-def other(cache: MemoryCache, clock: FakeClock) -> Cache:
-    """The cache of another process."""
-    return Cache(cache.store, namespace="shop", ttl=300, lease=10, jitter=0.0, clock=clock)
-
-
-def rename(session: Session, name: str = "new") -> None:
-    session.execute(sa.update(User).where(User.id == 17).values(name=name))
+from resilient.testing.cache import MemoryCache
 
 
 def test_values_are_written_after_the_commit_and_not_before(
@@ -323,18 +265,13 @@ def test_a_crash_between_commit_and_cache_costs_one_lease(
         patch.setattr(cache.main.commits, "finish", die)
         with pytest.raises(Crash):
             save(session)
-    read = functools.partial(_read, engine)
+    read = functools.partial(name_in, engine)
     assert other.get("user:17") is None
     assert other.get_or_load("user:17", read) == "new"
     clock.advance(10.1)
     assert other.get_or_load("user:17", read) == "new"
     assert other.get("user:17") == "new"
     session.close()
-
-
-def _read(engine: sa.Engine) -> str:
-    with Session(engine) as session:
-        return str(session.scalar(sa.select(User.name).where(User.id == 17)))
 
 
 def test_a_cache_that_is_away_fails_no_commit(engine: sa.Engine, cache: MemoryCache, clock: FakeClock) -> None:
@@ -344,10 +281,10 @@ def test_a_cache_that_is_away_fails_no_commit(engine: sa.Engine, cache: MemoryCa
             rename(session)
             after.set("user:17", "new")
             session.commit()
-        assert _read(engine) == "new"
+        assert name_in(engine) == "new"
     clock.advance(1)
     assert cache.get("user:17") is None
-    assert cache.get_or_load("user:17", lambda: _read(engine)) == "new"
+    assert cache.get_or_load("user:17", lambda: name_in(engine)) == "new"
 
 
 @pytest.mark.parametrize("sent", [True, False])
@@ -409,187 +346,3 @@ def test_with_versions_two_transactions_leave_the_newer_value(
         assert other.get("user:17") == kept
         after.delete("user:17", "user:18")
     assert other.get("user:17") is None
-
-
-def test_a_loader_in_a_transaction_that_has_written_is_for_it_alone(
-    engine: sa.Engine, cache: MemoryCache, other: Cache
-) -> None:
-    """What is not committed yet must not be cached."""
-
-    with Session(engine) as session:
-
-        @cache.lazy("user:{user_id}")
-        def get_user(user_id: int) -> str:
-            return str(session.scalar(sa.select(User.name).where(User.id == user_id)))
-
-        cache.invalidate("user:17")
-        with cache.on_commit(session):
-            assert get_user(17) == "old"  # not written yet
-            rename(session)
-            cache.invalidate("user:17")
-            assert get_user.lookup(17).source == "loader"
-            assert get_user(17) == "new"
-            assert other.get("user:17") == "old"
-            session.rollback()
-            assert get_user(17) == "old"
-    assert other.get("user:17") == "old"
-
-
-def test_a_loader_of_many_in_a_transaction_that_has_written_is_for_it_alone(
-    engine: sa.Engine, cache: MemoryCache, other: Cache
-) -> None:
-    """What is to be stored is served, the rest is loaded, and nothing of it is cached."""
-
-    def load(keys: list[str]) -> dict[str, str]:
-        return dict.fromkeys(keys, "loaded")
-
-    with Session(engine) as session, cache.on_commit(session) as after:
-        assert cache.get_many(["a"], load_many=load) == {"a": "loaded"}
-        assert other.get("a") == "loaded"
-        rename(session)
-        after.set("b", "new")
-        after.invalidate("a")
-        assert cache.get_many(list("abc"), load_many=load) == {"a": "loaded", "b": "new", "c": "loaded"}
-        assert other.get_many(list("bc")) == {}
-        assert cache.get_or_load("c", lambda: "own") == "own"
-        session.rollback()
-    assert other.get_many(list("abc")) == {"a": "loaded"}
-
-
-def test_what_is_changed_after_the_commit_in_the_block_is_changed_at_once(
-    engine: sa.Engine, cache: MemoryCache, other: Cache
-) -> None:
-    """With nothing left to wait for, the change is made, and no later rollback drops it."""
-    with Session(engine) as session:
-        with cache.on_commit(session):
-            rename(session)
-            session.commit()
-            cache.set("user:17", "new")
-            assert other.get("user:17") == "new"
-            session.execute(sa.select(User.id)).all()
-        session.rollback()
-    assert other.get("user:17") == "new"
-
-
-def test_without_a_transaction_changes_are_made_when_the_block_ends(
-    engine: sa.Engine, cache: MemoryCache, other: Cache
-) -> None:
-    """Nothing is lost where the session was never used."""
-    with Session(engine) as session:
-        with cache.on_commit(session):
-            cache.set("user:17", "new")
-            assert other.get("user:17") == "old"
-        assert other.get("user:17") == "new"
-
-
-def test_a_block_that_fails_forgets_what_it_would_have_stored(
-    engine: sa.Engine, cache: MemoryCache, other: Cache
-) -> None:
-    """Should the transaction be committed all the same, its keys are forgotten."""
-    with Session(engine) as session:
-        with contextlib.suppress(LookupError), cache.on_commit(session):
-            rename(session)
-            cache.set("user:17", "half done")
-            raise LookupError
-        session.commit()
-    assert other.get("user:17") is None
-
-
-def test_several_transactions_of_one_session(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
-    """Each has its own changes."""
-    with Session(engine) as session, cache.on_commit(session) as after:
-        for name in ("one", "two", "three"):
-            rename(session, name)
-            after.set("user:17", name)
-            if name == "two":
-                session.rollback()
-            else:
-                session.commit()
-    assert other.get("user:17") == "three"
-    assert _read(engine) == "three"
-
-
-def test_a_block_within_a_block_of_one_session_is_one(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
-    """Their changes go together, and their keys are fenced once."""
-    with Session(engine) as session, cache.on_commit(session) as outer:
-        outer.set("user:17", "one")
-        with cache.on_commit(session) as inner:
-            rename(session)
-            inner.set("user:17", "new")
-        session.commit()
-    assert other.get("user:17") == "new"
-
-
-def test_other_caches_and_other_threads_do_not_wait(
-    engine: sa.Engine, cache: MemoryCache, other: Cache, at_once: Callable[..., list[Any]]
-) -> None:
-    """Only what this thread changes in this cache is collected."""
-    with Session(engine) as session, cache.on_commit(session):
-        rename(session)
-        other.set("user:18", "direct")
-        assert other.get("user:18") == "direct"
-        at_once(1, lambda _: cache.set("user:19", "direct"))
-        assert other.get("user:19") == "direct"
-        session.rollback()
-
-
-def test_what_is_no_session_is_refused(cache: MemoryCache) -> None:
-    """With a word on which face goes with which session."""
-    with pytest.raises(ConfigurationError, match="no session"):
-        cache.on_commit(object())
-    with pytest.raises(ConfigurationError, match="AsyncCache"):
-        cache.on_commit(AsyncSession())
-    with pytest.raises(ConfigurationError, match="Cache"):
-        AsyncCache().on_commit(Session())
-
-
-def test_a_scoped_session_is_followed(engine: sa.Engine, cache: MemoryCache, other: Cache) -> None:
-    """A registry of sessions stands for the one of this thread."""
-    from sqlalchemy.orm import scoped_session, sessionmaker
-
-    registry = scoped_session(sessionmaker(engine))
-    with cache.on_commit(registry):
-        rename(registry())
-        cache.set("user:17", "new")
-        registry.commit()
-    registry.remove()
-    assert other.get("user:17") == "new"
-
-
-def test_the_async_face_follows_an_async_session(tmp_path: Any) -> None:
-    """Commit, rollback, savepoint and outage, with awaits."""
-
-    async def story() -> None:
-        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/async.db")
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-            await connection.execute(sa.insert(User).values(id=17, name="old"))
-        clock = FakeClock()
-        cache = AsyncMemoryCache(namespace="shop", ttl=300, lease=10, clock=clock)
-        other = AsyncCache(cache.store, namespace="shop", ttl=300, clock=clock)
-        change = sa.update(User).where(User.id == 17).values(name="new")
-        await cache.set("user:17", "old")
-
-        async with AsyncSession(engine) as session:
-            async with cache.on_commit(session) as after:
-                await session.execute(change)
-                await after.set("user:17", "dropped")
-                await session.rollback()
-            assert await other.get("user:17") == "old"
-            async with session.begin(), cache.on_commit(session) as after:
-                await session.execute(change)
-                await cache.set("user:17", "new")
-                async with session.begin_nested() as savepoint:
-                    await after.invalidate("user:17")
-                    await savepoint.rollback()
-                assert await other.get("user:17") == "old"
-            assert await other.get("user:17") == "new"
-            with cache.outage():
-                async with session.begin(), cache.on_commit(session) as after:
-                    await session.execute(change.values(name="newest"))
-                    await after.set("user:17", "newest")
-            clock.advance(1)
-            assert await cache.get("user:17") is None
-        await engine.dispose()
-
-    asyncio.run(story())
