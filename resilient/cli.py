@@ -104,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     layout = shards.add_parser("layout", help="show where the buckets are")
     layout.add_argument("target", help="module:attr of a resilient.storage.shards.ShardSet")
     layout.set_defaults(run=_shards_layout)
+
+    assets = rooms.add_parser("assets", help="assets of pages").add_subparsers(required=True, metavar="COMMAND")
+    collect = assets.add_parser("collect", help="copy assets under names that tell their content, with a manifest")
+    collect.add_argument("source", help="the folder of the assets")
+    collect.add_argument("target", help="the folder for the copies; former ones stay")
+    collect.add_argument("--prune-days", type=float, help="take away former copies that are older")
+    collect.set_defaults(run=_assets_collect)
     return parser
 
 
@@ -283,6 +290,15 @@ def _shards_layout(options: argparse.Namespace) -> int:
         return ShardSet
 
     _say(str(_load(options.target, kind).layout()))
+    return 0
+
+
+def _assets_collect(options: argparse.Namespace) -> int:
+    from resilient.web.assets import collect, prune
+
+    found = collect(options.source, options.target)
+    gone = 0 if options.prune_days is None else prune(options.target, options.prune_days * 86_400)
+    _say(f"{len(found.names)} assets in {options.target}, {gone} former copies taken away")
     return 0
 
 

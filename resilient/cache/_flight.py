@@ -49,6 +49,7 @@ class Flight:
         "shared",
         "signal",
         "started",
+        "stored",
         "tags",
     )
 
@@ -65,6 +66,8 @@ class Flight:
         """The key was changed since: what this flight loads is for those who wait, not for the store."""
         self.started = False
         """Its loader runs, or will without waiting for its turn."""
+        self.stored = False
+        """The store has taken what was loaded."""
         self.pushes = False
         """It took the place of one that waited for its turn, and takes the lease of that one too."""
         self.tags = marks.names

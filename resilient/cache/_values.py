@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
@@ -57,12 +57,21 @@ class Lookup(Generic[T_co]):
         source: ``local`` (this process), ``shared`` (the server) or ``loader``.
         age: Seconds since its load began.
         stale: Whether its ttl is over: it was served while it is loaded anew, or because its source failed.
+        left: Seconds until its ttl is over, negative where it is; ``None`` where the value is not in the cache.
+        revalidates: Seconds after its ttl for which it is served while it is loaded anew.
+        stands_in: Seconds after its ttl for which it is served when its source fails.
+        names: Its key, and its tags as ``tag:…``: whoever keeps what was made of it must forget that when the cache is
+            told that one of them has changed. See `Cache.watch`.
     """
 
     value: T_co
     source: Literal["local", "shared", "loader"]
     age: float
     stale: bool = False
+    left: float | None = field(default=None, compare=False)
+    revalidates: float = field(default=0.0, compare=False)
+    stands_in: float = field(default=0.0, compare=False)
+    names: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

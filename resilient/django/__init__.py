@@ -16,7 +16,8 @@ from resilient.errors import needs_extra
 with needs_extra("django"):
     import django as _django  # noqa: F401 - only to say which extra is missing
 
+from resilient.django._caching import http_cached
 from resilient.django._on_commit import on_commit
 from resilient.django._urls import health_urls
 
-__all__ = ["health_urls", "on_commit"]
+__all__ = ["health_urls", "http_cached", "on_commit"]

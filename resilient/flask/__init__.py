@@ -1,4 +1,4 @@
-r"""The Flask extension: one `Resilient`, sessions on the server, and blueprints for health and uploads.
+r"""The Flask extension: one `Resilient`, sessions, pages and assets that HTTP caches may keep, health, uploads.
 
     >>> from flask import Flask
     >>> from resilient.flask import Resilient, health_blueprint
@@ -17,8 +17,20 @@ from resilient.errors import needs_extra
 with needs_extra("flask"):
     import flask as _flask  # noqa: F401 - only to say which extra is missing
 
+from resilient.flask._assets import Assets
 from resilient.flask._blueprints import health_blueprint, uploads_blueprint
+from resilient.flask._caching import http_cached
 from resilient.flask._extension import Resilient, Settings, State
 from resilient.flask._sessions import ServerSession, Sessions
 
-__all__ = ["Resilient", "ServerSession", "Sessions", "Settings", "State", "health_blueprint", "uploads_blueprint"]
+__all__ = [
+    "Assets",
+    "Resilient",
+    "ServerSession",
+    "Sessions",
+    "Settings",
+    "State",
+    "health_blueprint",
+    "http_cached",
+    "uploads_blueprint",
+]

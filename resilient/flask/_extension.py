@@ -61,6 +61,7 @@ class State:
         replicas: The replica set given to `Resilient`.
         health: The health given to `Resilient`.
         sessions: The sessions given to `Resilient`.
+        assets: The assets given to `Resilient`.
     """
 
     settings: Settings
@@ -68,6 +69,7 @@ class State:
     replicas: Any = None
     health: Health | None = None
     sessions: Any = None
+    assets: Any = None
 
 
 class Resilient:
@@ -87,6 +89,7 @@ class Resilient:
         health: A `resilient.health.Health`, for ``flask resilient health``. Its routes are mounted with
             `health_blueprint`.
         sessions: A `Sessions`, which becomes the application's ``session_interface``.
+        assets: An `Assets`, which serves them and gives templates ``asset_url``.
 
     Raises:
         ConfigurationError: The application was set up before, a part is none, or a ``RESILIENT_*`` key is unknown or
@@ -110,12 +113,14 @@ class Resilient:
         replicas: OpensScope | None = None,
         health: Any = None,
         sessions: Any = None,
+        assets: Any = None,
     ) -> None:
         self._cache = cache
         self._replicas = replicas
         self._health = health
         self._sessions = sessions
-        _check_parts(cache, replicas, health, sessions)
+        self._assets = assets
+        _check_parts(cache, replicas, health, sessions, assets)
         if app is not None:
             self.init_app(app)
 
@@ -127,6 +132,7 @@ class Resilient:
         replicas: OpensScope | None = None,
         health: Health | None = None,
         sessions: Any = None,
+        assets: Any = None,
     ) -> None:
         """Set up an application. Parts given here are for this application, instead of those of the extension."""
         if "resilient" in app.extensions:
@@ -137,11 +143,14 @@ class Resilient:
             replicas or self._replicas,
             health or self._health,
             sessions or self._sessions,
+            assets or self._assets,
         )
-        _check_parts(state.cache, state.replicas, state.health, state.sessions)
+        _check_parts(state.cache, state.replicas, state.health, state.sessions, state.assets)
         app.extensions["resilient"] = state
         if state.sessions is not None:
             app.session_interface = state.sessions
+        if state.assets is not None:
+            state.assets.init_app(app)
         mounted: Any = wsgi.Middleware(app.wsgi_app, replicas=state.replicas, deadline=state.settings.deadline)
         app.wsgi_app = mounted  # type: ignore[method-assign]  # Flask's documented way to add a middleware
         if state.settings.map_errors:
@@ -181,14 +190,20 @@ class Resilient:
         """The running application's `Sessions`; ``None`` where it was given none."""
         return self.state.sessions
 
+    @property
+    def assets(self) -> Any:
+        """The running application's `Assets`; ``None`` where it was given none."""
+        return self.state.assets
 
-def _check_parts(cache: Any, replicas: Any, health: Any, sessions: Any) -> None:
+
+def _check_parts(cache: Any, replicas: Any, health: Any, sessions: Any, assets: Any) -> None:
     """Refuse what is no such part, most often an address instead of the object that is made with it."""
     for name, part, needed, made in (
         ("cache", cache, "lazy", "Cache(url)"),
         ("replicas", replicas, "scope", "ReplicaSet(url, [url])"),
         ("health", health, "report", "Health()"),
         ("sessions", sessions, "open_session", "Sessions(url)"),
+        ("assets", assets, "url_for", "Assets(folder)"),
     ):
         if part is not None and not hasattr(part, needed):
             raise ConfigurationError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
@@ -116,6 +116,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
         super().__init__(namespace, codecs, ttl=ttl, jitter=jitter, lease=lease, clock=clock)
         self._max_loads = max_loads
         self._counts = Counts()
+        self._watchers: list[Callable[[Sequence[str]], object]] = []
         self._journal_size = journal
         options = {"connect_timeout": connect_timeout, "timeout": timeout, "unbounded": unbounded}
         store, judge = self._open(target, size, local, options)
@@ -132,6 +133,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
             lease=self.lease,
             clock=self.clock,
             counts=self._counts,
+            watchers=self._watchers,
         )
         return AsyncEngine(
             self.namespace,
@@ -170,6 +172,42 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
         finally:
             self.main = before
             self.local = before.tier.local
+
+    def watch(self, watcher: Callable[[Sequence[str]], object]) -> Callable[[], None]:
+        """Tell a function what this process changes: for whoever keeps what was made of values elsewhere.
+
+        It is told after the change was made, or remembered while the server is away; of a commit, after the commit. It
+        may be told more than once, and of a change that did not come about. Other processes tell their own.
+
+        Args:
+            watcher: Takes the names of what was changed, as they stand in `Lookup.names`: keys, tags, and the namespace
+                for all there is. Called on the thread that makes the change: it must be short and not wait. What it
+                raises is dropped.
+
+        Returns:
+            A function that ends it.
+
+        Examples:
+            >>> import asyncio
+            >>> cache, told = AsyncCache(namespace="shop", ttl=300), []
+            >>> end = cache.watch(told.extend)
+            >>> asyncio.run(cache.set("greeting", "hello"))
+            >>> told
+            ['shop:greeting']
+            >>> end()
+        """
+        self._watchers.append(watcher)
+
+        def end() -> None:
+            with suppress(ValueError):  # ended before
+                self._watchers.remove(watcher)
+
+        return end
+
+    @property
+    def everything(self) -> str:
+        """The name that all values of this cache have among others in `Lookup.names`: `clear` changes it."""
+        return namespace_key(self.namespace)
 
     @property
     def store(self) -> AsyncStore:

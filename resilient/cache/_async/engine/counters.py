@@ -59,6 +59,7 @@ class AsyncCounters:
             if done is UNREACHABLE:
                 return None
             if done:
+                self._tier.tell((key,))
                 return number
         raise Overloaded(
             f"a counter of the cache {self._name!r} was changed {_TRIES} times by others before it could be",

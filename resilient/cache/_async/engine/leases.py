@@ -216,15 +216,22 @@ class AsyncLeases:
                 self._counts.add("refused")
             return lease
         raw = pack(lease.marks.bare_on(entry))
-        sent = await self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True)
+        done: list[bool] = []
+        sent = await self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True, done=done)
+        flight.stored = done == [True]
         return None if sent else lease
 
     async def release(self, key: str, lease: Lease) -> None:
         """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
         await self.end([returned(key, lease)])
 
-    async def end(self, swaps: Sequence[Swap], *, count: bool = False) -> bool:
+    async def end(self, swaps: Sequence[Swap], *, count: bool = False, done: list[bool] | None = None) -> bool:
         """Put something in the place of claims; where the caller has no time left for it, in the background.
+
+        Args:
+            swaps: What is put.
+            count: Whether it counts as storing.
+            done: Takes whether each was done, as far as that is known.
 
         Returns:
             Whether the store was told, or will be; not while another tells it what the journal holds.
@@ -235,7 +242,7 @@ class AsyncLeases:
             self.background.finish(self._swap, swaps, count)
             return True
         try:
-            return await self._swap(swaps, count)
+            return await self._swap(swaps, count, done=done)
         except DeadlineExceeded:
             self.background.finish(self._swap, swaps, count)
             return True
@@ -245,24 +252,27 @@ class AsyncLeases:
         swaps: Sequence[Swap],
         count: bool,  # noqa: FBT001 - a job
         again: bool = False,  # noqa: FBT001, FBT002 - a job
+        done: list[bool] | None = None,
     ) -> bool:
         store = self._tier.store
         # What was loaded is stored once the journal was told; to give a lease back is right at any time.
         run = self._tier.run if count else self._tier.run_anyway
         if len(swaps) == 1:
             ask = Ask(store.swap)
-            done = await run(ask, *swaps[0])
+            found = await run(ask, *swaps[0])
         else:
             ask = Ask(store.swap_many)
-            done = await run(ask, swaps)
-        if done is UNREACHABLE:
+            found = await run(ask, swaps)
+        if found is UNREACHABLE:
             if ask.sent and not again:
                 # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
                 self.background.finish(self._swap, swaps, count, True)
         elif count:
-            stored = int(done) if len(swaps) == 1 else sum(done)
-            self._counts.add("stores", stored)
-            self._counts.add("refused", 0 if again else len(swaps) - stored)
+            did: list[bool] = [found] if len(swaps) == 1 else found
+            self._counts.add("stores", sum(did))
+            self._counts.add("refused", 0 if again else len(swaps) - sum(did))
+            if done is not None:
+                done += did
         return ask.sent
 
 

@@ -188,7 +188,10 @@ class AsyncReader:
         assert seen.entry is not None  # noqa: S101 - what is served has an entry
         if is_absence(seen):
             raise NotFound(seen.value)
-        return Lookup(seen.value, self.source(seen.kept), seen.entry.age(self.clock.wall()), stale)
+        age = seen.entry.age(self.clock.wall())
+        after = seen.entry.keep - seen.entry.fresh  # by its reader's policy this is one of two things, or both
+        left, tags = seen.entry.fresh - age, tags_of(seen.entry)
+        return Lookup(seen.value, self.source(seen.kept), age, stale, left, after, after, tags)
 
     def source(self, kept: bool) -> Any:  # noqa: FBT001 - a state
         """Where values that were found came from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resilient import events
 from resilient.cache._causal import merged, note, raised
@@ -31,6 +31,9 @@ _BATCH = 500
 _EVERY = 0.25  # seconds between two tries to tell what the journal holds; while the breaker is open none is made
 
 
+Watchers: TypeAlias = "list[Callable[[Sequence[str]], object]]"
+
+
 def _forget_nothing(_: Sequence[str]) -> None:
     """Nothing is kept."""
 
@@ -46,6 +49,7 @@ class AsyncTier:
         lease: Seconds that a tombstone lasts.
         clock: Where time is read.
         counts: Where calls without an answer are counted.
+        watchers: Who is told of changed keys.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class AsyncTier:
         lease: float,
         clock: Clock,
         counts: Counts,
+        watchers: Watchers,
     ) -> None:
         self.store = store
         self.journal = journal
@@ -67,6 +72,7 @@ class AsyncTier:
         self._lease = lease
         self._clock = clock
         self._counts = counts
+        self._watchers = watchers
         self._replayed = 0
         self._hooked = False
         self._over = False
@@ -136,7 +142,15 @@ class AsyncTier:
             raise
         if done is UNREACHABLE:
             self.remember(keys)
+        elif self._watchers:
+            self.tell(keys)
         return done
+
+    def tell(self, keys: Sequence[str]) -> None:
+        """These keys were changed by this process, now or a moment ago."""
+        for watcher in tuple(self._watchers):
+            with contextlib.suppress(Exception):  # documented: what it raises is dropped
+                watcher(keys)
 
     async def bury(self, keys: list[str]) -> Any:
         """Invalidate keys: now, or before the tier is trusted again."""
@@ -183,6 +197,8 @@ class AsyncTier:
 
     def remember(self, keys: list[str]) -> None:
         """Delete these keys before the tier is trusted again."""
+        if self._watchers:
+            self.tell(keys)
         if self._pipeline is not None:
             now = self._clock.wall()
             self._told = merged(self._told, note(now)) if self.journal else note(now)

@@ -14,6 +14,7 @@ from resilient.cache._functions import check_template
 from resilient.cache._keys import physical_many, tag_templates
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
+from resilient.cache._told import told
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import ConfigurationError, InvalidInput
 
@@ -62,8 +63,9 @@ class AsyncReading(AsyncFace):
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = await self._engine.lookup(self.physical(key), self.codec(type))
-        return found
+        name = self.physical(key)
+        found: Lookup[Any] | None = await self._engine.lookup(name, self.codec(type))
+        return None if found is None else told(found, self.namespace, name)
 
     @overload
     async def get_many(
@@ -231,8 +233,8 @@ class AsyncReading(AsyncFace):
         """What the functions of `lazy` call."""
         if self._off():
             return Lookup(await load(), "loader", 0.0)
-        found: Lookup[Any] = await self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
-        return found
+        name = self.physical(key)
+        return told(await self._engine.load_lookup(name, load, plan, refresh=refresh), self.namespace, name, plan)
 
 
 class _Asked:

@@ -9,6 +9,7 @@ stored only if the store still holds the claim: an invalidation, a writer or a l
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from resilient import events
@@ -194,7 +195,7 @@ class Loads:
         """A copy of what the leader got, so that no two callers hold the same mutable value."""
         lookup, number, body = landed.result
         value = plan.codec.decode(number, 0, body)
-        return Lookup(value, lookup.source, lookup.age, lookup.stale)
+        return replace(lookup, value=value)
 
     def _lead(self, flight: Flight, seen: Seen, errand: Errand, *, away: bool = False) -> Lookup[Any]:
         """Load, and hand what came of it to those who wait."""
@@ -288,12 +289,14 @@ class Loads:
                 return self.instead(flight, seen, errand, error)
             self._counts.add("loads")
             self._throttle.lift(flight.key)
-            lookup = Lookup(value, "loader", max(0.0, self._clock.wall() - created))
+            age = max(0.0, self._clock.wall() - created)
             if lease is None and not self._flights.close(flight):
-                return lookup, 0, b""  # it is stored nowhere, and nobody waits for a copy
+                return Lookup(value, "loader", age), 0, b""  # it is stored nowhere, and nobody waits for a copy
             entry = made(value, plan, created, cost=self._clock.monotonic() - began)
             lease = self._leases.store(flight, lease, entry)
-            return lookup, entry.codec, entry.body
+            after = entry.keep - entry.fresh
+            left = entry.fresh - age if flight.stored else None
+            return Lookup(value, "loader", age, False, left, after, after), entry.codec, entry.body
         finally:
             if lease is not None:
                 self._leases.release(flight.key, lease)

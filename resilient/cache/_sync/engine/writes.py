@@ -72,6 +72,8 @@ class Writes:
         if not entry.generation:
             return False  # nobody could read it
         stored = self._tier.run(self._tier.store.swap, key, seen.raw, pack(entry), milliseconds(entry.keep))
+        if stored is True:
+            self._tier.tell((key,))
         return stored is True
 
     def _stamped(self, keys: list[str], entry: Entry) -> Entry:

@@ -15,6 +15,7 @@ from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._sync.face.base import Face
 from resilient.cache._sync.functions import Lazy
+from resilient.cache._told import told
 from resilient.cache._values import Loader, Lookup
 from resilient.errors import ConfigurationError, InvalidInput
 
@@ -63,8 +64,9 @@ class Reading(Face):
         """The value of a key with its source and age; ``None`` where there is none."""
         if self._off():
             return None
-        found: Lookup[Any] | None = self._engine.lookup(self.physical(key), self.codec(type))
-        return found
+        name = self.physical(key)
+        found: Lookup[Any] | None = self._engine.lookup(name, self.codec(type))
+        return None if found is None else told(found, self.namespace, name)
 
     @overload
     def get_many(
@@ -230,8 +232,8 @@ class Reading(Face):
         """What the functions of `lazy` call."""
         if self._off():
             return Lookup(load(), "loader", 0.0)
-        found: Lookup[Any] = self._engine.load_lookup(self.physical(key), load, plan, refresh=refresh)
-        return found
+        name = self.physical(key)
+        return told(self._engine.load_lookup(name, load, plan, refresh=refresh), self.namespace, name, plan)
 
 
 class _Asked:
