@@ -29,6 +29,8 @@ class LocalStore:
         self.tier = tier
         self.local = store.local
         self.channel: Any = getattr(store, "channel", None)
+        self.table: Any = getattr(store, "table", None)
+        """These two are for who keeps a board there, and no entries."""
         self.failures = store.failures
         self._get_many = store.get_many
         self._changes = tier.changes

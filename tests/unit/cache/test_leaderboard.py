@@ -38,9 +38,11 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "fakeredis"])
+@pytest.fixture(params=["alone", "memory", "fakeredis"])
 def cache(request: pytest.FixtureRequest, clock: FakeClock) -> Cache:
-    """A cache of either kind."""
+    """A cache of any kind."""
+    if request.param == "alone":
+        return Cache(namespace="game", clock=clock)
     if request.param == "memory":
         return MemoryCache(namespace="game", clock=clock)
     return Cache(fakeredis.FakeRedis(), namespace="game", unbounded=True)
