@@ -41,6 +41,8 @@ class ServerSession(SessionMixin, _Mapping):
         self._data: dict[str, Any] | None = None
         self._renew = False
         self.found: Session | None = None
+        self.ended = False
+        """Whether this request has ended the session that it found."""
         self.outage: ResilientError | None = None
         """What the store has failed with in this request."""
         self.accessed = False
@@ -66,11 +68,6 @@ class ServerSession(SessionMixin, _Mapping):
         return self._data is not None
 
     @property
-    def brought(self) -> bool:
-        """Whether the request had a cookie of a session."""
-        return self._asked is not None
-
-    @property
     def id(self) -> str | None:
         """The session's id; ``None`` before it is first stored."""
         _ = self.data  # read it, if it was not yet
@@ -88,6 +85,7 @@ class ServerSession(SessionMixin, _Mapping):
             if not data:
                 if self.found is not None:
                     self._keeper.end(self.found.id)
+                    self.ended = True
                 return None
             if self.found is None:
                 return self._keeper.create(data)
@@ -252,7 +250,9 @@ class Sessions(SessionInterface):
         if hasattr(self, "get_cookie_partitioned"):  # Flask 3.1
             options["partitioned"] = self.get_cookie_partitioned(app)
         if stored is None:
-            if session.brought:
+            # A cookie that names no session, or one that another request has ended, is left alone: it is worth nothing,
+            # and that request may have sent another cookie, as a login does, which this answer would take away.
+            if session.ended:
                 response.delete_cookie(name, **options)
             return
         before, lives_on = session.found, session.permanent and self._options["sliding"]

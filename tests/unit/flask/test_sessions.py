@@ -150,7 +150,7 @@ def test_a_store_that_is_away_is_a_503_and_never_a_login_page(store, extension):
 
 
 def test_a_session_ended_during_a_request_is_not_brought_back(store):
-    """What the request has changed is dropped, and so is the cookie."""
+    """What the request has changed is dropped, and its cookie is worth nothing."""
     app = make(store)
 
     @app.post("/slow")
@@ -161,9 +161,33 @@ def test_a_session_ended_during_a_request_is_not_brought_back(store):
 
     browser = app.test_client()
     browser.post("/login/17")
-    assert browser.post("/slow").text == "done"
-    assert cookie(browser) is None
+    answer = browser.post("/slow")
+    assert answer.text == "done"
+    assert "Set-Cookie" not in answer.headers
     assert browser.get("/mine").status_code == 401
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_request_beside_a_login_does_not_take_its_cookie_away(store, change):
+    """The one that is answered last was sent with the id before the login: it was at work, or came too late."""
+    app = make(store)
+
+    @app.post("/beside")
+    def beside():
+        if change:
+            session["seen"] = True
+        browser.post("/login/17")
+        return str("user_id" in session)
+
+    browser = app.test_client()
+    browser.post("/cart/1")
+    before = cookie(browser)
+    late = app.test_client()
+    late.set_cookie("session", before)
+    answers = [late.post("/beside"), late.get("/mine"), late.post("/logout")]
+    assert [answer.text for answer in answers] == ["False", "who are you?", "out"]
+    assert not any("Set-Cookie" in answer.headers for answer in answers)
+    assert browser.get("/mine").text == "17"
 
 
 def test_a_fixed_life_ends_in_use_and_a_sliding_one_after_it():
