@@ -24,7 +24,7 @@ from resilient.errors import ConfigurationError, InvalidInput, Refused
 __all__ = ["Gone", "Keeper", "Record", "Session", "SessionStore", "new_id"]
 
 _ROUNDS = 100  # of looking for sessions that were begun while those of a user are ended
-_MARK = ""  # the field that every session has; it says when its owner's list was last told that it lives
+_MARK = ""  # the field that every session has: until when the list of its owner's lives, so that it is told in time
 
 
 class Gone(Refused):
@@ -88,6 +88,7 @@ class Session:
         left: Seconds that it had left when it was read.
         raw: Its fields as they are kept.
         fresh: Whether its id was made in this request, so that nobody outside knows it yet.
+        listed: The wall clock's seconds until which the list of its owner's lives.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Session:
     left: float
     raw: dict[str, bytes] = field(repr=False)
     fresh: bool = False
+    listed: float = 0.0
 
 
 def new_id() -> str:
@@ -164,20 +166,23 @@ class Keeper:
         except Unreadable:  # written with another secret, or by somebody else; one field less could mean more rights
             return None
         told = data.pop(_MARK, None)
-        session = Session(id, data, (life or self.life) if self.sliding else found.left, found.fields)
+        listed = told if isinstance(told, float) else 0.0
+        session = Session(id, data, (life or self.life) if self.sliding else found.left, found.fields, listed=listed)
         if self.sliding:
-            self._tell(session, told, life or self.life)
+            self._tell(session, life or self.life)
         return session
 
-    def _tell(self, session: Session, told: Any, life: float) -> None:
-        """A session that lives on and on must stay in the list of its owner's."""
-        now = self._clock.wall()
+    def _tell(self, session: Session, life: float) -> None:
+        """A session that lives on and on must stay in the list of its owner's, which is told now and then."""
         owner = session.data.get(self.owner)
-        if owner is None or not isinstance(told, float) or now - told < life / 2:
-            return
-        key = _key(session.id)
+        if owner is not None and session.listed - self._clock.wall() <= 1.5 * life:
+            key = _key(session.id)
+            self.store.change(key, {_MARK: self._join(owner, key, life)}, [], None)
+
+    def _join(self, owner: Any, key: str, life: float) -> bytes:
+        """Put a session that lives for so long into the list of its owner's. What it is to say of that itself."""
         self.store.join(_owner(owner), key, 2 * life)
-        self.store.change(key, {_MARK: self._encode(key, _MARK, now)}, [], None)
+        return self._encode(key, _MARK, self._clock.wall() + 2 * life)
 
     # --------------------------------------------------------------------------------------------------------- writing
 
@@ -197,11 +202,12 @@ class Keeper:
             id = self._make_id()  # noqa: A001 - it is one
             key = _key(id)
             fields = {name: self._encode(key, name, value) for name, value in data.items()}
-            fields[_MARK] = self._encode(key, _MARK, self._clock.wall())
+            listed = self._clock.wall() + 2 * seconds
+            fields[_MARK] = self._encode(key, _MARK, listed)
             if self.store.create(key, fields, seconds):
                 if owner is not None:  # should this fail, nobody is ever told the id
                     self.store.join(_owner(owner), key, 2 * seconds)
-                return Session(id, dict(data), seconds, fields, fresh=True)
+                return Session(id, dict(data), seconds, fields, fresh=True, listed=listed)
 
     def save(self, session: Session, data: Mapping[str, Any], life: float | None = None) -> Session:
         """Write what has changed since the session was read; with a new owner, under a new id.
@@ -229,12 +235,14 @@ class Keeper:
         if not put and not drop and life is None:
             return session
         key = _key(session.id)
+        listed = session.listed
+        if owner is not None and life is not None:
+            put[_MARK] = self._join(owner, key, life)
+            listed = self._clock.wall() + 2 * life
         if not self.store.change(key, put, drop, life):
             raise Gone("the session was ended in a concurrent request")
-        if owner is not None and life is not None:
-            self.store.join(_owner(owner), key, 2 * life)
         raw = {name: each for name, each in {**session.raw, **put}.items() if name not in drop}
-        return Session(session.id, dict(data), life or session.left, raw, session.fresh)
+        return Session(session.id, dict(data), life or session.left, raw, session.fresh, listed)
 
     def _changes(self, session: Session, data: Mapping[str, Any]) -> tuple[dict[str, bytes], list[str]]:
         key = _key(session.id)
@@ -272,6 +280,7 @@ class Keeper:
     def prolong(self, session: Session, life: float) -> None:
         """Let a session live for so many seconds from now on. Raises Unavailable."""
         if life > 0:
+            self._tell(session, life)
             self.store.change(_key(session.id), {}, [], life)
             session.left = life
 

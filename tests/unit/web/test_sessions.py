@@ -153,6 +153,48 @@ def test_a_session_that_lives_on_stays_in_its_owners_list(clock):
     assert told == [2 * DAY] * 11  # at first, and every half of its life
 
 
+@pytest.mark.parametrize("begun_for", [30 * DAY, None])
+def test_a_session_that_lives_on_for_longer_than_others_stays_in_the_list_too(clock, begun_for):
+    """Whoever "remembers me" for a month, where others are forgotten after a day, is logged out everywhere as well."""
+    lists = {}
+
+    class Listening(MemorySessions):
+        def join(self, owner, key, life):
+            lists[owner] = max(lists.get(owner, 0.0), clock.wall() + life)
+            super().join(owner, key, life)
+
+    keeper = sliding(Listening(clock=clock), clock)
+    made = keeper.create({"user_id": 17}, begun_for)
+    (until,) = lists.values()
+    while clock.wall() < until:  # used every day for as long as the list was to live at first
+        read = keeper.load(made.id)
+        keeper.prolong(read, 30 * DAY)
+        clock.advance(DAY / 2)
+    read = keeper.load(made.id)
+    keeper.prolong(read, 30 * DAY)
+    (until,) = lists.values()
+    assert until > clock.wall() + 30 * DAY  # not before the session
+
+
+def test_a_login_for_a_shorter_time_than_the_session_was_begun_for_is_listed_again(clock):
+    """The list of the owner lives from the login on, and not from when the session was begun without one."""
+    lists = {}
+
+    class Listening(MemorySessions):
+        def join(self, owner, key, life):
+            lists[owner] = max(lists.get(owner, 0.0), clock.wall() + life)
+            super().join(owner, key, life)
+
+    keeper = sliding(Listening(clock=clock), clock)
+    made = keeper.create({"cart": 1}, 30 * DAY)  # in one request, as Django does when it renews an id at a login
+    keeper.save(made, {"user_id": 17}, DAY)
+    for _ in range(10):
+        clock.advance(DAY / 2)
+        assert keeper.load(made.id) is not None
+        (until,) = lists.values()
+        assert until >= clock.wall() + DAY
+
+
 # ------------------------------------------------------------------------------------------------- owners and their ids
 
 
