@@ -112,7 +112,8 @@ class RedisSessions:
             left, found = self._ask(self._channel.script, self._load, (name,), (_milliseconds(life),))
         if not found or left <= 0:
             return None
-        return Record({found[at].decode(): found[at + 1] for at in range(0, len(found), 2)}, left / 1000)
+        names = [name.decode(errors="replace") for name in found[::2]]  # what is no text was not written here
+        return Record(dict(zip(names, found[1::2], strict=True)), left / 1000)
 
     def create(self, key: str, fields: Mapping[str, bytes], life: float) -> bool:
         """See `SessionStore.create`."""

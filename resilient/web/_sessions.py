@@ -35,7 +35,7 @@ class Gone(Refused):
 class Record:
     """What a store holds of a session: its fields as bytes, and for how many seconds still."""
 
-    fields: dict[str, bytes]
+    fields: dict[str, bytes] = field(repr=False)
     left: float
 
 
@@ -91,8 +91,8 @@ class Session:
         listed: The wall clock's seconds until which the list of its owner's lives.
     """
 
-    id: str
-    data: dict[str, Any]
+    id: str = field(repr=False)  # whoever knows it is logged in: it must not get into a log with some error
+    data: dict[str, Any] = field(repr=False)
     left: float
     raw: dict[str, bytes] = field(repr=False)
     fresh: bool = False
@@ -201,7 +201,7 @@ class Keeper:
         while True:
             id = self._make_id()  # noqa: A001 - it is one
             key = _key(id)
-            fields = {name: self._encode(key, name, value) for name, value in data.items()}
+            fields = {_named(name): self._encode(key, name, value) for name, value in data.items()}
             listed = self._clock.wall() + 2 * seconds
             fields[_MARK] = self._encode(key, _MARK, listed)
             if self.store.create(key, fields, seconds):
@@ -248,7 +248,7 @@ class Keeper:
         key = _key(session.id)
         put = {}
         for name, value in data.items():
-            new, old = self._encode(key, name, value), session.raw.get(name)
+            new, old = self._encode(key, _named(name), value), session.raw.get(name)
             # Written anew, since what holds a set may be written in another order elsewhere.
             if old is None or (new != old and new != self._encode(key, name, self._decode(key, name, old))):
                 put[name] = new
@@ -346,6 +346,23 @@ class Keeper:
 def _key(id: str) -> str:  # noqa: A002 - it is one
     """Under what a session is kept."""
     return hashlib.sha256(id.encode(errors="surrogatepass")).hexdigest()
+
+
+def _named(name: Any) -> str:
+    """The name of a field, if the field is found again under it.
+
+    Raises:
+        InvalidInput: It is not, and the session would be unreadable from then on.
+    """
+    try:
+        if isinstance(name, str) and name != _MARK and name.encode():
+            return name
+    except UnicodeEncodeError:
+        pass  # half a surrogate pair
+    raise InvalidInput(
+        f"a field of a session has a text as its name, and this {type(name).__name__} is none that can be kept",
+        advice="use a text that is not empty; a dict within a field may have any keys",
+    )
 
 
 def _owner(owner: Any) -> str:

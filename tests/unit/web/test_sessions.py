@@ -100,6 +100,25 @@ def test_what_cannot_be_written_is_refused_before_anything_is(keeper):
     assert keeper.load(made.id).data == {"a": 1}
 
 
+@pytest.mark.parametrize("name", [1, None, "", "\udc80", b"a"])
+def test_a_name_that_would_not_be_found_again_is_refused(keeper, name):
+    """And is not written, since the whole session would be unreadable from then on."""
+    with pytest.raises(InvalidInput):
+        keeper.create({"a": 1, name: 2})
+    made = keeper.create({"a": 1})
+    with pytest.raises(InvalidInput):
+        keeper.save(keeper.load(made.id), {"a": 1, name: 2})
+    assert keeper.load(made.id).data == {"a": 1}
+
+
+def test_a_session_shows_neither_its_id_nor_what_it_holds(keeper, store):
+    """Nor does what the store gave: both may stand in a log, as the arguments of a call that failed."""
+    made = keeper.create({"user_id": 17, "card": "4711"})
+    for each in (made, keeper.load(made.id), store.load(_key(made.id), None)):
+        assert made.id not in repr(each)
+        assert "4711" not in repr(each)
+
+
 # ------------------------------------------------------------------------------------------------------------- life
 
 
