@@ -38,6 +38,11 @@ if #ARGV > 2 + put then redis.call('HDEL', KEYS[1], unpack(ARGV, 3 + put)) end
 if ARGV[1] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 return 1
 """
+_TAKE = """
+local found = redis.call('HGETALL', KEYS[1])
+redis.call('DEL', KEYS[1])
+return found
+"""
 _JOIN = """
 redis.call('SADD', KEYS[1], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -79,7 +84,7 @@ class RedisSessions:
             classify=chain((classify, default)),
         )
         self._load, self._create = Script(_LOAD), Script(_CREATE)
-        self._change, self._join = Script(_CHANGE), Script(_JOIN)
+        self._change, self._take, self._join = Script(_CHANGE), Script(_TAKE), Script(_JOIN)
         self._namespace = namespace
 
     def _ask(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -112,8 +117,7 @@ class RedisSessions:
             left, found = self._ask(self._channel.script, self._load, (name,), (_milliseconds(life),))
         if not found or left <= 0:
             return None
-        names = [name.decode(errors="replace") for name in found[::2]]  # what is no text was not written here
-        return Record(dict(zip(names, found[1::2], strict=True)), left / 1000)
+        return Record(_fields(found), left / 1000)
 
     def create(self, key: str, fields: Mapping[str, bytes], life: float) -> bool:
         """See `SessionStore.create`."""
@@ -128,6 +132,10 @@ class RedisSessions:
     def delete(self, key: str) -> bool:
         """See `SessionStore.delete`."""
         return bool(self._ask(self._channel.call, "DEL", self._key(key)))
+
+    def take(self, key: str) -> dict[str, bytes] | None:
+        """See `SessionStore.take`."""
+        return _fields(self._ask(self._channel.script, self._take, (self._key(key),), ())) or None
 
     def join(self, owner: str, key: str, life: float) -> None:
         """See `SessionStore.join`."""
@@ -163,6 +171,11 @@ class RedisSessions:
 
 def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
+
+
+def _fields(found: list[bytes]) -> dict[str, bytes]:
+    names = [name.decode(errors="replace") for name in found[::2]]  # what is no text was not written here
+    return dict(zip(names, found[1::2], strict=True))
 
 
 def _flat(fields: Mapping[str, bytes]) -> list[str | bytes]:
@@ -238,6 +251,13 @@ class MemorySessions:
             found = self._live(key)
             self._sessions.pop(key, None)
             return found is not None
+
+    def take(self, key: str) -> dict[str, bytes] | None:
+        """See `SessionStore.take`."""
+        with self._lock:
+            found = self._live(key)
+            self._sessions.pop(key, None)
+            return None if found is None else found[0]
 
     def join(self, owner: str, key: str, life: float) -> None:  # noqa: ARG002 - a list goes with its last session
         """See `SessionStore.join`."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,6 +60,10 @@ class SessionStore(Protocol):
 
     def delete(self, key: str) -> bool:
         """End a session. Whether there was one."""
+        ...
+
+    def take(self, key: str) -> dict[str, bytes] | None:
+        """End a session. The fields that it had at its end, if there was one."""
         ...
 
     def join(self, owner: str, key: str, life: float) -> None:
@@ -258,7 +263,7 @@ class Keeper:
         """Give a session a new id; the old one is worth nothing from then on.
 
         With a new owner its life begins anew. With the same it keeps its end, and one that was ended meanwhile stays
-        ended.
+        ended. What others have changed until then goes along.
 
         Args:
             session: The session as it was read.
@@ -272,10 +277,34 @@ class Keeper:
         owner = data.get(self.owner)
         same = owner == session.data.get(self.owner)
         new = self.create(data, life or (session.left if same and not self.sliding else None))
-        if not self.store.delete(_key(session.id)) and same and owner is not None:
+        last = self.store.take(_key(session.id))
+        if last is not None:
+            return self._along(session, last, new)
+        if same and owner is not None:
             self.end(new.id)
             raise Gone("the session was ended in a concurrent request")
         return new
+
+    def _along(self, session: Session, last: Mapping[str, bytes], new: Session) -> Session:
+        """A renewed session, with what others have changed in it under its old id since it was read."""
+        before, key, data = _key(session.id), _key(new.id), dict(new.data)
+        mine, dropped = self._changes(session, data)
+        put, drop = {}, []
+        for name in last.keys() | session.raw.keys():
+            raw = last.get(name)
+            if name in {_MARK, self.owner, *mine, *dropped} or raw == session.raw.get(name):
+                continue
+            if raw is None:
+                drop.append(name)
+                del data[name]
+            else:
+                with suppress(Unreadable):  # by somebody else
+                    data[name] = self._decode(before, name, raw)
+                    put[name] = self._encode(key, name, data[name])
+        if put or drop:
+            self.store.change(key, put, drop, None)
+        raws = {name: raw for name, raw in {**new.raw, **put}.items() if name not in drop}
+        return Session(new.id, data, new.left, raws, new.fresh, new.listed)
 
     def prolong(self, session: Session, life: float) -> None:
         """Let a session live for so many seconds from now on. Raises Unavailable."""

@@ -56,6 +56,22 @@ def test_a_session_is_made_read_changed_and_ended(keeper: Keeper) -> None:
     assert keeper.load(made.id) is None
 
 
+def test_what_others_write_while_an_id_is_renewed_goes_along(keeper: Keeper) -> None:
+    """The old session is read and ended in one step; what is written to it later is refused."""
+    made = keeper.create({"cart": [1]})
+    read, other, late = (keeper.load(made.id) for _ in range(3))
+    assert read is not None
+    assert other is not None
+    assert late is not None
+    keeper.save(other, {"cart": [1, 2], "seen": True})
+    after = keeper.save(read, {**read.data, "user_id": 17})
+    found = keeper.load(after.id)
+    assert found is not None
+    assert found.data == {"cart": [1, 2], "seen": True, "user_id": 17}
+    with pytest.raises(Gone):
+        keeper.save(late, {"cart": []})
+
+
 def test_every_key_of_a_session_has_an_end(keeper: Keeper, store: RedisSessions) -> None:
     """So has the list of its owner's, and a later one."""
     made = keeper.create({"user_id": 17})

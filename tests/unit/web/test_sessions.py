@@ -226,6 +226,26 @@ def test_the_id_changes_with_the_owner(keeper):
     assert keeper.load(after.id).data == {"cart": [1], "user_id": 17}
 
 
+@pytest.mark.parametrize("step", ["create", "take"])
+def test_what_others_write_while_an_id_is_renewed_goes_along(keeper, store, step):
+    """But for what the renewing request has changed itself; and none of them says whose session it is."""
+    made = keeper.create({"a": 1, "b": 1, "c": 1, "d": 1, "same": {1, 2}})
+    read, other = keeper.load(made.id), keeper.load(made.id)
+    plain = getattr(store, step)
+
+    def meanwhile(*args):
+        setattr(store, step, plain)
+        keeper.save(other, {"a": 2, "b": 2, "c": 1, "same": {2, 1}, "new": 2})  # and drops d
+        return plain(*args)
+
+    setattr(store, step, meanwhile)
+    after = keeper.save(read, {"a": 1, "b": 3, "d": 1, "same": {1, 2}, "user_id": 17})  # and drops c
+    expected = {"a": 2, "b": 3, "same": {1, 2}, "new": 2, "user_id": 17}
+    assert after.data == keeper.load(after.id).data == expected
+    keeper.save(after, {**expected, "last": 3})
+    assert keeper.load(after.id).data == {**expected, "last": 3}
+
+
 def test_a_login_begins_a_new_life_and_renewing_an_id_does_not(keeper, clock):
     """Somebody who asks for new ids again and again is logged out in time all the same."""
     made = keeper.create({"cart": [1]})
@@ -270,7 +290,7 @@ def test_what_was_ended_is_not_written_to(keeper):
 
 def test_a_session_renewed_while_all_are_ended_is_ended_too(keeper, store):
     """Whichever step of the renewal the others are ended at."""
-    for step in ("create", "join", "delete"):
+    for step in ("create", "join", "take"):
         made = keeper.create({"user_id": 17})
         read = keeper.load(made.id)
         plain = getattr(store, step)
