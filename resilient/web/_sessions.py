@@ -25,6 +25,7 @@ from resilient.errors import ConfigurationError, InvalidInput, Refused
 __all__ = ["Gone", "Keeper", "Record", "Session", "SessionStore", "new_id"]
 
 _ROUNDS = 100  # of looking for sessions that were begun while those of a user are ended
+_PURPOSE = "resilient.web session 1"  # a cache with the application's secret signs whatever it is given
 _MARK = ""  # the field that every session has: until when the list of its owner's lives, so that it is told in time
 
 
@@ -146,7 +147,7 @@ class Keeper:
         self.life = life
         self.sliding = sliding
         self.owner = owner
-        self._codec = Codec(ANYTHING, settings=Settings(codec, secret=secret))
+        self._codec = Codec(ANYTHING, settings=Settings(codec, secret=secret, purpose=_PURPOSE))
         self._clock = clock
         self._make_id = make_id
 

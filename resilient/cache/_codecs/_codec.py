@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from resilient.cache._codecs._forms import Form, JsonForm, OwnForm, PickleForm, SafeForm, ValueCodec
 from resilient.cache._codecs._numbers import ABSENCE, SIGNED, ZLIB, ZSTD
-from resilient.cache._codecs._seal import Seal, keys_of
+from resilient.cache._codecs._seal import ENTRY, Seal, keys_of
 from resilient.cache._codecs._shrink import check_method, grow, shrink
 from resilient.cache._codecs._types import ANYTHING, shape
 from resilient.cache._entry import Unreadable
@@ -34,6 +34,7 @@ class Settings:
         compress_over: Bytes; a shorter body is left as it is.
         secret: Signs entries with HMAC-SHA256, so that whoever can write to the server cannot make entries. Of several
             the first signs and all verify, so that a secret can be changed while entries of the old one live.
+        purpose: What is written: a signature is good for nothing that is written for another purpose.
 
     Raises:
         ConfigurationError: There is no such codec or method, or pickle has no secret.
@@ -49,6 +50,7 @@ class Settings:
         compress: Literal["zlib", "zstd"] | None = None,
         compress_over: int = 1024,
         secret: Secret = None,
+        purpose: str = ENTRY,
     ) -> None:
         if isinstance(codec, str):
             if codec not in _NAMES:
@@ -72,7 +74,7 @@ class Settings:
         self.codec = codec
         self.method = check_method(compress)
         self.over = compress_over
-        self.seal = Seal(keys_of(secret))
+        self.seal = Seal(keys_of(secret, purpose))
         self.form(ANYTHING)  # finds a missing library here, not at the first store
 
     def form(self, kind: Any) -> Form:

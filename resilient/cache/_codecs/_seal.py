@@ -10,16 +10,21 @@ from typing import Any
 from resilient.cache._entry import Unreadable
 from resilient.errors import ConfigurationError
 
-__all__ = ["Seal", "keys_of"]
+__all__ = ["ENTRY", "Seal", "keys_of"]
 
 _SUM = 4
 _MAC = 32
 _SHORTEST = 16  # bytes of a secret
-_PURPOSE = b"resilient.cache entry 1"  # a secret that signs other things too gives other keys here
+ENTRY = "resilient.cache entry 1"
+"""What a cache signs."""
 
 
-def keys_of(secret: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, ...]:
+def keys_of(secret: str | bytes | Sequence[str | bytes] | None, purpose: str = ENTRY) -> tuple[bytes, ...]:
     """The keys made of a secret, or of several: the first signs, all of them verify.
+
+    Args:
+        secret: The secret, or several.
+        purpose: What is signed: a secret that signs other things too gives other keys for them.
 
     Raises:
         ConfigurationError: A secret is shorter than 16 bytes, or no text or bytes.
@@ -34,7 +39,7 @@ def keys_of(secret: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, 
             f"a secret, such as a SECRET_KEY, has at least {_SHORTEST} bytes; several are a list, the newest first",
             advice="make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
         )
-    return tuple(hmac.digest(each, _PURPOSE, "sha256") for each in raw)
+    return tuple(hmac.digest(each, purpose.encode(), "sha256") for each in raw)
 
 
 class Seal:

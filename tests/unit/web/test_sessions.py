@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resilient.cache._codecs import Codec, Settings
 from resilient.errors import ConfigurationError, InvalidInput, Unavailable
 from resilient.testing import FakeClock
 from resilient.web._session_stores import MemorySessions
@@ -342,6 +343,15 @@ def test_who_writes_to_the_store_can_move_no_field_to_another_session(keeper, st
         assert keeper.load(mine.id) is None
     fields.update(before)
     assert keeper.load(mine.id).data["user_id"] == 17
+
+
+def test_what_a_cache_signed_with_the_same_secret_is_no_field(keeper, store):
+    """A value that looks like one may have come from anybody; who can write to the store could put it there."""
+    mine = keeper.create({"user_id": 17})
+    key = _key(mine.id)
+    number, body = Codec(settings=Settings("safe", secret=SECRET)).encode([key, "user_id", 1])
+    store._sessions[key][0]["user_id"] = bytes((number,)) + body
+    assert keeper.load(mine.id) is None
 
 
 def test_a_session_signed_with_an_old_secret_is_read_while_it_is_named(store, clock):
