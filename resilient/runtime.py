@@ -193,7 +193,8 @@ class WorkerPool:
         """Run a function on a thread of the pool.
 
         Raises:
-            Overloaded: All threads are busy and the backlog is full; the function was not run.
+            Overloaded: All threads are busy and the backlog is full, or the machine has no thread to spare for the
+                first one; the function was not run.
             Unavailable: The pool is closed.
         """
         future: Future[T] = Future()
@@ -208,7 +209,13 @@ class WorkerPool:
                 )
                 self._threads.append(thread)
                 self._free += 1
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:  # too many threads on this machine, or the interpreter ends
+                    self._threads.remove(thread)
+                    self._free -= 1
+                    if not self._threads:
+                        raise Overloaded(f"no thread can be started for the worker pool {self.name!r}") from error
             if -self._free >= self.backlog and self._free <= 0:
                 raise Overloaded(f"the worker pool {self.name!r} has {self.size} busy threads and a full backlog")
             self._free -= 1

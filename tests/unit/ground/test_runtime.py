@@ -101,6 +101,26 @@ def test_a_pool_whose_submit_was_interrupted_can_be_closed(monkeypatch) -> None:
     assert pool.close(timeout=1.0)
 
 
+def test_a_pool_without_a_thread_to_spare_refuses_or_makes_do(monkeypatch) -> None:
+    """No job is taken that nobody would do; where there is a thread already it does them all."""
+    start = threading.Thread.start
+    spare = [0, 1, 0, 0]
+
+    def starve(thread: threading.Thread) -> None:
+        if not spare.pop(0):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starve)
+    pool, go = WorkerPool("poor", size=3), threading.Event()
+    with pytest.raises(Overloaded, match="no thread"):
+        pool.submit(sum, [1, 2])
+    jobs = [pool.submit(go.wait, 10), *[pool.submit(sum, [number]) for number in range(2)]]
+    go.set()
+    assert [job.result(10) for job in jobs] == [True, 0, 1]
+    assert pool.close(10)
+
+
 def test_a_closed_pool_refuses_and_finishes() -> None:
     """close() lets what was taken finish, and what comes later is refused."""
     pool = WorkerPool("test", size=1)
