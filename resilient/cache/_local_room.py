@@ -149,6 +149,18 @@ class Room:
             self._evict(slot)
         return True
 
+    def weigh(self, slot: Slot, size: int) -> bool:
+        """Count a slot for so many bytes from now on; others may go for it. Whether it is there, and has that room."""
+        if self.table.get(slot.key) is not slot or size > self._most // _LARGEST:
+            return False
+        self.bytes += size - slot.size
+        if slot.main:
+            self._main_bytes += size - slot.size
+        slot.size = size
+        while self.bytes > self._most:
+            self._evict(slot)
+        return self.table.get(slot.key) is slot
+
     def drop(self, key: str) -> Slot | None:
         """Take a slot out, if there is one. What was asked for often is known when it comes again."""
         slot = self.table.pop(key, None)

@@ -31,6 +31,8 @@ __all__ = ["Changes", "Kept", "LocalTier"]
 
 _EMPTY = TOMBSTONE | FENCE | LEASE
 _MORE_STAMPS = 1000  # beside one for each entry
+_COMPACT: frozenset[type] = frozenset({bytes, str})
+_OBJECT = 4  # an object is longer than the bytes that it is written as, by so much, about
 
 
 class Changes(Protocol):
@@ -229,9 +231,7 @@ class LocalTier:
         if slot is not None and slot.raw == raw:
             slot.raw, slot.limit = raw, limit
             return
-        # What is shared is kept as an object too.
-        factor = 5 if self.options.share else 1
-        self._room.put(Slot(key, raw, limit, OVERHEAD + len(key) + factor * len(raw)))
+        self._room.put(Slot(key, raw, limit, _size(key, raw)))
 
     def _keep_mark(self, key: str, raw: bytes, limit: float) -> None:
         if not number(raw) or is_unsure(raw):
@@ -271,11 +271,16 @@ class LocalTier:
         written, _, created, lasts, length, _ = plain_header(slot.raw)
         limit = min([slot.limit, *[mark.limit for mark in marks]])
         until = min(limit, self.clock.monotonic() + created + lasts - self.clock.wall())
+        read, data, at = codec.again(written, slot.raw, SIZE + length)
+        beside = 0 if data is slot.raw else len(data)  # decompressed, it may be many times as long
         if self.options.share or is_immutable(value):
-            slot.ready = Ready(owner, until, tuple(marks), value=value)
+            ready = Ready(owner, until, tuple(marks), value=value)
+            beside = (len(data) - at) * (1 if value.__class__ in _COMPACT else _OBJECT)
         else:
-            read, data, at = codec.again(written, slot.raw, SIZE + length)
-            slot.ready = Ready(owner, until, tuple(marks), read=read, data=data, at=at)
+            ready = Ready(owner, until, tuple(marks), read=read, data=data, at=at)
+        with self._lock:
+            if self._room.weigh(slot, _size(slot.key, slot.raw) + beside):
+                slot.ready = ready
 
     # ---------------------------------------------------------------------------------------------------------- figures
 
@@ -286,6 +291,11 @@ class LocalTier:
             self._looks += 1
             room = self._room
             return {"hits": hits, "entries": len(room), "bytes": room.bytes, "evicted": room.evicted}
+
+
+def _size(key: str, raw: bytes) -> int:
+    """Bytes that a slot counts for, without what is kept of its value beside the bytes as they are written."""
+    return OVERHEAD + len(key) + len(raw)
 
 
 def is_value(raw: bytes) -> bool:

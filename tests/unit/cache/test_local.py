@@ -121,6 +121,25 @@ def test_an_in_process_cache_is_bounded_by_bytes() -> None:
         assert cache.store.store.table._bytes <= 200_000
 
 
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("value", ["x" * 20_000, ["x" * 20_000], ("x" * 20_000,)])
+def test_what_is_kept_decompressed_counts_for_what_it_is(clock: FakeClock, value: Any, share: bool) -> None:
+    """A few hundred bytes on the server may be many times as much in the memory of a process."""
+    limits = Local(max_bytes=1_000_000, share=share)
+    cache = Cache(namespace="shop", ttl=300, clock=clock, compress="zlib", local=limits)
+
+    @cache.lazy("text:{number}")
+    def text(number: int) -> Any:
+        return value
+
+    for number in range(200):
+        assert warm(lambda number=number: text(number)) == value
+    ready = [slot.ready for slot in cache.local.table.values() if slot.ready.owner is not None]
+    held = sum(20_000 for each in ready if each.value is not None or len(each.data) > 20_000)
+    assert 0 < held <= cache.stats().local_bytes <= 1_000_000
+    cache.close()
+
+
 def test_a_value_of_another_type_is_not_served_under_the_same_key() -> None:
     """Two functions may share a key; each reads it as its own type."""
     with Cache(ttl=60) as cache:

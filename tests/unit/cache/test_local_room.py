@@ -34,6 +34,17 @@ class RoomModel(RuleBasedStateMachine):
         assert (self.room.table.get(key) is slot) is taken  # a newcomer is not itself what goes for it
         self.newest[key] = slot
 
+    @rule(key=KEYS, size=st.integers(0, 30))
+    def weigh(self, key: str, size: int) -> None:
+        slot = self.room.table.get(key)
+        before = None if slot is None else slot.size
+        if slot is not None and self.room.weigh(slot, size):
+            assert slot.size == size
+            assert self.room.table[key] is slot
+        elif slot is not None:
+            assert slot.size == before or key not in self.room.table
+        assert not self.room.weigh(Slot(key, b"", 0.0, 1), 1)  # another one of that name
+
     @rule(key=KEYS)
     def hit(self, key: str) -> None:
         slot = self.room.table.get(key)
