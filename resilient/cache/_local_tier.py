@@ -211,12 +211,19 @@ class LocalTier:
             found.append(held.raw if held is not None and now < held.limit else None)
         return found
 
-    def keep(self, keys: Sequence[str], found: Sequence[bytes | None], ticket: int) -> None:
-        """Keep what the server gave for these keys, as far as it is worth it and still right."""
+    def keep(self, keys: Sequence[str], found: Sequence[bytes | None], ticket: int, asked: float) -> None:
+        """Keep what the server gave for these keys, as far as it is worth it and still right.
+
+        Args:
+            keys: The keys.
+            found: Their bytes.
+            ticket: Taken before the server was asked.
+            asked: The clock's seconds then: what it gave may be as old as that.
+        """
         if ticket == NO_TICKET or any(journal() for journal in self._journals):
             return
         longest = self._ttl if self.changes is None else min(self._ttl, self.changes.keep)
-        limit, now = self.clock.monotonic() + longest, self.clock.wall()
+        limit, now = asked + longest, self.clock.wall()
         with self._lock:
             for key, raw in zip(keys, found, strict=True):
                 if raw is None or not self._coherence.keeps(key, ticket):

@@ -41,9 +41,9 @@ class AsyncLocalStore:
         missing = [key for key, raw in zip(keys, found, strict=True) if raw is None] or keys
         if self._changes is not None:
             self._changes.ensure()
-        ticket = tier.ticket()
+        ticket, began = tier.ticket(), tier.clock.monotonic()
         asked = await self._get_many(missing)
-        tier.keep(missing, asked, ticket)
+        tier.keep(missing, asked, ticket, began)
         if len(missing) == len(keys):
             return asked
         rest = iter(asked)

@@ -42,9 +42,9 @@ class LocalStore:
         missing = [key for key, raw in zip(keys, found, strict=True) if raw is None] or keys
         if self._changes is not None:
             self._changes.ensure()
-        ticket = tier.ticket()
+        ticket, began = tier.ticket(), tier.clock.monotonic()
         asked = self._get_many(missing)
-        tier.keep(missing, asked, ticket)
+        tier.keep(missing, asked, ticket, began)
         if len(missing) == len(keys):
             return asked
         rest = iter(asked)

@@ -437,6 +437,33 @@ def test_the_local_ttl_has_the_store_asked_again(clock: FakeClock) -> None:
     assert mine.asks(lambda: user(1))
 
 
+def test_what_was_read_long_ago_is_kept_for_no_longer_than_that(clock: FakeClock) -> None:
+    """The process was stopped between the server's answer and its own next step: the time it lost counts too."""
+    mine = Process(MemoryStore(clock=clock), clock, ttl=3.0)
+
+    @mine.cache.lazy("user:{number}")
+    def user(number: int) -> str:
+        return "loaded"
+
+    user(1)
+    store = mine.cache.store
+    plain = store._get_many
+
+    def stopped(keys: Any) -> Any:
+        found = plain(keys)
+        clock.advance(2.5)
+        mine.hear()
+        return found
+
+    store._get_many = stopped
+    user(1)
+    store._get_many = plain
+    assert not mine.asks(lambda: user(1))
+    clock.advance(0.6)
+    mine.hear()
+    assert mine.asks(lambda: user(1))
+
+
 def test_a_forked_child_keeps_nothing_until_it_is_told_of_changes_itself(two: tuple[Process, Process]) -> None:
     """Its parent's channel is not its own."""
     mine, _ = two

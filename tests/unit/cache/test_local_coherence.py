@@ -29,6 +29,7 @@ class Read(NamedTuple):
 
     key: str
     ticket: int
+    asked: float
     found: list[bytes | None] | None = None
 
 
@@ -96,7 +97,7 @@ class World:
     # ----------------------------------------------------------------------------------------------------- the process
 
     def ask(self, key: str) -> None:
-        self.reads.append(Read(key, self.tier.ticket()))
+        self.reads.append(Read(key, self.tier.ticket(), self.clock.monotonic()))
 
     def _keys(self, key: str) -> tuple[str, ...]:
         return (key, NS, TAG) if key == "s:a" else (key, NS)
@@ -117,7 +118,7 @@ class World:
             self.reads[at] = read._replace(found=[self.server[key] for key in keys])
             return
         del self.reads[at]
-        self.tier.keep(keys, read.found, read.ticket)
+        self.tier.keep(keys, read.found, read.ticket, read.asked)
         raw, *stamps = read.found
         if raw is not None and self.bears[raw] == stamps:  # else it is judged to be a miss
             self.tier.prepare(keys, read.found, self.values[raw], owner=OWNER, codec=CODEC)
@@ -299,7 +300,7 @@ def test_an_older_channel_is_not_listened_to() -> None:
     old = tier.begun()
     tier.heard(tier.begun(), clock.monotonic())
     until = tier.until
-    tier.keep([NS], [planted(clock.wall(), LIFE)], tier.ticket())
+    tier.keep([NS], [planted(clock.wall(), LIFE)], tier.ticket(), clock.monotonic())
     tier.heard(old, clock.monotonic() + 5)
     tier.told(old, None)
     tier.told(old, [NS.encode()])
