@@ -12,7 +12,6 @@ Needs ``dogpile.cache``, and the extra ``redis`` for a server.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -150,7 +149,7 @@ class _Local:
     __slots__ = ("__weakref__", "lock")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = fork_safe_lock()
 
 
 class _Mutex(CacheMutex):

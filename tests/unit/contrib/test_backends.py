@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
@@ -140,6 +141,36 @@ def test_a_region_goes_on_while_its_server_is_away():
     assert set(most) == {1}
     assert region.get("k") is NO_VALUE
     assert not region.key_is_locked("k")
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_lock_that_a_thread_of_the_parent_holds_is_free_in_a_child():
+    """Its holder does not exist there, so that nobody would give it back; the server's part is for both."""
+    backend = ResilientBackend({"url": AWAY, "secret": SECRET})
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        mutex = backend.get_mutex("k")
+        mutex.acquire()
+        held.set()
+        done.wait(20)
+        mutex.release()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(20)
+        assert not backend.get_mutex("k").acquire(wait=False)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os._exit(0 if backend.get_mutex("k").acquire(wait=False) else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        done.set()
+        holder.join()
 
 
 def test_bytes_with_another_signature_are_never_given_to_a_region():
