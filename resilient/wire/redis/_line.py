@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 import socket
 import struct
 import sys
@@ -143,9 +144,12 @@ def _watched_by_kernel(sock: Any, limit: float) -> bool:
 
     Python polls a socket before each read and write for which it has a limit: two more system calls, each of which
     lets another thread take the interpreter. Not for TLS, nor for sockets of other libraries, which wait in ways of
-    their own; and not for what a deadline cuts short, since the kernel counts in ticks of some milliseconds.
+    their own; and not for what a deadline cuts short, since the kernel counts in ticks of some milliseconds. Nor where
+    a timer interrupts this process again and again, as profilers do: the kernel begins to count anew each time.
     """
     if type(sock).__module__ != "socket" or sys.platform == "win32" or not 0 < limit < _LONGEST:
+        return False
+    if signal.getitimer(signal.ITIMER_REAL)[1]:
         return False
     whole = int(limit)
     seconds = struct.pack("ll", whole, max(1, int((limit - whole) * 1e6)))

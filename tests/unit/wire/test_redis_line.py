@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from types import SimpleNamespace
@@ -71,3 +72,26 @@ def test_sockets_of_other_libraries_are_left_to_them():
     with Foreign() as foreign:
         assert not _line._watched_by_kernel(foreign, 0.05)
         assert foreign.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16) == bytes(16)
+
+
+def test_a_process_that_is_interrupted_all_the_time_waits_no_longer(ends, monkeypatch):
+    """A profiler's timer has the kernel begin its count anew each time, so that it would never end."""
+    hiredis = pytest.importorskip("hiredis")
+    monkeypatch.setattr(_line, "new_reader", lambda _: hiredis.Reader(notEnoughData=_line.UNFINISHED))
+    times = []
+
+    def interrupt(*_):
+        times.append(1)
+        if len(times) >= 1000:  # the test fails then, instead of waiting for ever
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    try:
+        line = Line(SimpleNamespace(_sock=ends[0], disconnect=ends[0].close), object(), 0.05)
+        with pytest.raises(redis.TimeoutError):
+            line.ask(b"PING\r\n", 0.05)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(times) < 1000
