@@ -130,7 +130,10 @@ def subscribe(sink: Sink, *, kinds: Sequence[type[Event]] = (Event,), level: int
 
 def wanted(kind: type[Event]) -> bool:
     """Whether anybody listens to this kind; ask before building an event on a hot path."""
-    return bool(_stream.route(kind))
+    try:
+        return bool(_stream.routes[kind])
+    except KeyError:
+        return bool(_stream.route(kind))
 
 
 def emit(event: Event) -> None:

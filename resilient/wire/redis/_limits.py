@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resilient.errors import needs_extra
-from resilient.policy import deadline
+from resilient.policy._deadline import current, left_of
 
 with needs_extra("redis"):
     import redis.exceptions
@@ -18,8 +18,8 @@ LEAST = 0.001  # seconds: a socket limit of zero would mean "do not block", whic
 
 def within(limit: float) -> float:
     """A limit, or what the running deadline leaves of it. Whether anything is left is asked before a call, not here."""
-    left = deadline.remaining()
-    return limit if left is None else max(LEAST, min(limit, left))
+    expires = current.get()
+    return limit if expires is None else max(LEAST, min(limit, left_of(expires)))
 
 
 @dataclass(frozen=True)

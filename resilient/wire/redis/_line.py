@@ -34,7 +34,19 @@ class Line:
         usual: Seconds that most replies may take.
     """
 
-    __slots__ = ("_connection", "_limit", "_reader", "_sock", "_usual", "era", "used")
+    __slots__ = (
+        "_connection",
+        "_feed",
+        "_gets",
+        "_limit",
+        "_reader",
+        "_receive",
+        "_send",
+        "_sock",
+        "_usual",
+        "era",
+        "used",
+    )
 
     def __init__(self, connection: Any, era: object, usual: float) -> None:
         self._connection = connection
@@ -42,26 +54,29 @@ class Line:
         self._reader: Any = new_reader(connection)
         self._usual = usual if self._reader is not None and _watched_by_kernel(self._sock, usual) else None
         self._limit: float | None = None
+        # What `ask` calls: bound here, since each look-up on the way of a hit is a cost that is seen.
+        self._send, self._receive = self._sock.sendall, self._sock.recv
+        self._feed: Any = getattr(self._reader, "feed", None)
+        self._gets: Any = getattr(self._reader, "gets", None)
         self.era = era
         self.used = 0.0  # when a reply last came; 0 means never
 
     def ask(self, wire: bytes, limit: float) -> Any:
         """Send one command and return its reply."""
-        reader = self._reader
-        if reader is None:
+        feed = self._feed
+        if feed is None:
             return self.ask_many(wire, 1, limit)[0]
-        sock = self._sock
         try:
             if limit != self._limit:
                 self._bound(limit)
-            sock.sendall(wire)
-            chunk = sock.recv(_FIRST)
+            self._send(wire)
+            chunk = self._receive(_FIRST)
         except OSError as error:
             raise _failed(error) from error
         if not chunk:
             raise Closed("Connection closed by server.")
-        reader.feed(chunk)
-        reply = reader.gets()
+        feed(chunk)
+        reply = self._gets()
         return self._rest(limit) if reply is UNFINISHED else reply
 
     def _bound(self, limit: float) -> None:

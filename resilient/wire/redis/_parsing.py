@@ -18,7 +18,7 @@ try:
 except ImportError:  # redis-py does without it too, slower
     hiredis = None
 
-__all__ = ["UNFINISHED", "new_reader", "pack", "pack_many", "refined"]
+__all__ = ["UNFINISHED", "new_reader", "pack", "pack_any", "pack_many", "refined"]
 
 _OF_CLUSTERS: dict[str, Callable[[str], Exception]] = {
     "MOVED": redis.exceptions.MovedError,
@@ -69,7 +69,8 @@ def _pack(args: Sequence[Argument]) -> bytes:
     return b"".join(parts)
 
 
-_pack_any: Callable[[Any], bytes] = getattr(hiredis, "pack_command", _pack)
+pack_any: Callable[[Any], bytes] = getattr(hiredis, "pack_command", _pack)
+"""A command as `pack` gives it. Raises TypeError where that raises an error of redis-py."""
 
 
 def pack(args: Sequence[Argument]) -> bytes:
@@ -82,14 +83,8 @@ def pack(args: Sequence[Argument]) -> bytes:
         >>> pack(("GET", "k"))
         b'*2\r\n$3\r\nGET\r\n$1\r\nk\r\n'
     """
-    if len(args) == 2 and args[0] == "GET":  # the hit of a cache
-        key = args[1]
-        if isinstance(key, str):
-            key = key.encode()
-        if isinstance(key, bytes):
-            return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
     try:
-        return _pack_any(tuple(args))
+        return pack_any(tuple(args))
     except TypeError as error:
         kinds = ", ".join(type(arg).__name__ for arg in args)
         raise redis.exceptions.DataError(f"a command is made of text, bytes and numbers, not of {kinds}") from error

@@ -182,14 +182,12 @@ class Node:
     # ---------------------------------------------------------------------------------------------- connections
 
     def _take(self, trusted: float) -> Line:
-        while True:
-            try:
-                line = self._free.pop()
-            except IndexError:
-                return self._fresh()
-            if _now() - line.used <= trusted or not line.stale():
-                return line
-            self.drop(line)
+        try:
+            while _now() - (line := self._free.pop()).used > trusted and line.stale():
+                self.drop(line)
+        except IndexError:
+            return self._fresh()
+        return line
 
     def _fresh(self) -> Line:
         """A new connection, or where there are as many as may be, the next that becomes free."""

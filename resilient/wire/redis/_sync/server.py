@@ -11,7 +11,7 @@ from resilient.wire.redis._commands import READS, Argument, only_reads
 from resilient.wire.redis._dialing import dialer
 from resilient.wire.redis._limits import SLACK, Limits
 from resilient.wire.redis._nodes import Node
-from resilient.wire.redis._parsing import pack, pack_many
+from resilient.wire.redis._parsing import pack, pack_any, pack_many
 from resilient.wire.redis._sync.channel import Channel
 
 __all__ = ["ServerChannel"]
@@ -36,10 +36,10 @@ class ServerChannel(Channel):
         """See `Channel.get_many`; the way of every hit of a cache."""
         if not keys:
             return []
-        reply: Any = self._node.call(pack(("MGET", *keys)), True)
-        if isinstance(reply, Exception):
+        reply: Any = self._node.call(pack_any(("MGET", *keys)), True)
+        if reply.__class__ is not list:
             raise reply
-        return reply  # type: ignore[no-any-return]  # a list, as this command has it
+        return reply
 
     def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """See `Channel.call_many`."""
