@@ -61,8 +61,10 @@ __all__ = [
     "Entry",
     "Life",
     "Unreadable",
+    "bearing",
     "claimed",
     "fenced",
+    "heading",
     "is_fence",
     "keeping",
     "kept_in",
@@ -108,8 +110,9 @@ FOREVER = 1e10
 plain_header = struct.Struct(">3xBI8xdf4x4xxHQ4x").unpack_from
 """Reads from the header of a plain value, in one step, what its reader must know: codec, schema, created, fresh, the
 length of its tags, and its generation."""
-sealed_header = struct.Struct(">3xBI8xdf4x4xxHQ4x8xI").unpack_from
-"""The same, and the checksum that follows where there are no tags."""
+sealed_header = struct.Struct(">8s8xdf8x11s12xI").unpack_from
+"""Reads what most entries are judged by: what `heading` and `bearing` give, created and fresh between the two; and the
+checksum that follows where there are no tags."""
 
 NEGATIVE = 1
 """Flag: the loader said that there is no such thing."""
@@ -195,6 +198,21 @@ class Entry(NamedTuple):
         """Seconds for which somebody else may still be loading it; 0 where nobody does."""
         until = self.keep if self.flags & LEASE else self.busy
         return max(0.0, self.created + until - now)
+
+
+def heading(codec: int, schema: int) -> bytes:
+    """How an entry begins that holds a value, written by that codec for that type."""
+    return PLAIN + struct.pack(">BI", codec, schema)
+
+
+def bearing(generation: int, tags: bytes = b"") -> bytes:
+    """What stands in the header of an entry that bears these stamps, and for which nobody waits.
+
+    Args:
+        generation: The namespace's stamp; 0 where there is none, so that nothing can bear it: then no bytes.
+        tags: The tags with theirs.
+    """
+    return struct.pack(">BHQ", 0, len(tags), generation) if generation else b""
 
 
 def stamp() -> int:

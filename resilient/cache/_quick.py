@@ -7,33 +7,55 @@ from collections.abc import Iterable
 from typing import Any
 
 from resilient.cache._codecs import ABSENCE, Codec
-from resilient.cache._entry import FOREVER, PLAIN, SIZE, Unreadable, plain_header, sealed_header
+from resilient.cache._entry import FOREVER, GENERATION, PLAIN, SIZE, TAGGED, Unreadable, plain_header, sealed_header
 
 __all__ = ["NOTHING", "fresh", "fresh_many", "unjudged"]
 
+_STAMPS = slice(TAGGED.start, GENERATION.stop)
 _BODY = SIZE + 4  # where a value begins that bears no tags: after the header and the checksum
 
 NOTHING: Any = type("Nothing", (), {"__repr__": lambda _: "NOTHING", "__slots__": ()})()
 """No value, where ``None`` would be one."""
 
 
-def fresh(raw: Any, now: float, generation: int, block: bytes, codec: Codec) -> Any:
+def fresh(raw: Any, now: float, borne: bytes, block: bytes, codec: Codec) -> Any:
     """The value of an entry that is just that; `NOTHING` for any other, which is to be looked at with care.
+
+    What most entries are, without tags and as this codec writes, is judged by three comparisons.
 
     Args:
         raw: The bytes under the key.
         now: What the wall clock shows.
-        generation: The namespace's stamp; 0 where there is none.
+        borne: What its header must say of stamps, as `bearing` gives it.
         block: The tags with their stamps, as the entry must bear them.
         codec: Reads the value.
     """
+    if not raw:
+        return NOTHING
+    if not block:
+        try:
+            head, created, lasts, bears, check = sealed_header(raw)
+            if (
+                head == codec.head
+                and bears == borne
+                and now - created < lasts < FOREVER
+                and zlib.crc32(data := raw[_BODY:], codec.usual) == check
+            ):
+                return codec.quick(data)
+        except Exception:  # noqa: BLE001 - as in the codec; whoever looks with care tells why
+            pass
+    return _fresh_of_all_kinds(raw, now, borne, block, codec)
+
+
+def _fresh_of_all_kinds(raw: Any, now: float, borne: bytes, block: bytes, codec: Codec) -> Any:
+    """The same with tags, and for what was written otherwise than by this codec."""
     if raw.__class__ is not bytes or raw[:3] != PLAIN or len(raw) <= SIZE:
         return NOTHING
-    number, schema, created, lasts, length, bears = plain_header(raw)
-    if not now - created < lasts < FOREVER or bears != generation or not bears:
+    number, schema, created, lasts = plain_header(raw)[:4]
+    end = SIZE + len(block)
+    if not now - created < lasts < FOREVER or raw[_STAMPS] != borne[1:] or not borne:
         return NOTHING
-    end = SIZE + length
-    if length != len(block) or (block and raw[SIZE:end] != block) or number == ABSENCE:
+    if raw[SIZE:end] != block or number == ABSENCE:
         return NOTHING
     try:
         return codec.decode(number, schema, raw[end:])
@@ -41,29 +63,34 @@ def fresh(raw: Any, now: float, generation: int, block: bytes, codec: Codec) -> 
         return NOTHING
 
 
-def fresh_many(raws: Iterable[Any], now: float, generation: int, block: bytes, codec: Codec) -> list[Any]:
-    """The same of several. What most of many are, without tags and as this codec writes, is judged in place."""
+def fresh_many(
+    raws: Iterable[Any], now: float, borne: bytes, block: bytes, codec: Codec
+) -> tuple[list[Any], list[int]]:
+    """The same of several, judged in place; and the places of those that are to be looked at with care."""
     found: list[Any] = []
-    add, usual, quick, schema = found.append, codec.usual, codec.quick, codec.schema
-    plain = bool(generation) and not block
+    left: list[int] = []
+    add, read, checksum = found.append, sealed_header, zlib.crc32
+    usual, quick, begins = codec.usual, codec.quick, b"" if block else codec.head
     for raw in raws:
-        if plain and raw.__class__ is bytes and raw[:3] == PLAIN and len(raw) > _BODY:
-            number, other, created, lasts, length, bears, check = sealed_header(raw)
-            if (
-                now - created < lasts < FOREVER
-                and bears == generation
-                and not length
-                and number == usual
-                and (other == schema or not other or not schema)
-                and zlib.crc32(data := raw[_BODY:], number) == check
-            ):
-                try:
+        value = NOTHING
+        if raw:
+            try:
+                head, created, lasts, bears, check = read(raw)
+                if (
+                    head == begins
+                    and bears == borne
+                    and now - created < lasts < FOREVER
+                    and checksum(data := raw[_BODY:], usual) == check
+                ):
                     add(quick(data))
                     continue
-                except Exception:  # noqa: BLE001 - as in the codec; whoever looks with care tells why
-                    pass
-        add(fresh(raw, now, generation, block, codec))
-    return found
+            except Exception:  # noqa: BLE001 - as above
+                pass
+            value = _fresh_of_all_kinds(raw, now, borne, block, codec)
+        if value is NOTHING:
+            left.append(len(found))
+        add(value)
+    return found, left
 
 
 def unjudged(count: int) -> tuple[list[Any], list[int]]:

@@ -29,6 +29,7 @@ from resilient.cache._entry import (
     TOMBSTONE,
     Entry,
     Unreadable,
+    bearing,
     marker,
     pack,
     pack_tags,
@@ -202,9 +203,15 @@ class Marks(NamedTuple):
             return b""
         return pack_tags(zip(self.names, map(number, self.raws[1:]), strict=True))
 
-    def whole_block(self) -> bytes | None:
-        """The same; ``None`` where a tag has no stamp, so that nothing can bear it."""
-        return self.block() if all(map(number, self.raws[1:])) else None
+    def borne(self) -> tuple[bytes, bytes]:
+        """The same, after what stands in the header of an entry that bears these stamps.
+
+        Nothing where one is not there, so that nothing can bear it.
+        """
+        if not self.whole:
+            return b"", b""
+        block = self.block()
+        return bearing(self.generation, block), block
 
     def bare_on(self, entry: Entry) -> Entry:
         """What was loaded while these stood, with them."""

@@ -12,7 +12,7 @@ from resilient.cache._codecs._numbers import ABSENCE, SIGNED, ZLIB, ZSTD
 from resilient.cache._codecs._seal import ENTRY, Seal, keys_of
 from resilient.cache._codecs._shrink import check_method, grow, shrink
 from resilient.cache._codecs._types import ANYTHING, shape
-from resilient.cache._entry import Unreadable
+from resilient.cache._entry import Unreadable, heading
 from resilient.errors import ConfigurationError, InvalidInput
 
 __all__ = ["Codec", "CodecChoice", "Codecs", "Secret", "Settings"]
@@ -114,7 +114,7 @@ class Codec:
         {1: ('a', {2})}
     """
 
-    __slots__ = ("_keyed", "_method", "_over", "_read", "_seal", "_write", "quick", "schema", "usual")
+    __slots__ = ("_keyed", "_method", "_over", "_read", "_seal", "_write", "head", "quick", "schema", "usual")
 
     def __init__(self, kind: Any = ANYTHING, version: int = 0, settings: Settings = _DEFAULT) -> None:
         text = "" if kind is ANYTHING else shape(kind)
@@ -129,6 +129,8 @@ class Codec:
         self.usual, self.quick = form.usual
         if self._keyed:
             self.usual = -1
+        self.head = heading(self.usual, self.schema) if self.usual >= 0 else b""
+        """How an entry begins that was written by a codec like this one."""
         self._method = settings.method
         self._over = settings.over
 

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.cache._codecs import ANYTHING
-from resilient.cache._codecs._codec import Codec
-from resilient.cache._entry import LEASE, NEGATIVE, TOMBSTONE, Entry, pack
+from resilient.cache import _keys
+from resilient.cache._codecs import ABSENCE, ANYTHING
+from resilient.cache._codecs._codec import Codec, Settings
+from resilient.cache._entry import (
+    FORMAT,
+    HEADER,
+    LEASE,
+    MAGIC,
+    NEGATIVE,
+    SIZE,
+    TOMBSTONE,
+    Entry,
+    Unreadable,
+    bearing,
+    pack,
+)
 from resilient.cache._keys import physical, physical_many
 from resilient.cache._quick import NOTHING, fresh, fresh_many
 from resilient.cache._stamps import pack_tags
 from resilient.errors import InvalidInput
 
 NOW, GENERATION = 1000.0, 7
-CODECS = [Codec(ANYTHING), Codec(ANYTHING, 1), Codec(ANYTHING, 2)]
+CODECS = [
+    Codec(ANYTHING),
+    Codec(ANYTHING, 1),
+    Codec(ANYTHING, 2),
+    Codec(ANYTHING, settings=Settings(secret="a secret of a test")),
+    Codec(ANYTHING, settings=Settings(compress="zlib", compress_over=0)),
+]
 BLOCK = pack_tags([("tag", 5)])
 
 ENTRIES = st.builds(
@@ -52,17 +72,42 @@ TURNED = st.builds(
 )
 
 
-@given(
-    st.lists(st.one_of(st.none(), ENTRIES, CUT, TURNED), max_size=8),
-    st.sampled_from(CODECS),
-    st.sampled_from([GENERATION, 0]),
-    st.sampled_from([b"", BLOCK]),
-)
-def test_many_are_judged_as_each_alone(raws, codec, generation, block):
+RAWS = st.one_of(st.none(), ENTRIES, CUT, TURNED)
+STAMPS = st.sampled_from([(GENERATION, b""), (0, b""), (GENERATION, BLOCK), (0, BLOCK)])
+
+
+def careful(raw, generation, block, codec):
+    """What a value is that is plainly fresh, told from its header part by part."""
+    if raw is None or len(raw) < SIZE:
+        return NOTHING
+    parts = HEADER.unpack_from(raw)
+    (magic, form, flags, number, schema, _, created, lasts), (length, bears) = parts[:8], parts[11:13]
+    end = SIZE + length
+    if (magic, form, flags) != (MAGIC, FORMAT, 0) or number == ABSENCE or not NOW - created < lasts < 1e10:
+        return NOTHING
+    if not generation or bears != generation or raw[SIZE:end] != block or length != len(block):
+        return NOTHING
+    try:
+        return codec.decode(number, schema, raw[end:])
+    except Unreadable:
+        return NOTHING
+
+
+@given(RAWS, st.sampled_from(CODECS), STAMPS)
+def test_the_short_way_gives_what_the_parts_say(raw, codec, stamps):
+    """Whatever stands there, damaged bytes included: the value by its stamps, its age, its type and its checksum."""
+    generation, block = stamps
+    short = fresh(raw, NOW, bearing(generation, block), block, codec)
+    assert short == careful(raw, generation, block, codec)
+
+
+@given(st.lists(RAWS, max_size=8), st.sampled_from(CODECS), STAMPS)
+def test_many_are_judged_as_each_alone(raws, codec, stamps):
     """Whatever stands there, damaged bytes included: the same values, and the same left to be looked at with care."""
-    assert fresh_many(raws, NOW, generation, block, codec) == [
-        fresh(raw, NOW, generation, block, codec) for raw in raws
-    ]
+    generation, block = stamps
+    found, left = fresh_many(raws, NOW, bearing(generation, block), block, codec)
+    assert found == [fresh(raw, NOW, bearing(generation, block), block, codec) for raw in raws]
+    assert left == [place for place, value in enumerate(found) if value is NOTHING]
 
 
 def test_a_plain_fresh_value_is_read_the_short_way():
@@ -71,9 +116,9 @@ def test_a_plain_fresh_value_is_read_the_short_way():
     number, body = codec.encode({"a": [1]})
     bare = pack(Entry(body, number, codec.schema, 0, 1, NOW - 5, 10.0, 20.0, 0.0, generation=GENERATION))
     tagged = pack(Entry(body, number, codec.schema, 0, 1, NOW - 5, 10.0, 20.0, 0.0, generation=GENERATION, tags=BLOCK))
-    assert fresh_many([bare, tagged], NOW, GENERATION, b"", codec) == [{"a": [1]}, NOTHING]
-    assert fresh_many([bare, tagged], NOW, GENERATION, BLOCK, codec) == [NOTHING, {"a": [1]}]
-    assert fresh_many([bare], NOW, GENERATION + 1, b"", codec) == [NOTHING]
+    assert fresh_many([bare, tagged], NOW, bearing(GENERATION), b"", codec) == ([{"a": [1]}, NOTHING], [1])
+    assert fresh_many([bare, tagged], NOW, bearing(GENERATION, BLOCK), BLOCK, codec) == ([NOTHING, {"a": [1]}], [0])
+    assert fresh_many([bare], NOW, bearing(GENERATION + 1), b"", codec) == ([NOTHING], [0])
 
 
 KEYS = st.one_of(
@@ -82,6 +127,15 @@ KEYS = st.one_of(
     st.integers(190, 210).map(lambda length: "k" * length),
     st.just("k" * 100 + "#" + "0" * 32),
 )
+
+
+@given(KEYS)
+def test_a_key_that_is_as_most_are_is_what_the_careful_way_gives(key):
+    """In one step, or looked at part by part."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_keys, "_is_usual", lambda _: None)
+        careful_key = physical("shop", key)
+    assert physical("shop", key) == careful_key
 
 
 @given(st.lists(KEYS, min_size=1, max_size=5))

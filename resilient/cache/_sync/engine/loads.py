@@ -71,25 +71,23 @@ class Loads:
         The header of a plain value is judged before anything is made of it. Whatever is not just a fresh value takes
         the long way.
         """
-        tags = plan.tags
-        keys = (key, *self._stamps.keys(tags)) if tags else (key, self._stamps.namespace)
+        tags, tier, stamps = plan.tags, self._tier, self._stamps
+        keys = (key, *stamps.keys(tags)) if tags else (key, stamps.namespace)
         # A namespace may be cleared by any process at any moment, so that its stamp is read with every value: an MGET
         # of two keys takes hardly longer than a GET of one.
-        found = self._tier.read(self._tier.store.get_many, keys)
+        found = tier.read(tier.store.get_many, keys)
         if found is UNREACHABLE:
             return (self._answer(key, Seen(UNREACHABLE, marks=Marks(tags)), load, plan)).value
         if not plan.policy.early:
-            block = Marks(tags, tuple(found[1:])).whole_block() if tags else b""
-            if block is not None:
-                value = fresh(found[0], self._clock.wall(), self._stamps.generation(found[1]), block, plan.codec)
-                if value is not NOTHING:
-                    self._counts.hit()
-                    if events.wanted(CacheRead):
-                        source = self._reader.source(found.__class__ is Kept)
-                        events.emit(CacheRead(cache=self._name, source=source))
-                    if plan.owner is not None and self._tier.local is not None:
-                        self._tier.local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec)
-                    return value
+            borne, block = Marks(tags, tuple(found[1:])).borne() if tags else (stamps.borne(found[1]), b"")
+            value = fresh(found[0], self._clock.wall(), borne, block, plan.codec)
+            if value is not NOTHING:
+                self._counts.hit()
+                if events.wanted(CacheRead):
+                    events.emit(CacheRead(cache=self._name, source=self._reader.source(found.__class__ is Kept)))
+                if tier.local is not None and plan.owner is not None:
+                    tier.local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec)
+                return value
         seen = (self._reader.weigh(found[:1], plan.codec, Marks(tags, tuple(found[1:]))))[0]
         return (self._answer(key, seen, load, plan)).value
 

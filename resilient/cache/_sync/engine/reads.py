@@ -147,11 +147,7 @@ class Reader:
         self, raws: Sequence[bytes | None], marks: Marks, codec: Codec, *, kept: bool = False
     ) -> tuple[list[Any], list[int]]:
         """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
-        block = marks.whole_block()
-        if block is None:
-            return unjudged(len(raws))
-        found = fresh_many(raws, self.clock.wall(), marks.generation, block, codec)
-        left = [place for place, value in enumerate(found) if value is NOTHING]
+        found, left = fresh_many(raws, self.clock.wall(), *marks.borne(), codec)
         hits = len(raws) - len(left)
         if hits:
             self.counts.add("hits", hits)

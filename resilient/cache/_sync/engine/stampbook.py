@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from resilient.cache._causal import merged, note
-from resilient.cache._entry import Entry, is_fence
+from resilient.cache._entry import Entry, bearing, is_fence
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._stamps import (
     LIFE,
@@ -52,15 +52,18 @@ class StampBook:
         self._clock = clock
         self._lasting: dict[bytes, tuple[float, float]] = {}
         """Stamps that need no longer life, since when, and for entries that live how long."""
-        self._last: tuple[bytes | None, int] = (None, 0)
+        self._last: tuple[bytes | None, bytes] = (None, b"")
 
-    def generation(self, raw: bytes | None) -> int:
-        """The namespace's stamp that these bytes are, 0 where they are none; remembered, as it hardly ever changes."""
-        known, stamp = self._last
+    def borne(self, raw: bytes | None) -> bytes:
+        """What the header of an entry says that bears the namespace's stamp, which these bytes are, and no tags.
+
+        Remembered, as that stamp hardly ever changes.
+        """
+        known, borne = self._last
         if raw != known:
-            stamp = number(raw)
-            self._last = (raw, stamp)
-        return stamp
+            borne = bearing(number(raw))
+            self._last = (raw, borne)
+        return borne
 
     def keys(self, tags: Iterable[str]) -> tuple[str, ...]:
         """Where the stamps stand: the namespace's first."""
