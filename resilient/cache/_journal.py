@@ -32,7 +32,8 @@ class Journal:
     def __init__(self, size: int, everything: str) -> None:
         self._size = size
         self._everything = everything
-        self._keys: dict[str, int] = {}
+        self.keys: dict[str, int] = {}
+        """Those that are still to be deleted, with the turn in which each was added: for who asks at each read."""
         self._turn = 0
         self._lock = fork_safe_lock()
         self.reset()
@@ -44,25 +45,25 @@ class Journal:
         self._taken: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._keys)
+        return bool(self.keys)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
     def add(self, key: str) -> None:
         """Remember a key whose value changed."""
         with self._lock:
             self._turn += 1
-            self._keys[key] = self._turn
-            if len(self._keys) > self._size:
-                self._keys = {self._everything: self._turn}  # at no moment empty, for who asks without the lock
+            self.keys[key] = self._turn
+            if len(self.keys) > self._size:
+                self.keys = {self._everything: self._turn}  # at no moment empty, for who asks without the lock
 
     def begin(self, most: int = 500) -> list[str] | None:
         """Some of the keys to delete, or ``None`` where somebody replays already."""
         with self._lock:
             if self._batch is not None:
                 return None
-            self._taken = dict(islice(self._keys.items(), most))
+            self._taken = dict(islice(self.keys.items(), most))
             self._batch = list(self._taken)
             return self._batch
 
@@ -77,5 +78,5 @@ class Journal:
         with self._lock:
             self._batch = None
             for key in keys:
-                if self._keys.get(key) == self._taken.get(key):
-                    self._keys.pop(key, None)
+                if self.keys.get(key) == self._taken.get(key):
+                    self.keys.pop(key, None)

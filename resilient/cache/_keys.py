@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 _LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
+_is_usual = re.compile(rf"[^#{{}}\x80-\U0010ffff]{{1,{_LONGEST}}}").fullmatch
+"""Whether a key is as most are: stored as it is, and told so in one step."""
 _SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
 
 is_safe = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
@@ -114,6 +116,8 @@ def physical(namespace: str, key: str) -> str:
     Raises:
         InvalidInput: The key is no text, or empty.
     """
+    if key.__class__ is str and _is_usual(key):
+        return f"{namespace}:{key}"
     if not isinstance(key, str) or not key:  # type: ignore[redundant-expr]  # callers may not check types
         raise InvalidInput("a cache key is a text that is not empty")
     if key[-33:-32] == "#" or not _is_plain(key):

@@ -1,4 +1,4 @@
-"""Keys of calls in as few steps as can be: the way of every local hit.
+"""Keys of calls in as few steps as can be: the way of every hit.
 
 What is made here is, for arguments of the usual types, the same text that `KeyMaker` and `physical` give. For all
 others it is ``None``, and those are asked. A shorter way must never give a text that means another call.

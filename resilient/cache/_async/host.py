@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from resilient.cache._async.engine.engine import AsyncEngine
+from resilient.cache._async.engine.work import AsyncLoading
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._freshness import Loaded
 from resilient.cache._local_tier import LocalTier
@@ -46,8 +47,8 @@ class AsyncHost(Protocol):
 
     # ----------------------------------------------------------------------------------------------- through functions
 
-    async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
+    def work(self) -> AsyncLoading:
+        """What loads where `apart` holds: the engine, what collects for a commit, or what does without the cache."""
         ...
 
     async def load_lookup(

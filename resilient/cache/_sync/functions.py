@@ -8,9 +8,11 @@ import functools
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from resilient.cache._aside import apart
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Policy, Said
 from resilient.cache._functions import Mode, is_value, require, result_type
+from resilient.cache._local_keys import key_of
 from resilient.cache._local_quick import Shortcut
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
@@ -48,6 +50,7 @@ class _Cached(Generic[P, R]):
         self._cache = cache
         self._policy = policy
         self._make_key = KeyMaker(function, template, shared=shared)
+        self._stored_under = key_of(self._make_key, cache.namespace)
         self._kind = kind
         self._version = version
         self._template = template
@@ -118,7 +121,8 @@ class Lazy(_Cached[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The value: from the cache, or from the function."""
         given: Any = (*self._bound, *args) if self._bound else args
-        if (local := self._cache.local) is not None:
+        cache = self._cache
+        if (local := cache.local) is not None:
             short = self._shortcut
             found: R = short.quick(given, kwargs) if short.tier is local else short.on(local, given, kwargs)
             if found is not NOTHING:
@@ -127,7 +131,8 @@ class Lazy(_Cached[P, R]):
         plan, tags = self._plan or self._planned(), self._make_tags
         if tags is not None:
             plan = Plan(plan.policy, plan.codec, tags(given, kwargs), plan.owner)
-        value: R = self._cache.load(self._make_key(given, kwargs), load, plan)
+        work = cache.work() if apart.get() else cache.main
+        value: R = work.load(self._stored_under(given, kwargs), load, plan)
         return value
 
     def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup[R]:

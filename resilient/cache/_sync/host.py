@@ -11,6 +11,7 @@ from resilient.cache._freshness import Loaded
 from resilient.cache._local_tier import LocalTier
 from resilient.cache._seen import Plan
 from resilient.cache._sync.engine.engine import Engine
+from resilient.cache._sync.engine.work import Loading
 from resilient.cache._values import Loader, Lookup
 from resilient.clock import Clock
 
@@ -47,8 +48,8 @@ class Host(Protocol):
 
     # ----------------------------------------------------------------------------------------------- through functions
 
-    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
+    def work(self) -> Loading:
+        """What loads where `apart` holds: the engine, what collects for a commit, or what does without the cache."""
         ...
 
     def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:

@@ -99,7 +99,7 @@ class AsyncTier:
         call = self._call
         if call is None:
             return await operation(keys)
-        if self.down_since is not None or self.journal:
+        if self.down_since is not None or self.journal.keys:
             return await self.run(operation, keys)
         try:
             return await call(operation, keys)

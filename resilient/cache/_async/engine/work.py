@@ -11,10 +11,26 @@ from resilient.cache._freshness import Policy
 from resilient.cache._seen import Plan
 from resilient.cache._values import AsyncLoader, Lookup
 
-__all__ = ["AsyncWork"]
+__all__ = ["AsyncBypass", "AsyncLoading", "AsyncWork"]
 
 
-class AsyncWork(Protocol):
+class AsyncLoading(Protocol):
+    """What single values are loaded through."""
+
+    async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
+        """A fresh value, or a loaded one."""
+        ...
+
+
+class AsyncBypass(AsyncLoading):
+    """Does without the cache."""
+
+    async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:  # noqa: ARG002 - as the engine's
+        """A loaded value."""
+        return await load()
+
+
+class AsyncWork(AsyncLoading, Protocol):
     """The operations of a cache on keys as the store knows them."""
 
     # ----------------------------------------------------------------------------------------------------------- reads
@@ -25,10 +41,6 @@ class AsyncWork(Protocol):
 
     async def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Any]:
         """The fresh values of some keys, at least one; `NOTHING` where there is none."""
-        ...
-
-    async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
-        """A fresh value, or a loaded one."""
         ...
 
     async def load_lookup(

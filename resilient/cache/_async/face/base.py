@@ -8,7 +8,7 @@ from typing import Any
 
 from resilient.cache._aside import apart, bypassed
 from resilient.cache._async.deferred import deferred
-from resilient.cache._async.engine.work import AsyncWork
+from resilient.cache._async.engine.work import AsyncBypass, AsyncLoading, AsyncWork
 from resilient.cache._async.host import AsyncHost
 from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._freshness import Loaded, LoadOptions, Policy, Said
@@ -21,6 +21,7 @@ __all__ = ["AsyncFace"]
 
 _OWN = ("ttl", "type", "tags")
 """The options that every call with a loader has, beside `LoadOptions`."""
+_BYPASS = AsyncBypass()
 _PLANS = 256  # kept for calls that name their options each time
 
 
@@ -62,6 +63,10 @@ class AsyncFace(AsyncHost):
     def _engine(self) -> AsyncWork:
         found = deferred(self)
         return self.main if found is None else found
+
+    def work(self) -> AsyncLoading:
+        """What loads where `apart` holds: the engine, what collects for a commit, or what does without the cache."""
+        return _BYPASS if self._off() else self._engine
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""

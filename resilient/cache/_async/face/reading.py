@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from resilient.cache._aside import bypassed
+from resilient.cache._aside import apart
 from resilient.cache._async.face.base import AsyncFace
 from resilient.cache._async.functions import AsyncLazy
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Loaded, LoadOptions
 from resilient.cache._functions import check_template
-from resilient.cache._keys import physical_many, tag_templates
+from resilient.cache._keys import physical, physical_many, tag_templates
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._told import told
@@ -183,7 +183,9 @@ class AsyncReading(AsyncFace):
                 ``stale_if_error`` the loader's error goes through as it is.
             Overloaded: ``max_loads`` loaders run already, and none ended in time.
         """
-        value: R = await self.load(key, loader, self._plan(ttl, type, options, tags))
+        plan = self._plan(ttl, type, options, tags)
+        work = self.work() if apart.get() else self.main
+        value: R = await work.load(physical(self.namespace, key), loader, plan)
         return value
 
     def lazy(
@@ -220,12 +222,6 @@ class AsyncReading(AsyncFace):
         return lambda function: AsyncLazy(
             self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )
-
-    async def load(self, key: str, load: AsyncLoader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
-        if bypassed.get() and self._off():
-            return await load()
-        return await self._engine.load(self.physical(key), load, plan)
 
     async def load_lookup(
         self, key: str, load: AsyncLoader[[], Any], plan: Plan, *, refresh: bool = False

@@ -100,7 +100,7 @@ class Tier:
         call = self._call
         if call is None:
             return operation(keys)
-        if self.down_since is not None or self.journal:
+        if self.down_since is not None or self.journal.keys:
             return self.run(operation, keys)
         try:
             return call(operation, keys)

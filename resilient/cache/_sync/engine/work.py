@@ -12,10 +12,26 @@ from resilient.cache._freshness import Policy
 from resilient.cache._seen import Plan
 from resilient.cache._values import Loader, Lookup
 
-__all__ = ["Work"]
+__all__ = ["Bypass", "Loading", "Work"]
 
 
-class Work(Protocol):
+class Loading(Protocol):
+    """What single values are loaded through."""
+
+    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
+        """A fresh value, or a loaded one."""
+        ...
+
+
+class Bypass(Loading):
+    """Does without the cache."""
+
+    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:  # noqa: ARG002 - as the engine's
+        """A loaded value."""
+        return load()
+
+
+class Work(Loading, Protocol):
     """The operations of a cache on keys as the store knows them."""
 
     # ----------------------------------------------------------------------------------------------------------- reads
@@ -26,10 +42,6 @@ class Work(Protocol):
 
     def get_many(self, keys: Sequence[str], codec: Codec, tags: tuple[str, ...] = ()) -> list[Any]:
         """The fresh values of some keys, at least one; `NOTHING` where there is none."""
-        ...
-
-    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
-        """A fresh value, or a loaded one."""
         ...
 
     def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:

@@ -13,7 +13,7 @@ from resilient.cache._freshness import Loaded, LoadOptions, Policy, Said
 from resilient.cache._keys import physical, tag_names
 from resilient.cache._seen import Plan
 from resilient.cache._sync.deferred import deferred
-from resilient.cache._sync.engine.work import Work
+from resilient.cache._sync.engine.work import Bypass, Loading, Work
 from resilient.cache._sync.host import Host
 from resilient.cache._values import Loader
 from resilient.clock import Clock
@@ -22,6 +22,7 @@ __all__ = ["Face"]
 
 _OWN = ("ttl", "type", "tags")
 """The options that every call with a loader has, beside `LoadOptions`."""
+_BYPASS = Bypass()
 _PLANS = 256  # kept for calls that name their options each time
 
 
@@ -63,6 +64,10 @@ class Face(Host):
     def _engine(self) -> Work:
         found = deferred(self)
         return self.main if found is None else found
+
+    def work(self) -> Loading:
+        """What loads where `apart` holds: the engine, what collects for a commit, or what does without the cache."""
+        return _BYPASS if self._off() else self._engine
 
     def physical(self, key: str) -> str:
         """A key as the store knows it."""

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from resilient.cache._aside import bypassed
+from resilient.cache._aside import apart
 from resilient.cache._codecs import ANYTHING
 from resilient.cache._freshness import Loaded, LoadOptions
 from resilient.cache._functions import check_template
-from resilient.cache._keys import physical_many, tag_templates
+from resilient.cache._keys import physical, physical_many, tag_templates
 from resilient.cache._quick import NOTHING
 from resilient.cache._seen import Plan
 from resilient.cache._sync.face.base import Face
@@ -184,7 +184,9 @@ class Reading(Face):
                 ``stale_if_error`` the loader's error goes through as it is.
             Overloaded: ``max_loads`` loaders run already, and none ended in time.
         """
-        value: R = self.load(key, loader, self._plan(ttl, type, options, tags))
+        plan = self._plan(ttl, type, options, tags)
+        work = self.work() if apart.get() else self.main
+        value: R = work.load(physical(self.namespace, key), loader, plan)
         return value
 
     def lazy(
@@ -221,12 +223,6 @@ class Reading(Face):
         return lambda function: Lazy(
             self, function, template, policy, kind=type, version=version, shared=shared, tags=names
         )
-
-    def load(self, key: str, load: Loader[[], Any], plan: Plan) -> Any:
-        """What the functions of `lazy` call: `load_lookup` without where the value came from."""
-        if bypassed.get() and self._off():
-            return load()
-        return self._engine.load(self.physical(key), load, plan)
 
     def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
         """What the functions of `lazy` call."""
