@@ -13,6 +13,7 @@ from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import ASYNC, Dial
 from resilient.wire.redis._limits import Busy, Closed, Limits, within
 from resilient.wire.redis._parsing import new_reader
+from resilient.wire.redis._reply import Reply
 from resilient.wire.redis._stream import SlowStream, Stream
 
 with needs_extra("redis"):
@@ -40,7 +41,9 @@ class AsyncExchange:
 
     __slots__ = ("_again", "_count", "_future", "_node", "_wire")
 
-    def __init__(self, node: AsyncNode, future: asyncio.Future[Any], wire: bytes, count: int, *, again: bool) -> None:
+    def __init__(
+        self, node: AsyncNode, future: Reply | asyncio.Future[Any], wire: bytes, count: int, *, again: bool
+    ) -> None:
         self._node = node
         self._future = future
         self._wire = wire
@@ -228,6 +231,6 @@ class AsyncNode:
         await asyncio.sleep(0)  # the loop closes the sockets in its next turn
 
 
-def _forget_outcome(future: asyncio.Future[Any]) -> None:
+def _forget_outcome(future: Reply | asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # asked for, so that nobody complains that it was not

@@ -12,6 +12,7 @@ from typing import Any, cast
 from resilient.errors import needs_extra
 from resilient.wire.redis._limits import Busy, Closed, late, within
 from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
+from resilient.wire.redis._reply import Reply, hand_out
 
 with needs_extra("redis"):
     import redis.exceptions
@@ -22,21 +23,8 @@ _MOST = 10_000  # replies that may be outstanding on one connection; more is a q
 _GRACE = 0.001  # seconds for which a late reply is still looked for, in case it is this loop that was late
 
 
-class _Waiter:
-    """Replies that somebody waits for; whoever went away leaves this behind, so that the others' do not shift."""
-
-    __slots__ = ("count", "expires", "future", "gives_up", "replies")
-
-    def __init__(self, future: asyncio.Future[Any], gives_up: float, expires: float, count: int) -> None:
-        self.future = future
-        self.gives_up = gives_up
-        self.expires = expires
-        self.count = count
-        self.replies: list[Any] = []
-
-
-def _due(waiter: _Waiter) -> float:
-    return waiter.expires if waiter.future.done() else waiter.gives_up
+def _due(waiter: Reply) -> float:
+    return waiter.expires if waiter.settled else waiter.gives_up
 
 
 class Stream(asyncio.Protocol):
@@ -48,14 +36,19 @@ class Stream(asyncio.Protocol):
 
     def __init__(self, connection: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reader = new_reader(connection)
+        self._time = self._loop.time
+        reader: Any = new_reader(connection)
+        self._feed, self._gets = reader.feed, reader.gets
         writer = connection._writer  # noqa: SLF001 - its transport is driven directly: its layers cost more than the net
         self._transport = cast("asyncio.Transport", writer.transport)
+        self._write = self._transport.write
         # The writer closes its transport when it is collected, and the connection warns that it was not closed.
         self._kept = (connection, writer)
         connection._writer = connection._reader = None  # noqa: SLF001 - as above
-        self._pending: deque[_Waiter] = deque()
+        self._pending: deque[Reply] = deque()
+        """Replies that are outstanding; whoever went away leaves his behind, so that the others' do not shift."""
         self._unsent: list[bytes] = []
+        self._handing = False
         self._crowd = False
         self._retired = False
         self._wakes = math.inf
@@ -67,63 +60,65 @@ class Stream(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------------- commands
 
-    def send(self, wire: bytes, count: int, answer: float) -> asyncio.Future[Any]:
-        """Send commands; the future has the reply, or where there are several commands, the list of replies.
+    def send(self, wire: bytes, count: int, answer: float) -> Reply:
+        """Send commands; what is returned gives the reply, or where there are several commands, the list of replies.
 
         Errors of the server are replies.
         """
         if self.closed:
             raise Closed("Connection closed by server.")
         pending = self._pending
-        loop = self._loop
-        future = loop.create_future()
-        now = loop.time()
-        expires = now + answer
+        now = self._time()
         gives_up = now + within(answer)
-        if not pending and not self._crowd:
-            pending.append(_Waiter(future, gives_up, expires, count))
-            self._transport.write(wire)
+        reply = Reply(self._loop, gives_up, now + answer, count)
+        if self._handing:
+            self._unsent.append(wire)  # goes along with what the others say who are handed a reply now
+        elif not pending and not self._crowd:
+            self._write(wire)
+        elif len(pending) >= _MOST:
+            raise Busy
         else:
-            if len(pending) >= _MOST:
-                raise Busy
-            pending.append(_Waiter(future, gives_up, expires, count))
             if not self._unsent:
-                loop.call_soon(self._flush)  # what other tasks have to say in this turn goes along
+                self._loop.call_soon(self._flush)  # what other tasks have to say in this turn goes along
             self._unsent.append(wire)
+        pending.append(reply)
         if gives_up < self._wakes:
             self._watch(gives_up)
-        return future
+        return reply
 
     def _flush(self) -> None:
-        if not self.closed:
-            self._transport.write(b"".join(self._unsent))
+        if self._unsent and not self.closed:
+            self._write(b"".join(self._unsent))
         self._unsent.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Hand out the replies, in the order of the commands."""
-        reader = cast("Any", self._reader)
+        """Hand out the replies, in the order of the commands, and send what those say to whom they are handed."""
         pending = self._pending
-        reader.feed(data)
-        handed = 0
+        ready: list[Reply] = []
         try:
-            while (reply := reader.gets()) is not UNFINISHED:
+            self._feed(data)
+            while (reply := self._gets()) is not UNFINISHED:
                 waiter = pending[0]
-                if waiter.count > 1:
-                    waiter.replies.append(reply)
-                    if len(waiter.replies) < waiter.count:
+                if waiter.count == 1:
+                    waiter.value = reply
+                else:
+                    waiter.value.append(reply)
+                    if len(waiter.value) < waiter.count:
                         continue
-                    reply = waiter.replies
-                pending.popleft()
-                handed += 1
-                if not waiter.future.done():
-                    waiter.future.set_result(reply)
+                ready.append(pending.popleft())
         except Exception as error:  # noqa: BLE001 - a reply that nobody asked for, or bytes that are none
             self._end(redis.exceptions.ConnectionError(f"what the server said was not understood: {error}"))
-            return
-        self.served = True
-        self._crowd = handed > 1
-        if self._retired and not pending:
-            self.close()
+        else:
+            self.served = True
+            self._crowd = len(ready) > 1
+            if self._retired and not pending:
+                self.close()
+        self._handing = True
+        try:
+            hand_out(ready)
+        finally:
+            self._handing = False
+            self._flush()
 
     # -------------------------------------------------------------------------------------------------- lateness
 
@@ -147,8 +142,8 @@ class Stream(asyncio.Protocol):
             return
         self._second_look = False
         for waiter in self._pending:
-            if waiter.gives_up <= now and not waiter.future.done():
-                waiter.future.set_exception(late())
+            if waiter.gives_up <= now:
+                waiter.fail(late())
         if self._pending[0].expires <= now:
             self._end(redis.exceptions.ConnectionError("Connection dropped: a reply on it was late."))
         else:
@@ -183,8 +178,7 @@ class Stream(asyncio.Protocol):
             self._timer.cancel()
         waiters, self._pending = self._pending, deque()
         for waiter in waiters:
-            if not waiter.future.done():
-                waiter.future.set_exception(type(error)(str(error)))
+            waiter.fail(type(error)(str(error)))
         self._transport.abort()
 
 

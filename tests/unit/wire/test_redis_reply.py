@@ -1,0 +1,279 @@
+"""What tasks wait for on a stream, which must be to them what a future of asyncio is."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.wire.redis import _stream
+from resilient.wire.redis._reply import Reply, hand_out
+from resilient.wire.redis._stream import Stream
+
+
+def pythonic(loop: Any, coroutine: Any, **options: Any) -> Any:
+    """A task that is written in Python, as where the C one is missing."""
+    tasks: Any = asyncio.tasks
+    return tasks._PyTask(coroutine, loop=loop, **options)
+
+
+KINDS = pytest.mark.parametrize("factory", [None, pythonic], ids=["c", "python"])
+
+
+def run(main: Any, factory: Any = None) -> Any:
+    """Run with tasks of one kind."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_task_factory(factory)
+        return runner.run(main())
+
+
+def by_the_loop(step: Any, *args: Any) -> asyncio.Future[Any]:
+    """Do something outside of any task, as a transport does, and say what came of it."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def do() -> None:
+        done.set_result(step(*args))
+
+    loop.call_soon(do)
+    return done
+
+
+def new() -> Reply:
+    return Reply(asyncio.get_running_loop(), 0.0, 0.0, 1)
+
+
+async def turns() -> None:
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+@KINDS
+def test_a_task_goes_on_in_the_turn_that_brings_its_reply(factory):
+    """When `hand_out` returns, the tasks have had their replies, in order."""
+
+    async def main() -> None:
+        replies, heard = [new(), new(), new()], []
+
+        async def wait(reply: Reply) -> None:
+            heard.append(await reply)
+
+        tasks = [asyncio.create_task(wait(reply)) for reply in replies]
+        await turns()
+
+        def bring() -> list[Any]:
+            for number, reply in enumerate(replies):
+                reply.value = number
+            hand_out(replies)
+            return list(heard)
+
+        assert await by_the_loop(bring) == [0, 1, 2]
+        await asyncio.gather(*tasks)
+
+    run(main, factory)
+
+
+@KINDS
+@pytest.mark.parametrize("awaited", [True, False], ids=["awaited", "sent-only"])
+def test_what_came_before_it_was_awaited_is_there(factory, awaited):
+    """Commands may be sent long before anybody asks for the reply."""
+
+    async def main() -> None:
+        reply = new()
+        reply.value = [1]
+        await by_the_loop(hand_out, [reply])
+        if awaited:
+            assert await reply == [1]
+        assert (reply.done(), reply.cancelled(), reply.exception(), reply.cancel()) == (True, False, None, False)
+
+    run(main, factory)
+
+
+@KINDS
+def test_a_task_that_is_cancelled_while_others_are_handed_theirs_is_cancelled(factory):
+    """Its reply has come, and it has not gone on yet."""
+
+    async def main() -> None:
+        first, second = new(), new()
+
+        async def cancel() -> None:
+            await first
+            waiting.cancel()
+
+        async def wait() -> None:
+            await second
+
+        waiting, cancelling = asyncio.create_task(wait()), asyncio.create_task(cancel())
+        await turns()
+        await by_the_loop(hand_out, [first, second])
+        await cancelling
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run(main, factory)
+
+
+def test_an_interrupt_leaves_nobody_waiting_for_ever():
+    """It ends the loop; should that run again, the others get what came for them."""
+    loop = asyncio.new_event_loop()
+    try:
+        replies = [Reply(loop, 0.0, 0.0, 1) for _ in range(3)]
+
+        async def wait(place: int) -> int:
+            await replies[place]
+            if place == 1:
+                raise KeyboardInterrupt
+            return place
+
+        tasks = [loop.create_task(wait(place)) for place in range(3)]
+        loop.run_until_complete(turns())
+        loop.call_soon(hand_out, replies)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(turns())
+        assert loop.run_until_complete(asyncio.gather(tasks[0], tasks[2])) == [0, 2]
+        assert isinstance(tasks[1].exception(), KeyboardInterrupt)
+    finally:
+        loop.close()
+
+
+@KINDS
+def test_a_limit_around_it_holds(factory):
+    """A block with a time limit is cancelled, and the reply that comes after it is dropped."""
+
+    async def main() -> None:
+        reply = new()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await reply
+        assert reply.cancelled()
+        reply.value = 1
+        await by_the_loop(hand_out, [reply])
+        with pytest.raises(asyncio.CancelledError):
+            reply.result()
+
+    run(main, factory)
+
+
+def test_asked_too_early_it_says_so():
+    """As a future does."""
+
+    async def main() -> None:
+        reply = new()
+        with pytest.raises(asyncio.InvalidStateError):
+            reply.result()
+        assert not reply.done()
+        assert asyncio.isfuture(reply)
+
+    run(main)
+
+
+ACTIONS = st.lists(st.tuples(st.sampled_from(["give", "fail", "cancel", "drop"]), st.integers(0, 2)), max_size=8)
+
+
+@given(ACTIONS, st.booleans(), st.sampled_from([None, pythonic]))
+def test_tasks_end_as_they_do_with_a_future(actions, together, factory):
+    """Given a reply or an error, cancelled, or given up from the side, in any order, in one turn or in several."""
+
+    async def play(make: Any, give: Any, fail: Any) -> list[Any]:
+        things = [make() for _ in range(3)]
+
+        async def wait(thing: Any) -> Any:
+            try:
+                return await thing
+            except ValueError as error:
+                return repr(error)
+
+        tasks = [asyncio.create_task(wait(thing)) for thing in things]
+        await turns()
+        for what, place in actions:
+            if what == "give":
+                await by_the_loop(give, things[place], place)
+            elif what == "fail":
+                await by_the_loop(fail, things[place])
+            elif what == "cancel":
+                tasks[place].cancel()
+            else:
+                things[place].cancel()
+            if not together:
+                await turns()
+        await turns()
+        ends = ["waits" if not task.done() else "cancelled" if task.cancelled() else task.result() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        return ends
+
+    def give_reply(reply: Reply, value: int) -> None:
+        if not reply.settled:
+            reply.value = value
+        hand_out([reply])
+
+    def give_future(future: asyncio.Future[Any], value: int) -> None:
+        if not future.done():
+            future.set_result(value)
+
+    def fail_future(future: asyncio.Future[Any]) -> None:
+        if not future.done():
+            future.set_exception(ValueError("late"))
+
+    async def main() -> tuple[list[Any], list[Any]]:
+        loop = asyncio.get_running_loop()
+        return (
+            await play(new, give_reply, lambda reply: reply.fail(ValueError("late"))),
+            await play(loop.create_future, give_future, fail_future),
+        )
+
+    ours, theirs = run(main, factory)
+    assert ours == theirs
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def set_protocol(self, _: Any) -> None:
+        pass  # it is the test that brings the data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass  # the stream says so itself
+
+    def close(self) -> None:
+        pass  # as above
+
+
+def test_what_tasks_say_who_are_handed_replies_goes_out_together(monkeypatch):
+    """Three replies in one piece, three new commands in one write; a reply nobody asked for ends the stream after."""
+    hiredis = pytest.importorskip("hiredis")
+    monkeypatch.setattr(_stream, "new_reader", lambda _: hiredis.Reader(notEnoughData=_stream.UNFINISHED))
+
+    async def main() -> None:
+        wire = Wire()
+        stream = Stream(SimpleNamespace(_writer=SimpleNamespace(transport=wire), _reader=None))
+        heard: list[Any] = []
+
+        async def ask_twice(number: int) -> None:
+            heard.append(await stream.send(b"a%d " % number, 1, 60.0))
+            heard.append(await stream.send(b"b%d " % number, 1, 60.0))
+
+        tasks = [asyncio.create_task(ask_twice(number)) for number in range(3)]
+        await turns()
+        assert wire.written == [b"a0 ", b"a1 a2 "]
+        await by_the_loop(stream.data_received, b":1\r\n:2\r\n:3\r\n")
+        assert wire.written[2:] == [b"b0 b1 b2 "]
+        await by_the_loop(stream.data_received, b":4\r\n:5\r\n:6\r\n:7\r\n")
+        await asyncio.gather(*tasks)
+        assert heard == [1, 2, 3, 4, 5, 6]
+        assert stream.closed
+
+    run(main)
