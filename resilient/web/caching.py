@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Page", "cache_control", "etag", "headers", "matches", "page", "token", "tokens"]
 
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
+_NOTHING = 1e-6  # seconds
 _LONGEST = 16_000  # characters of the tokens in one header; what has more is named by its namespaces alone
 
 
@@ -84,16 +85,21 @@ def cache_control(*found: Lookup[Any], public: bool = False, browsers: float | N
     if len(lefts) < len(found):
         return f"{whose}, no-cache"
     fresh = max(0.0, min(lefts))
-    revalidates = min(left + each.revalidates for left, each in zip(lefts, found, strict=True)) - fresh
-    stands_in = min(left + each.stands_in for left, each in zip(lefts, found, strict=True)) - fresh
-    kept = math.floor(fresh)
-    said = [whose, f"max-age={kept if browsers is None else min(kept, math.floor(browsers))}"]
+    revalidates = min(each.revalidates + (left - fresh) for left, each in zip(lefts, found, strict=True))
+    stands_in = min(each.stands_in + (left - fresh) for left, each in zip(lefts, found, strict=True))
+    kept = _whole(fresh)
+    said = [whose, f"max-age={kept if browsers is None else min(kept, _whole(browsers))}"]
     if browsers is not None:
         said.append(f"s-maxage={kept}")
     for name, seconds in (("stale-while-revalidate", revalidates), ("stale-if-error", stands_in)):
-        if seconds >= 1:
-            said.append(f"{name}={math.floor(seconds)}")
+        if (whole := _whole(seconds)) > 0:
+            said.append(f"{name}={whole}")
     return ", ".join(said)
+
+
+def _whole(seconds: float) -> int:
+    """Seconds without their fraction. What arithmetic has taken off a whole number is none."""
+    return math.floor(seconds + _NOTHING)
 
 
 def token(name: str) -> str:

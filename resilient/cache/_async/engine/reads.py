@@ -25,6 +25,8 @@ __all__ = ["AsyncReader", "Forgets"]
 
 Forgets: TypeAlias = Callable[[Collection[str]], bool]
 """Whether what bears these tags is about to be forgotten."""
+_EXACT = 1 + 2**-22
+"""By what a time may be too short that an entry tells, which has 24 bits for it."""
 
 
 class AsyncReader:
@@ -185,7 +187,8 @@ class AsyncReader:
         if is_absence(seen):
             raise NotFound(seen.value)
         age = seen.entry.age(self.clock.wall())
-        after = seen.entry.keep - seen.entry.fresh  # by its reader's policy this is one of two things, or both
+        # By its reader's policy this is one of two things, or both; what entries lose of a time is not missed.
+        after = max(0.0, seen.entry.keep * _EXACT - seen.entry.fresh) if seen.entry.keep > seen.entry.fresh else 0.0
         left, tags = seen.entry.fresh - age, tags_of(seen.entry)
         return Lookup(seen.value, self.source(seen.kept), age, stale, left, after, after, tags)
 
