@@ -150,6 +150,7 @@ def test_one_connection_to_each_primary_and_none_after_the_end(target):
         assert [_tracked(node) for node in nodes] == [1] * len(nodes)
         threads = [thread for thread in threading.enumerate() if thread.name == "resilient-tracking"]
         assert len(threads) == 1
+    threads[0].join(LONG)
     assert not threads[0].is_alive()
     until = time.monotonic() + LONG
     while any(_tracked(node) for node in nodes):

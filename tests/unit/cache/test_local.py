@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from resilient import events
 from resilient.cache import AsyncCache, Cache, CacheRead, Local, MemoryStore
@@ -494,7 +496,7 @@ def test_a_lookup_says_that_a_value_came_from_memory(two: tuple[Process, Process
 
 
 def test_bypass_use_and_commits_stand_before_what_is_kept(two: tuple[Process, Process]) -> None:
-    """Whoever does without the cache gets nothing of it, nor who uses another store."""
+    """Whoever does without the cache gets nothing of it, nor who uses another store, nor who is about to change it."""
     mine, other = two
     loads = []
 
@@ -508,6 +510,11 @@ def test_bypass_use_and_commits_stand_before_what_is_kept(two: tuple[Process, Pr
         assert user(1) == 2
     with mine.cache.use(MemoryStore()):
         assert user(1) == 3
+    with Session(sa.create_engine("sqlite://")) as session, mine.cache.on_commit(session) as after:
+        after.set("user:1", 4)
+        assert user(1) == 4
+        session.execute(sa.text("SELECT 1"))
+        session.rollback()
     assert user(1) == 1
     with other.cache.bypass():
         assert user(1) == 1

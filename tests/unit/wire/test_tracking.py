@@ -188,7 +188,7 @@ def test_a_proof_is_never_younger_than_the_question(steps):
             sent = now
         assert watch.waits == (sent is not None)
         assert watch.is_lost(now) == (sent is not None and now - sent > 2.0)
-        assert 0 <= watch.next(now) <= 2.0
+        assert 0 <= watch.next(now) <= 2.0 + 1e-9  # of rounding
 
 
 def test_an_answer_that_nobody_asked_for_proves_nothing():
@@ -269,16 +269,17 @@ def trackers():
 
 def test_nothing_runs_until_it_is_needed(unused_port):
     """Making one starts no thread; without a server it keeps trying until it is closed, which may be repeated."""
+    until(lambda: not trackers())  # those of other tests have ended
     ear = Ear()
     tracking = Tracking(f"redis://127.0.0.1:{unused_port}/0", prefix="shop:", ear=ear, bound=0.1)
     assert not trackers()
     assert tracking.keep == 0.1
     assert not tracking.wait(0.15)
     assert trackers()
-    assert "no connection" in (tracking.trouble or "")
+    until(lambda: "no connection" in (tracking.trouble or ""))
     tracking.close()
     tracking.close()
-    assert not trackers()
+    until(lambda: not trackers())
     tracking.ensure()
     assert not trackers()
     assert ear.notes == []
@@ -306,7 +307,8 @@ def test_the_thread_ends_with_the_ear(unused_port):
     ear = Ear()
     tracking = Tracking(f"redis://127.0.0.1:{unused_port}/0", prefix="shop:", ear=ear, bound=0.1)
     tracking.ensure()
-    thread = trackers()[0]
+    thread = tracking._thread
+    assert thread is not None
     del ear
     gc.collect()
     thread.join(10)
@@ -370,9 +372,9 @@ def test_an_old_server_is_listened_to_by_publish_and_subscribe():
     pong = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
     with Scripted(HELLO=b"-ERR unknown command 'HELLO'\r\n", SUBSCRIBE=subscribed + told, PING=told + pong) as server:
         ear = Ear()
-        tracking = Tracking(server.url, prefix="shop:", ear=ear, bound=0.2)
+        tracking = Tracking(server.url, prefix="shop:", ear=ear, bound=1.0)
         assert tracking.wait(10)
-        assert (tracking.mode, tracking.keep) == ("pubsub", 0.2)
+        assert (tracking.mode, tracking.keep) == ("pubsub", 1.0)
         assert tracking.news(["shop:a"]) == [("PUBLISH", "shop:changed", '["shop:a"]')]
         until(lambda: sum(note[0] == "heard" for note in ear.notes) > 3)
         tracking.close()
