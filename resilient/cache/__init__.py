@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from resilient.cache._events import (
         CacheDown,
         CacheRead,
+        CacheRefused,
         CacheUp,
         ChangesUntold,
         EntryUnreadable,
@@ -60,6 +61,7 @@ _HOMES = {
     "Cache": "resilient.cache._sync.cache",
     "CacheDown": "resilient.cache._events",
     "CacheRead": "resilient.cache._events",
+    "CacheRefused": "resilient.cache._events",
     "CacheStats": "resilient.cache._values",
     "CacheUp": "resilient.cache._events",
     "ChangesUntold": "resilient.cache._events",
@@ -96,6 +98,7 @@ __all__ = [
     "Cache",
     "CacheDown",
     "CacheRead",
+    "CacheRefused",
     "CacheStats",
     "CacheUp",
     "ChangesUntold",

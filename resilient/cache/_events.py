@@ -11,6 +11,7 @@ from resilient.events import Event, Metric
 __all__ = [
     "CacheDown",
     "CacheRead",
+    "CacheRefused",
     "CacheUp",
     "ChangesUntold",
     "EntryUnreadable",
@@ -85,13 +86,46 @@ class ValueRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheDown(Event):
-    """The shared tier stopped answering: reads go to their loaders, changes are remembered in the journal."""
+    """The shared tier stopped answering: reads go to their loaders, changes are remembered in the journal.
+
+    Args:
+        cache: The cache's namespace.
+        error: The class of the last error, or of the system's error behind it.
+    """
 
     level: ClassVar[int] = logging.WARNING
     metric: ClassVar[Metric | None] = Metric(
-        "resilient.cache.outages", "counter", "{outage}", labels=(("resilient.cache.name", "cache"),)
+        "resilient.cache.outages",
+        "counter",
+        "{outage}",
+        labels=(("resilient.cache.name", "cache"), ("error.type", "error")),
     )
     cache: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRefused(Event):
+    """The server answers, and refuses what the cache asks: a wrong password, database or right, or a replica.
+
+    Nothing is served from it, or nothing stored there, until that is mended. Told once a minute for each kind of error.
+
+    Args:
+        cache: The cache's namespace; of sessions ``sessions:`` and theirs.
+        error: The class of the error.
+        reason: What the server said.
+    """
+
+    level: ClassVar[int] = logging.ERROR
+    metric: ClassVar[Metric | None] = Metric(
+        "resilient.cache.refusals",
+        "counter",
+        "{refusal}",
+        labels=(("resilient.cache.name", "cache"), ("error.type", "error")),
+    )
+    cache: str
+    error: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

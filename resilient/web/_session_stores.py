@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+from resilient.cache._refusals import Refusals
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from resilient.policy import Breaker, Pipeline
@@ -86,6 +87,7 @@ class RedisSessions:
         self._load, self._create = Script(_LOAD), Script(_CREATE)
         self._change, self._take, self._join = Script(_CHANGE), Script(_TAKE), Script(_JOIN)
         self._namespace = namespace
+        self._refusals = Refusals(f"sessions:{namespace}", classify, SYSTEM)
 
     def _ask(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -98,6 +100,7 @@ class RedisSessions:
                 retry_after=error.retry_after,
             ) from error
         except self._failures as error:
+            self._refusals.note(error)
             raise Unavailable(
                 "the sessions' server did not answer, so that nobody can be told logged in or not", retry_after=1.0
             ) from error

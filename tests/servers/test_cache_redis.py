@@ -389,3 +389,14 @@ def test_a_full_server_is_no_error(redis_server: Any, client: redis.Redis) -> No
         wait_until(lambda: cache.stats().journal == 0)  # what the full server could not take is told from a timer
         assert user(1) == "x" * 1000
         assert user.lookup(1).source == "shared"
+
+
+def test_a_server_that_refuses_is_told_in_the_log(redis_server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong password, a database that is not there: functions answer, and one line says why."""
+    url = redis_server.url
+    for wrong, error in ((url.replace("//", "//:no@"), "AuthenticationError"), (f"{url[:-1]}99", "ResponseError")):
+        caplog.clear()
+        with caplog.at_level(logging.INFO), Cache(wrong, namespace="shop", ttl=300, timeout=1.0) as cache:
+            assert [cache.get_or_load("k", lambda: 42) for _ in range(10)] == [42] * 10
+        (line,) = [record for record in caplog.records if record.name == "resilient.cache"]
+        assert (line.levelno, f"error={error}" in line.getMessage()) == (logging.ERROR, True)

@@ -133,6 +133,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
             lease=self.lease,
             clock=self.clock,
             counts=self._counts,
+            judge=judge,
             watchers=self._watchers,
         )
         return AsyncEngine(

@@ -134,6 +134,7 @@ class Cache(Reading, Writing, Tagging, SqlFace):
             lease=self.lease,
             clock=self.clock,
             counts=self._counts,
+            judge=judge,
             watchers=self._watchers,
         )
         return Engine(

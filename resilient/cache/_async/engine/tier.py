@@ -12,6 +12,7 @@ from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
 from resilient.cache._events import CacheDown, CacheUp, ChangesUntold
 from resilient.cache._journal import Journal
 from resilient.cache._local_tier import LocalTier
+from resilient.cache._refusals import Refusals, root_name
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._timer import AsyncExit, AsyncTimer
 from resilient.cache._values import AsyncLoader, AsyncStore, Counts
@@ -21,6 +22,7 @@ from resilient.policy import deadline
 
 if TYPE_CHECKING:
     from resilient.policy import Pipeline
+    from resilient.policy.classify import Classifier
 
 __all__ = ["UNREACHABLE", "AsyncTier"]
 
@@ -50,6 +52,7 @@ class AsyncTier:
         clock: Where time is read.
         counts: Where calls without an answer are counted.
         watchers: Who is told of changed keys.
+        judge: Says what errors of the store mean.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class AsyncTier:
         clock: Clock,
         counts: Counts,
         watchers: Watchers,
+        judge: Classifier | None = None,
     ) -> None:
         self.store = store
         self.journal = journal
@@ -73,6 +77,9 @@ class AsyncTier:
         self._clock = clock
         self._counts = counts
         self._watchers = watchers
+        self._refusals = Refusals(name, judge, clock)
+        self._why = ""
+        """The class of the last error of the store itself."""
         self._replayed = 0
         self._hooked = False
         self._over = False
@@ -252,6 +259,9 @@ class AsyncTier:
     def _unanswered(self, error: BaseException) -> Any:
         """The tier failed, or its breaker is open."""
         self._counts.add("unreachable")
+        if not isinstance(error, Unavailable):
+            self._why = root_name(error)
+            self._refusals.note(error)
         self._failed()
         if deadline.remaining() == 0.0:
             raise DeadlineExceeded("the deadline passed while the cache was asked") from error
@@ -261,7 +271,7 @@ class AsyncTier:
         breaker = self._pipeline.breaker if self._pipeline is not None else None
         if self.down_since is None and breaker is not None and breaker.state != "closed":
             self.down_since = self._clock.monotonic()
-            events.emit(CacheDown(cache=self._name))
+            events.emit(CacheDown(cache=self._name, error=self._why))
 
     def _back(self) -> None:
         since, self.down_since = self.down_since, None
