@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resilient.cache._local_tier import Kept, LocalTier
+from resilient.cache._stamps import is_ours
 from resilient.cache._values import AsyncLoader, AsyncStore, Claim, Swap
 
 __all__ = ["AsyncLocalStore"]
@@ -35,10 +36,13 @@ class AsyncLocalStore:
         self._changes = tier.changes
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The bytes under each key, in order. The server is asked: for those keys that are not kept, or for all."""
+        """The bytes under each key, in order. The server is asked: for those keys that are not kept, or for all.
+
+        Stamps are asked for with whatever else is: a value of this moment bears those of this moment.
+        """
         tier = self.tier
         found = tier.look(keys)
-        missing = [key for key, raw in zip(keys, found, strict=True) if raw is None] or keys
+        missing = [key for key, raw in zip(keys, found, strict=True) if raw is None or is_ours(key)] or keys
         if self._changes is not None:
             self._changes.ensure()
         ticket, began = tier.ticket(), tier.clock.monotonic()
@@ -46,8 +50,8 @@ class AsyncLocalStore:
         tier.keep(missing, asked, ticket, began)
         if len(missing) == len(keys):
             return asked
-        rest = iter(asked)
-        return [next(rest) if raw is None else raw for raw in found]
+        there = dict(zip(missing, asked, strict=True))
+        return [there.get(key, raw) for key, raw in zip(keys, found, strict=True)]
 
     def kept(self, keys: Sequence[str]) -> Kept | None:
         """The bytes under each key, if all of them are kept."""

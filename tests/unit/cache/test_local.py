@@ -268,6 +268,17 @@ def test_what_another_process_changes_is_seen_once_it_is_told(
     assert user(1) == (other.cache.get("user:1") or "new")
 
 
+def test_what_comes_from_the_store_is_judged_by_the_stamps_that_stand_there(two: tuple[Process, Process]) -> None:
+    """Though nobody has told yet that they have changed: else it would be taken for old, and loaded over."""
+    mine, other = two
+    mine.cache.set_many({"a": 1, "b": 1})
+    assert mine.cache.get_many(["a", "b"]) == {"a": 1, "b": 1}
+    other.cache.clear()
+    other.cache.set("k", "new")
+    assert mine.cache.get("k") == "new"
+    assert mine.cache.get_many(["a", "k"]) == {"k": "new"}
+
+
 def test_everything_may_have_changed(two: tuple[Process, Process]) -> None:
     """As when a server is told to forget all it holds."""
     mine, _ = two
