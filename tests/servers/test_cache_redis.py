@@ -360,6 +360,46 @@ def test_one_strange_key_does_not_spoil_the_others(redis_server: Any) -> None:
         assert cache.stats().journal == 0
 
 
+@pytest.mark.parametrize("server", ["redis_server", "redis_cluster"])
+def test_what_somebody_else_keeps_under_a_key_of_ours_spoils_nothing(server: str, request: Any) -> None:
+    """It is no value: it is loaded past it, and replaced by whoever changes the key. The other keys stay cached."""
+    url = request.getfixturevalue(server).url
+    with Cache(url, namespace="shared", ttl=300, lease=0.2, timeout=2.0) as cache:
+        call = cache.store.channel.call
+
+        @cache.lazy("row:{number}")
+        def row(number: int) -> str:
+            return "loaded"
+
+        @cache.write_through("row:{number}")
+        def save(number: int) -> str:
+            return "saved"
+
+        assert row(0) == "loaded"
+        changes = [
+            lambda: cache.invalidate("row:1"),
+            lambda: cache.invalidate("row:1", "row:2"),
+            lambda: cache.set("row:1", "set"),
+            lambda: cache.set("row:1", "set", version=2),
+            lambda: save(1),
+        ]
+        for change in changes:
+            for key in ("shared:row:1", "shared:row:2"):
+                call("DEL", key)
+                call("RPUSH", key, "a line of somebody's")
+            assert row(1) == "loaded"
+            change()
+            assert wait_until(lambda: cache.stats().journal == 0) < 5.0
+            assert row(0) == "loaded"
+            assert row.lookup(0).source == "shared"
+            assert wait_until(lambda: row(1) and row.lookup(1).source == "shared") < 5.0
+        call("DEL", "shared:all:{shared}")
+        call("RPUSH", "shared:all:{shared}", "a line of somebody's")
+        assert row(0) == "loaded"
+        cache.clear()
+        assert (row.lookup(0).source, row.lookup(0).source) == ("loader", "shared")
+
+
 @pytest.mark.parametrize("flags", [0, NEGATIVE])
 def test_absence_and_values_are_not_mistaken_for_each_other(redis_server: Any, client: redis.Redis, flags: int) -> None:
     """An entry that says it is a value and has the body of an absence, or the other way round, is a miss."""

@@ -181,7 +181,7 @@ class RedisStore:
         try:
             before: bytes | None = self._call("SET", key, raw, "PX", life, "GET")
         except self._refusals:
-            before = self._call("GETDEL", key)
+            (before,) = self._deleted([key])
         return before
 
     def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
@@ -190,10 +190,20 @@ class RedisStore:
         replies = self.channel.call_many(commands)
         refused = {key: place for place, key in enumerate(entries) if isinstance(replies[place], self._refusals)}
         if refused:
-            deleted = self.channel.call_many([("GETDEL", key) for key in refused])
-            for place, reply in zip(refused.values(), deleted, strict=True):
-                replies[place] = reply
+            for place, was in zip(refused.values(), self._deleted(list(refused)), strict=True):
+                replies[place] = was
         return self._all(replies)
+
+    def _deleted(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Delete keys, whatever they hold: a list that somebody else has put there too. The bytes that were there."""
+        found = self.channel.call_many([("GETDEL", key) for key in keys])
+        refused = [(at, reply) for at, reply in enumerate(found) if isinstance(reply, self._refusals)]
+        strange = [at for at, reply in refused if str(reply).startswith("WRONGTYPE")]
+        if strange:
+            self._all(self.channel.call_many([("DEL", keys[at]) for at in strange]))
+            for at in strange:
+                found[at] = None
+        return self._all(found)
 
     def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
         """Store tombstones, and return what was there.
@@ -207,7 +217,7 @@ class RedisStore:
                 return [self._call(*commands[0])]
             return self._all(self.channel.call_many(commands))
         except self._refusals:
-            before = self._all(self.channel.call_many([("GETDEL", key) for key in keys]))
+            before = self._deleted(keys)
             again = [fenced(mark) if is_fence(was) else mark for mark, was in zip(raw, before, strict=True)]
             self.channel.call_many(
                 [("SET", key, mark, "PX", life, "NX") for key, mark in zip(keys, again, strict=True)]
