@@ -115,6 +115,7 @@ tour: $(VENV)/.demo ## the tour, with its table written into the README
 bench: $(VENV)/.dev ## ratios to peers, measured in one run
 	@$(PIP) install --group bench
 	@for each in benchmarks/[a-z]*.py; do $(RUN) tools/evidence.py "bench-$$(basename $$each .py)" -- $(RUN) $$each || exit 1; done
+	@$(RUN) tools/readme.py
 
 clean: ## remove the environment and everything that was built
 	@rm -rf $(VENV) .venv-* site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache mutants .suites
