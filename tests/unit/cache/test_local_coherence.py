@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from resilient.cache._codecs import Codecs, Settings
 from resilient.cache._entry import Entry, pack, pack_tags
+from resilient.cache._journal import Journal
 from resilient.cache._local import Local
 from resilient.cache._local_coherence import LEASE, NO_TICKET, Coherence
 from resilient.cache._local_tier import LocalTier
@@ -44,6 +45,8 @@ class World:
         self.random = random.Random(seed)
         self.clock = FakeClock()
         self.tier = LocalTier("s", Local(max_entries=3, max_bytes=100_000), self.clock)
+        self.journal = Journal(10, NS)
+        self.tier.heed(self.journal)
         self.count = 0
         self.server: dict[str, bytes | None] = dict.fromkeys(ALL)
         self.over: dict[bytes, float] = {}  # when what was there was replaced
@@ -132,6 +135,22 @@ class World:
         self.tier.forget([key])
         if before is not None:
             self.gone.add(before)
+
+    def own_change_that_fails(self, key: str) -> None:
+        """The server has not heard of it, and goes on giving what was there."""
+        self.journal.add(key)
+        self.tier.forget([key])
+        before = self.server[key]
+        if before is not None:
+            self.gone.add(before)
+
+    def retold(self) -> None:
+        """It hears of it now."""
+        batch = self.journal.begin()
+        assert batch is not None
+        for key in batch:
+            self.own_change(key)
+        self.journal.done(batch)
 
     # ----------------------------------------------------------------------------------------------------- the channel
 
@@ -222,8 +241,10 @@ class World:
             self.foreign_stamp(self.random.choice((NS, TAG)))
         elif dice < 0.63:
             self.gone_from_the_server(key)
-        elif dice < 0.67:
+        elif dice < 0.66:
             self.own_change(self.random.choice(ALL))
+        elif dice < 0.67:
+            self.own_change_that_fails(self.random.choice(ALL))
         elif dice < 0.8:
             self.deliver(self.random.choice((1, 2, 20)))
         elif dice < 0.93:
@@ -234,6 +255,8 @@ class World:
             if dice < 0.98 and self.session is not None:
                 self.cut()
             self.connect_anew()
+        if self.journal and self.random.random() < 0.3:
+            self.retold()
         self.what_is_kept_is_right()
         self.what_is_served_at_once_is_right()
 
