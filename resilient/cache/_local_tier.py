@@ -18,11 +18,11 @@ from weakref import ref
 
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, FORMAT, HEADER, LEASE, MAGIC, SIZE, TOMBSTONE, plain_header, version_in
+from resilient.cache._immutable import is_immutable
 from resilient.cache._journal import Journal
 from resilient.cache._local import Local
 from resilient.cache._local_coherence import NO_TICKET, Coherence
 from resilient.cache._local_room import OVERHEAD, Mark, Ready, Room, Slot
-from resilient.cache._local_values import is_immutable
 from resilient.cache._stamps import is_ours, is_unsure, namespace_key, number
 from resilient.clock import Clock
 from resilient.runtime import after_fork, fork_safe_lock

@@ -17,8 +17,8 @@ from resilient.cache._entry import Entry
 from resilient.cache._functions import AsyncMode
 from resilient.cache._pending import Changes, Pending
 from resilient.cache._seen import Fence
-from resilient.cache._sessions import ending, plain, tables, wrote
 from resilient.cache._stamps import UNKNOWN, Marks
+from resilient.cache._transactions import ending, plain, tables, wrote
 from resilient.errors import ResilientError
 
 __all__ = ["AsyncCommit", "AsyncOnCommit"]

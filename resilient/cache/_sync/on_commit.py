@@ -16,10 +16,10 @@ from resilient.cache._entry import Entry
 from resilient.cache._functions import Mode
 from resilient.cache._pending import Changes, Pending
 from resilient.cache._seen import Fence
-from resilient.cache._sessions import ending, plain, tables, wrote
 from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.cache._sync.deferred import After, deferring
 from resilient.cache._sync.host import Host
+from resilient.cache._transactions import ending, plain, tables, wrote
 from resilient.errors import ResilientError
 
 __all__ = ["Commit", "OnCommit"]

@@ -10,9 +10,9 @@ from resilient.cache._databases import database_of
 from resilient.cache._functions import Mode
 from resilient.cache._keys import tag_names
 from resilient.cache._rows import Rows, packed
-from resilient.cache._sessions import plain, snapshot_of, wrote
 from resilient.cache._statements import check, fingerprint, tags_of
 from resilient.cache._sync.host import Host
+from resilient.cache._transactions import plain, snapshot_of, wrote
 
 __all__ = ["query"]
 

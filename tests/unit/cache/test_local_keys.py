@@ -15,9 +15,9 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 
+from resilient.cache._immutable import is_immutable
 from resilient.cache._keys import physical
 from resilient.cache._local_keys import key_of
-from resilient.cache._local_values import is_immutable
 from resilient.cache._templates import KeyMaker
 
 

@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from resilient.cache import Cache
-from resilient.cache._sessions import snapshot_of, wrote
 from resilient.cache._statements import fingerprint, normalised, tables_of, written_in
+from resilient.cache._transactions import snapshot_of, wrote
 from resilient.errors import ConfigurationError, InvalidInput
 from resilient.testing import FakeClock
 from resilient.testing.cache import AsyncMemoryCache, MemoryCache
