@@ -51,8 +51,8 @@ class Changes(Protocol):
         """The commands by which the others are told of changes of this process; none, where the server does that."""
         ...
 
-    def close(self) -> None:
-        """End."""
+    def close(self, wait: float) -> None:
+        """End; wait so many seconds at most for what was begun."""
         ...
 
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resilient.cache._functions import AsyncMode
 from resilient.cache._local_tier import Kept, LocalTier
 from resilient.cache._stamps import is_ours
 from resilient.cache._values import AsyncLoader, AsyncStore, Claim, Swap
@@ -135,6 +136,6 @@ class AsyncLocalStore:
     async def aclose(self) -> None:
         """Be told no more, keep nothing, and close the connections, if they were made for this store."""
         if self._changes is not None:
-            self._changes.close()
+            self._changes.close(0.0 if AsyncMode.asynchronous else 1.0)  # no event loop waits for a thread
         self.tier.flush()
         await self.store.aclose()

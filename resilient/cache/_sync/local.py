@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resilient.cache._functions import Mode
 from resilient.cache._local_tier import Kept, LocalTier
 from resilient.cache._stamps import is_ours
 from resilient.cache._values import Claim, Loader, Store, Swap
@@ -136,6 +137,6 @@ class LocalStore:
     def close(self) -> None:
         """Be told no more, keep nothing, and close the connections, if they were made for this store."""
         if self._changes is not None:
-            self._changes.close()
+            self._changes.close(0.0 if Mode.asynchronous else 1.0)  # no event loop waits for a thread
         self.tier.flush()
         self.store.close()

@@ -194,8 +194,8 @@ class Tracking:
         self.ensure()
         return self._live.wait(seconds)
 
-    def close(self) -> None:
-        """Be told no more; waits a second at most for the thread. May be repeated."""
+    def close(self, wait: float = 1.0) -> None:
+        """Be told no more; waits so many seconds at most for the thread. May be repeated."""
         with self._lock:
             self._closed = True
             self._stop.set()
@@ -205,7 +205,7 @@ class Tracking:
             with contextlib.suppress(OSError):
                 line.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(1.0)
+            thread.join(wait)
         self._over("closed")
 
     # ------------------------------------------------------------------------------------------------ on the thread

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from resilient import events
-from resilient.cache import AsyncCache, Cache, CacheRead, Local, MemoryStore
+from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, CacheRead, Local, MemoryStore
+from resilient.cache._async.local import AsyncLocalStore
 from resilient.cache._local_tier import LocalTier
 from resilient.cache._stamps import planted
 from resilient.cache._sync.local import LocalStore
@@ -401,6 +402,7 @@ class Channel:
     """Tells of changes whenever a test says so; something may happen before a read is sent."""
 
     keep = float("inf")
+    waited: float | None = None
     meanwhile: Callable[[], None] | None = None
 
     def ensure(self) -> None:
@@ -411,8 +413,8 @@ class Channel:
     def news(self, keys: Any) -> list[tuple[str, ...]]:
         return []
 
-    def close(self) -> None:
-        pass
+    def close(self, wait: float) -> None:
+        self.waited = wait
 
 
 def test_what_the_server_was_not_told_of_is_not_kept_from_it(clock: FakeClock) -> None:
@@ -433,6 +435,16 @@ def test_what_the_server_was_not_told_of_is_not_kept_from_it(clock: FakeClock) -
     assert mine.cache.stats().journal == 1
     assert mine.cache.get("k") is None
     assert mine.cache.stats().journal == 0
+
+
+def test_a_cache_that_is_closed_does_not_hold_its_event_loop_up(clock: FakeClock) -> None:
+    """The thread that was told of changes may be connecting; a thread waits for it, a loop does not."""
+    tier = LocalTier("shop", Local(), clock)
+    tier.changes = channel = Channel()
+    LocalStore(MemoryStore(), tier).close()
+    assert channel.waited == 1.0
+    asyncio.run(AsyncLocalStore(AsyncMemoryStore(), tier).aclose())
+    assert channel.waited == 0.0
 
 
 def test_the_local_ttl_has_the_store_asked_again(clock: FakeClock) -> None:
