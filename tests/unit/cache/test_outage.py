@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,33 @@ def test_reads_load_and_changes_are_remembered(cache: MemoryCache, clock: FakeCl
     assert row.lookup(2).source == "shared"
     assert cache.stats().journal == 0
     assert row(1) == "new"
+
+
+def test_an_outage_that_several_meet_at_once_is_told_once(cache: MemoryCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is its end, though each of them finds it first."""
+    tier, told = cache.main.tier, []
+    assert tier._breaker is not None
+    tier._breaker.isolate()
+    both = threading.Barrier(2)
+
+    def monotonic() -> float:
+        with contextlib.suppress(threading.BrokenBarrierError):  # only one comes here
+            both.wait(0.2)
+        return 1.0
+
+    monkeypatch.setattr(tier, "_clock", SimpleNamespace(monotonic=monotonic))
+    stop = events.subscribe(lambda event: told.append(type(event)) if isinstance(event, CacheDown | CacheUp) else None)
+    try:
+        for step in (tier._failed, tier._back):
+            threads = [threading.Thread(target=step) for _ in range(2)]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join()
+            both.reset()
+    finally:
+        stop()
+    assert told == [CacheDown, CacheUp]
 
 
 def test_an_open_breaker_asks_nothing(cache: MemoryCache, clock: FakeClock) -> None:

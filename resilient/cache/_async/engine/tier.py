@@ -19,6 +19,7 @@ from resilient.cache._values import AsyncLoader, AsyncStore, Counts
 from resilient.clock import Clock
 from resilient.errors import DeadlineExceeded, Unavailable
 from resilient.policy import deadline
+from resilient.runtime import fork_safe_lock
 
 if TYPE_CHECKING:
     from resilient.policy import Pipeline
@@ -71,6 +72,8 @@ class AsyncTier:
         self.store = store
         self.journal = journal
         self.down_since: float | None = None
+        self._turn = fork_safe_lock()
+        """To tell of an outage and of its end, each once."""
         self._name = name
         self._pipeline = pipeline
         self._lease = lease
@@ -268,14 +271,18 @@ class AsyncTier:
         return UNREACHABLE
 
     def _failed(self) -> None:
-        breaker = self._pipeline.breaker if self._pipeline is not None else None
-        if self.down_since is None and breaker is not None and breaker.state != "closed":
-            self.down_since = self._clock.monotonic()
-            events.emit(CacheDown(cache=self._name, error=self._why))
+        if self.down_since is None and self._breaker is not None and self._breaker.state != "closed":
+            with self._turn:
+                first = self.down_since is None  # of those who failed at this moment
+                if first:
+                    self.down_since = self._clock.monotonic()
+            if first:
+                events.emit(CacheDown(cache=self._name, error=self._why))
 
     def _back(self) -> None:
-        since, self.down_since = self.down_since, None
-        replayed, self._replayed = self._replayed, 0
+        with self._turn:
+            since, self.down_since = self.down_since, None
+            replayed, self._replayed = self._replayed, 0
         if since is not None:
             seconds = self._clock.monotonic() - since
             events.emit(CacheUp(cache=self._name, seconds=seconds, replayed=replayed))
