@@ -272,7 +272,8 @@ def _cache_inspect(options: argparse.Namespace) -> int:
     else:
         cache = _load(options.target, lambda: object)
     if not isinstance(cache, Cache | AsyncCache):
-        raise _Failed(f"{options.target} is a {type(cache).__name__}, not a Cache")
+        advice = "; name its cache, and the key that its .key(...) tells" if hasattr(cache, "__wrapped__") else ""
+        raise _Failed(f"{options.target} is a {type(cache).__name__}, not a Cache{advice}")
     try:
         told = [lines_of_key(cache, key) for key in options.keys] or [(True, lines_of_cache(cache))]
     except cache.store.failures as error:
@@ -280,6 +281,8 @@ def _cache_inspect(options: argparse.Namespace) -> int:
     for _, lines in told:
         for line in lines:
             _say(line)
+    if "://" in options.target and any(lines[1:] == ["  nothing"] for _, lines in told):
+        _say(f"looked for in the namespace {options.namespace!r}; --namespace names another")
     return 0 if all(served for served, _ in told) else 1
 
 

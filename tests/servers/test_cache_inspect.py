@@ -22,6 +22,7 @@ def test_a_cache_on_a_server_is_told(kind: str, request: pytest.FixtureRequest, 
     assert "value, fresh for" in out
     assert "the server keeps it for" in out
     assert main([*asked, "nothing"]) == 1
+    assert "looked for in the namespace 'inspected'; --namespace names another" in capsys.readouterr().out
     assert main(asked) == 0
     out = capsys.readouterr().out
     assert "keys: 50\n" in out

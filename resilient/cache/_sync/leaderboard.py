@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from resilient.arguments import check_seconds
 from resilient.cache._board import (
     MemoryScores,
     Pair,
@@ -24,7 +25,7 @@ from resilient.cache._seen import milliseconds
 from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.cache._sync.scores import ADD, INCR, REMOVE, Scores, scores_on
 from resilient.cache._values import Loader
-from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput
+from resilient.errors import DeadlineExceeded, InvalidInput
 from resilient.policy import deadline
 from resilient.runtime import fork_safe_lock
 
@@ -55,7 +56,7 @@ class Leaderboard(Generic[M]):
         cache: The cache on whose server it is kept.
         name: Its name within the cache's namespace.
         load: Returns every member with its score; called without arguments.
-        ttl: Seconds after which it is loaded anew.
+        ttl: Seconds after which it is loaded anew; the cache's own by default.
         lease: Seconds that a load may take at most; the cache's own by default.
 
     Raises:
@@ -78,16 +79,16 @@ class Leaderboard(Generic[M]):
         cache: Cache,
         name: str,
         load: Loader[[], Iterable[tuple[M, float]]],
-        ttl: float,
+        ttl: float | None = None,
         *,
         lease: float | None = None,
     ) -> None:
         require(load, asynchronous=Mode.asynchronous)
-        if ttl <= 0 or (lease is not None and lease <= 0):
-            raise ConfigurationError("the ttl and the lease of a leaderboard are positive numbers of seconds")
+        if lease is not None:
+            check_seconds("lease", lease)
         self._cache = cache
         self._load = load
-        self._ttl = ttl
+        self._ttl = cache.plan(ttl).policy.ttl
         self._lease = cache.lease if lease is None else lease
         self._lease_key = cache.physical(f"board:{name}")
         namespace = self._lease_key.partition(":")[0]

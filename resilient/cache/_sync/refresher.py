@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
@@ -81,10 +83,16 @@ class Refresher:
 
         Raises:
             ConfigurationError: It is a function of the other face.
+            TypeError: It cannot be called with these arguments.
         """
-        call = getattr(function, "refresh", None)
+        call, key = getattr(function, "refresh", None), getattr(function, "key", None)
         if call is None:
             require(function, asynchronous=Mode.asynchronous)
+        if callable(key):
+            key(*args, **kwargs)
+        else:
+            with contextlib.suppress(ValueError):  # functions of C may not tell
+                inspect.signature(function).bind(*args, **kwargs)
         self._jobs.append(partial(call or function, *args, **kwargs))
 
     def add_query(

@@ -149,6 +149,7 @@ def module(cache: Cache) -> Iterator[None]:
     made = types.ModuleType("inspected_module")
     made.cache = cache  # type: ignore[attr-defined]  # made here
     made.other = 3  # type: ignore[attr-defined]  # same
+    made.function = cache.lazy("n:{n}", 60)(lambda n: n)  # type: ignore[attr-defined]  # same
     made.away = Cache("redis://127.0.0.1:1/0", ttl=60)  # type: ignore[attr-defined]  # same
     sys.modules["inspected_module"] = made
     yield
@@ -177,6 +178,7 @@ def test_the_command_tells_keys_and_ends_with_0_if_all_are_served(
     ("target", "words"),
     [
         ("inspected_module:other", "is a int, not a Cache"),
+        ("inspected_module:function", "name its cache, and the key that its .key(...) tells"),
         ("inspected_module:away", "does not answer"),
         ("redis://127.0.0.1:1/0", "does not answer"),
         ("nowhere:cache", "no module"),

@@ -273,10 +273,24 @@ def test_wrong_arguments_are_refused(cache: Cache) -> None:
     async def load() -> list[tuple[str, float]]:
         return []
 
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="ttl is a positive number of seconds, not 0"):
         Leaderboard(cache, "players", Source(), ttl=0)
+    with pytest.raises(ConfigurationError, match="lease is a positive number of seconds, not -1"):
+        Leaderboard(cache, "players", Source(), ttl=60, lease=-1)
+    with pytest.raises(ConfigurationError, match="needs a ttl"):
+        Leaderboard(Cache(), "players", Source())
     with pytest.raises(ConfigurationError):
         Leaderboard(cache, "players", load, ttl=60)  # type: ignore[arg-type]
+
+
+def test_without_a_ttl_it_has_that_of_its_cache() -> None:
+    """As everything else has."""
+    clock, source = FakeClock(), Source()
+    board = Leaderboard(MemoryCache(ttl=60, clock=clock), "players", source)
+    for seconds, loads in ((0, 1), (59, 1), (2, 2)):
+        clock.advance(seconds)
+        board.top(1)
+        assert source.loads == loads
 
 
 def test_the_async_face() -> None:

@@ -552,6 +552,7 @@ def test_listeners_hear_of_every_read(two: tuple[Process, Process]) -> None:
         return "loaded"
 
     warm(lambda: user(1))
+    counted = mine.cache.stats().local_hits
     seen: list[Any] = []
     stop = events.subscribe(seen.append, kinds=[CacheRead])
     try:
@@ -560,6 +561,7 @@ def test_listeners_hear_of_every_read(two: tuple[Process, Process]) -> None:
         stop()
     user(1)
     assert [event.source for event in seen] == ["local"]
+    assert mine.cache.stats().local_hits == counted + 2
 
 
 def test_a_value_that_may_be_loaded_early_is_judged_at_each_read(two: tuple[Process, Process]) -> None:

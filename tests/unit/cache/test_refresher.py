@@ -183,3 +183,9 @@ def test_wrong_arguments_are_refused(cache: MemoryCache) -> None:
         Refresher(cache, lease=-1)
     with pytest.raises(ConfigurationError):
         Refresher(cache).add(other)
+    for function in (cache.lazy("user:{user_id}")(lambda user_id: user_id), lambda user_id: user_id):
+        with pytest.raises(TypeError, match="user_id"):
+            Refresher(cache).add(function)
+        with pytest.raises(TypeError):
+            Refresher(cache).add(function, 1, 2)
+        Refresher(cache).add(function, 17)

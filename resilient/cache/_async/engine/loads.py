@@ -81,11 +81,13 @@ class AsyncLoads:
             borne, block = Marks(tags, tuple(found[1:])).borne() if tags else (stamps.borne(found[1]), b"")
             value = fresh(found[0], self._clock.wall(), borne, block, plan.codec)
             if value is not NOTHING:
-                self._counts.hit()
+                local = tier.local
+                kept = local is not None and found.__class__ is Kept
+                (local.hit if kept else self._counts.hit)()  # type: ignore[union-attr]  # there is one where it is kept
                 if events.wanted(CacheRead):
-                    events.emit(CacheRead(cache=self._name, source=self._reader.source(found.__class__ is Kept)))
-                if tier.local is not None and plan.owner is not None:
-                    tier.local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec)
+                    events.emit(CacheRead(cache=self._name, source=self._reader.source(kept)))
+                if local is not None and plan.owner is not None:
+                    local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec)
                 return value
         seen = (await self._reader.weigh(found[:1], plan.codec, Marks(tags, tuple(found[1:]))))[0]
         return (await self._answer(key, seen, load, plan)).value
