@@ -113,7 +113,7 @@ class Room:
         (2, 1)
     """
 
-    __slots__ = ("_entries", "_ghosts", "_main", "_main_bytes", "_most", "_small", "bytes", "evicted", "table")
+    __slots__ = ("_entries", "_ghosts", "_main", "_main_bytes", "_most", "_small", "bytes", "evicted", "gone", "table")
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self.table: dict[str, Slot] = {}
@@ -126,6 +126,8 @@ class Room:
         self._main_bytes = 0
         self.bytes = 0
         self.evicted = 0
+        self.gone: Callable[[str], object] | None = None
+        """Is told of each key that goes for want of room."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -247,6 +249,8 @@ class Room:
             self._main_bytes -= slot.size
         else:
             del self._small[slot.key]
+        if self.gone is not None:
+            self.gone(slot.key)
 
     def _remember(self, key: str) -> None:
         self._ghosts[hash(key)] = None

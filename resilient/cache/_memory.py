@@ -1,4 +1,10 @@
-"""Entries kept in this process, bounded, the least recently used going first."""
+"""Entries kept in this process, bounded: the least recently used goes first.
+
+Beneath a local tier the table does not see what is used, since it is asked for nothing that is kept above it. There
+the values stand in a `Room` as the tier's own do, by the marks of both; and what goes here goes there. So there is
+nothing in the process that the table does not hold, and no more than its bounds. Stamps, leases and fences, which are
+small and soon over, have room of their own, lest values drive them out that come and go.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from resilient.cache._entry import (
     BUSY,
@@ -22,12 +29,52 @@ from resilient.cache._entry import (
     kept_in,
     version_in,
 )
+from resilient.cache._local_room import Room, Slot
+from resilient.cache._stamps import is_ours
 from resilient.cache._values import Settled
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import after_fork, fork_safe_lock
 
-__all__ = ["Table"]
+__all__ = ["Table", "Upper"]
+
+_NO_VALUE = TOMBSTONE | FENCE | LEASE
+_MORE_MARKERS = 1000  # beside one for each value
+
+
+class Upper(Protocol):
+    """What keeps a part of a table above it: a `resilient.cache._local_tier.LocalTier`."""
+
+    @property
+    def table(self) -> Mapping[str, Slot]:
+        """What it keeps, with the marks of those who asked for it."""
+        ...
+
+    def forget(self, keys: Sequence[str], /) -> None:
+        """The table has these keys no longer."""
+        ...
+
+
+class _Place(Slot):
+    """The place of a value in a table: hot where it was asked for there or above."""
+
+    __slots__ = ("_above", "_asked")
+
+    def __init__(self, key: str, size: int, above: Mapping[str, Slot]) -> None:
+        self._above = above
+        super().__init__(key, b"", math.inf, size)
+
+    @property
+    def hot(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  # a slot says it itself
+        """Whether it was asked for since it was looked at last."""
+        above = self._above.get(self.key)
+        return self._asked or (above is not None and above.hot)
+
+    @hot.setter
+    def hot(self, asked: bool) -> None:
+        self._asked = asked
+        if not asked and (above := self._above.get(self.key)) is not None:
+            above.hot = False
 
 
 class Table:
@@ -45,14 +92,24 @@ class Table:
         self._size = size
         self._most = math.inf if most is None else most
         self._bytes = 0
+        self._places: Room | None = None
+        self._upper: Upper | None = None
+        self._markers: OrderedDict[str, None] = OrderedDict()
         self._clock = clock
         self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._lock = fork_safe_lock()
-        self._reset()
+        self._bells: dict[str, list[Callable[[], None]]] = {}
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._bells: dict[str, list[Callable[[], None]]] = {}  # those who wait in the parent do not exist here
+        """In a forked child: those who wait in the parent do not exist here, and its threads may have been at work."""
+        self._bells = {}
+        if self._upper is not None:
+            entries, self._entries = self._entries, OrderedDict()
+            self.beneath(self._upper)
+            for key, (raw, until) in entries.items():
+                self._set(key, raw, until)
+                self._place(key, raw)
 
     # ------------------------------------------------------------------------------- inside: the lock is held in these
 
@@ -70,8 +127,35 @@ class Table:
         self._set(key, raw, self._clock.monotonic() + life / 1000)
         self._entries.move_to_end(key)
         self._ring(key)
+        if self._places is not None:
+            self._place(key, raw)
+            return
         while len(self._entries) > self._size or (self._bytes > self._most and len(self._entries) > 1):
             self._drop(next(iter(self._entries)))
+
+    def _place(self, key: str, raw: bytes) -> None:
+        """Beneath a tier: a value takes its place among the values, others may go for it."""
+        assert self._places is not None  # noqa: S101 - asked by the caller
+        assert self._upper is not None  # noqa: S101 - set together
+        if not is_ours(key) and not (len(raw) > 2 and raw[2] & _NO_VALUE):
+            self._markers.pop(key, None)
+            if not self._places.put(_Place(key, len(key) + len(raw), self._upper.table)):
+                self._drop(key)  # greater than an eighth of all there is room for
+            return
+        self._places.drop(key)
+        self._markers[key] = None
+        self._markers.move_to_end(key)
+        if len(self._markers) > self._size + _MORE_MARKERS:
+            oldest = next(iter(self._markers))
+            self._drop(oldest)
+            self._upper.forget((oldest,))
+
+    def _went(self, key: str) -> None:
+        """A value went for want of room."""
+        before = self._entries.pop(key)
+        self._bytes -= len(before[0]) + len(key)
+        if self._upper is not None:
+            self._upper.forget((key,))
 
     def _set(self, key: str, raw: bytes, until: float) -> None:
         before = self._entries.get(key)
@@ -82,6 +166,9 @@ class Table:
         before = self._entries.pop(key, None)
         if before is not None:
             self._bytes -= len(before[0]) + len(key)
+            if self._places is not None:
+                self._places.drop(key)
+                self._markers.pop(key, None)
 
     def _patch(self, key: str, at: int, part: bytes) -> None:
         """Write over a part of what is there, which keeps its life."""
@@ -115,10 +202,26 @@ class Table:
 
     # ------------------------------------------------------------------------------------------------------ operations
 
+    def beneath(self, upper: Upper) -> None:
+        """A tier keeps a part of it above it from now on; there is nothing in it yet."""
+        self._upper = upper
+        self._bytes = 0
+        self._markers = OrderedDict()
+        self._places = Room(self._size, 2**62 if self._most == math.inf else int(self._most))
+        self._places.gone = self._went
+
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key."""
         with self._lock:
-            return [self._live(key) for key in keys]
+            found = [self._live(key) for key in keys]
+            if self._places is not None:
+                for key in keys:
+                    place = self._places.table.get(key)
+                    if place is not None:
+                        place.hot = True
+                    elif key in self._markers:
+                        self._markers.move_to_end(key)
+            return found
 
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store, whatever was there."""
@@ -208,6 +311,9 @@ class Table:
         with self._lock:
             self._entries.clear()
             self._bytes = 0
+            self._markers.clear()
+            if self._places is not None:
+                self._places.clear()
             for key in list(self._bells):
                 self._ring(key)
 

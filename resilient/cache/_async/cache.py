@@ -246,15 +246,17 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
             much = local or Local(max_entries=size)
             tier = LocalTier(self.namespace, much, self.clock, lease=self.lease)
             tier.always()
-            return AsyncLocalStore(AsyncMemoryStore(much.max_entries, much.max_bytes, clock=self.clock), tier), None
+            store = AsyncMemoryStore(much.max_entries, much.max_bytes, clock=self.clock)
+            store.table.beneath(tier)
+            return AsyncLocalStore(store, tier), None
         if is_store(target):
             if local is not None:
                 raise ConfigurationError(
                     "a store of your own tells of no changes, so that nothing of it can be kept beside it",
                     advice="leave out local=, or give the address of a server",
                 )
-            store: AsyncStore = target
-            return store, None
+            given: AsyncStore = target
+            return given, None
         from resilient.wire.redis import classify, open_async_channel
 
         server = AsyncRedisStore(open_async_channel(target, **options))

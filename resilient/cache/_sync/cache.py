@@ -247,15 +247,17 @@ class Cache(Reading, Writing, Tagging, SqlFace):
             much = local or Local(max_entries=size)
             tier = LocalTier(self.namespace, much, self.clock, lease=self.lease)
             tier.always()
-            return LocalStore(MemoryStore(much.max_entries, much.max_bytes, clock=self.clock), tier), None
+            store = MemoryStore(much.max_entries, much.max_bytes, clock=self.clock)
+            store.table.beneath(tier)
+            return LocalStore(store, tier), None
         if is_store(target):
             if local is not None:
                 raise ConfigurationError(
                     "a store of your own tells of no changes, so that nothing of it can be kept beside it",
                     advice="leave out local=, or give the address of a server",
                 )
-            store: Store = target
-            return store, None
+            given: Store = target
+            return given, None
         from resilient.wire.redis import classify, open_channel
 
         server = RedisStore(open_channel(target, **options))
