@@ -37,7 +37,7 @@ def held(cache: Cache) -> int:
 
 
 def test_no_more_is_held_than_was_said() -> None:
-    """Whatever is read, there are no more values in the process than was said; what is served is there to be changed."""
+    """There are no more values in the process than was said, and what is served is there to be changed."""
     with Cache(ttl=60, local=Local(max_entries=10)) as cache:
         square, loads = counting(cache)
         for _ in range(3):
