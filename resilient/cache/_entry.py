@@ -5,7 +5,7 @@ share it. A *value* is what was stored. A *lease* says that nothing is there and
 that the value was invalidated. A *fence* says that a writer is at work: nobody but that writer may store. All but the
 value last one lease.
 
-Every write bears a random stamp within the first `HEAD` bytes, and every later step compares them: a load that began
+Every write bears a random *token* within the first `HEAD` bytes, and every later step compares them: a load that began
 before an invalidation, or before a writer, finds other bytes than its own and cannot store.
 
 What becomes of one key, and by which step; each step is one script or one command, and happens as a whole:
@@ -69,12 +69,12 @@ __all__ = [
     "keeping",
     "kept_in",
     "marker",
+    "new_token",
     "pack",
     "pack_tags",
     "plain_header",
     "released",
     "sealed_header",
-    "stamp",
     "told",
     "told_in",
     "unpack",
@@ -83,7 +83,7 @@ __all__ = [
 ]
 
 HEADER = struct.Struct(">BBBBIQdfffBHQfQ")
-"""Magic, format, flags, codec, schema, stamp, created, fresh, keep, cost; waited, length of tags, generation, busy,
+"""Magic, format, flags, codec, schema, token, created, fresh, keep, cost; waited, length of tags, generation, busy,
 version."""
 HEAD = 36
 """So many bytes, up to and with the cost, tell an entry from every other; the rest of the header may change."""
@@ -153,7 +153,7 @@ class Entry(NamedTuple):
         codec: Which codec wrote the body.
         schema: A checksum of the type it was written for; 0 where no type was known.
         flags: `NEGATIVE`, `TOMBSTONE`, `FENCE`, `LEASE`, `FAILED`.
-        stamp: A random number; makes the bytes of every write differ from those of every other.
+        token: A random number; makes the bytes of every write differ from those of every other.
         created: The wall clock's seconds when its load began: what the value is at least as new as.
         fresh: Seconds from ``created`` for which it is served without asking its source.
         keep: Seconds from ``created`` for which it may be served after that; not below ``fresh``.
@@ -170,7 +170,7 @@ class Entry(NamedTuple):
     codec: int
     schema: int
     flags: int
-    stamp: int
+    token: int
     created: float
     fresh: float
     keep: float
@@ -215,8 +215,8 @@ def bearing(generation: int, tags: bytes = b"") -> bytes:
     return struct.pack(">BHQ", 0, len(tags), generation) if generation else b""
 
 
-def stamp() -> int:
-    """A random stamp."""
+def new_token() -> int:
+    """A random number, for a write that differs from every other."""
     return int.from_bytes(os.urandom(8), "big")
 
 
@@ -232,7 +232,7 @@ def _header(entry: Entry) -> bytes:
         entry.flags,
         entry.codec,
         entry.schema,
-        entry.stamp,
+        entry.token,
         entry.created,
         entry.fresh,
         entry.keep,
@@ -289,7 +289,7 @@ def marker(flags: int, now: float, lease: float, body: bytes = b"", *, generatio
         generation: The namespace's stamp, with which what is loaded under a lease is to be stored.
         tags: The tags with theirs.
     """
-    return pack(Entry(body, 0, 0, flags, stamp(), now, 0.0, lease, 0.0, generation, tags))
+    return pack(Entry(body, 0, 0, flags, new_token(), now, 0.0, lease, 0.0, generation, tags))
 
 
 def told(entry: Entry | None) -> bytes:
@@ -342,12 +342,12 @@ def _note(body: bytes) -> tuple[bytes, bytes]:
 
 def claimed(entry: Entry, now: float, lease: float) -> bytes:
     """The new header of a value that somebody begins to load anew: it keeps tags, body and life."""
-    return _header(entry._replace(stamp=stamp(), busy=now - entry.created + lease, waited=False))
+    return _header(entry._replace(token=new_token(), busy=now - entry.created + lease, waited=False))
 
 
 def released(entry: Entry) -> bytes:
     """The new header of a value that nobody loads anew any more."""
-    return _header(entry._replace(stamp=stamp(), busy=0.0, waited=False))
+    return _header(entry._replace(token=new_token(), busy=0.0, waited=False))
 
 
 # ------------------------------------------------------------------------------------------------------------- tags

@@ -112,7 +112,7 @@ class LocalTier:
     # ------------------------------------------------------------------------------------------------------ the channel
 
     def always(self) -> None:
-        """The server is this process: `forget` is called at each change, before anybody can see it."""
+        """The server is this process: `forget` is called at each change, before whoever has made it goes on."""
         self._always = True
         with self._lock:
             self._coherence.always()

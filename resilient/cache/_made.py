@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from resilient.cache._entry import FAILED, NEGATIVE, Entry, pack_tags, stamp
+from resilient.cache._entry import FAILED, NEGATIVE, Entry, new_token, pack_tags
 from resilient.cache._seen import Plan
 from resilient.cache._versions import numbered
 
@@ -32,7 +32,7 @@ def made(value: object, plan: Plan, created: float, *, cost: float = 0.0, versio
     number, body = codec.encode(value)
     negative = value is None and policy.negative_ttl is not None
     fresh, keep = policy.lives(_chance(), negative=negative)
-    return Entry(body, number, codec.schema, 0, stamp(), created, fresh, keep, cost, version=row)
+    return Entry(body, number, codec.schema, 0, new_token(), created, fresh, keep, cost, version=row)
 
 
 def made_now(value: object, plan: Plan, now: float, version: int | None = None) -> Entry:
@@ -55,7 +55,7 @@ def absent(message: str, plan: Plan, created: float) -> Entry:
     """
     number, body = plan.codec.absence(message)
     fresh, keep = plan.policy.lives(_chance(), negative=True)
-    return Entry(body, number, 0, NEGATIVE, stamp(), created, fresh, keep, 0.0)
+    return Entry(body, number, 0, NEGATIVE, new_token(), created, fresh, keep, 0.0)
 
 
 def failed(name: str, plan: Plan, created: float) -> Entry:
@@ -68,7 +68,7 @@ def failed(name: str, plan: Plan, created: float) -> Entry:
     """
     number, body = plan.codec.absence(name)
     fresh, keep = plan.policy.lives(_chance(), error=True)
-    return Entry(body, number, 0, FAILED, stamp(), created, fresh, keep, 0.0)
+    return Entry(body, number, 0, FAILED, new_token(), created, fresh, keep, 0.0)
 
 
 def _chance() -> float:

@@ -290,11 +290,11 @@ class Table:
             self._keep(key, raw, life)
             return before
 
-    def listen(self, key: str, stamp: int, bell: Callable[[], None]) -> bool:
-        """Ring when the entry with that stamp is no longer there; ``False`` where that is so already."""
+    def listen(self, key: str, token: int, bell: Callable[[], None]) -> bool:
+        """Ring when the entry with that token is no longer there; ``False`` where that is so already."""
         with self._lock:
             current = self._live(key)
-            if current is None or current[TOKEN] != stamp.to_bytes(8, "big"):
+            if current is None or current[TOKEN] != token.to_bytes(8, "big"):
                 return False
             self._bells.setdefault(key, []).append(bell)
             return True

@@ -161,8 +161,8 @@ Arguments: the head of the writer's fence (empty: none), the value, its life and
 """
 
 
-def wake_key(key: str, stamp: int) -> str:
-    """The stream that wakes those who wait for the lease with that stamp.
+def wake_key(key: str, token: int) -> str:
+    """The stream that wakes those who wait for the lease with that token.
 
     Examples:
         >>> wake_key("shop:user:17", 255)
@@ -171,4 +171,4 @@ def wake_key(key: str, stamp: int) -> str:
         'shop:wake:{users}:ff'
     """
     part = key[key.index("{") :] if "{" in key else f"{{{key}}}"
-    return f"{key.partition(':')[0]}:wake:{part}:{stamp:x}"
+    return f"{key.partition(':')[0]}:wake:{part}:{token:x}"

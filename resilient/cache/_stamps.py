@@ -4,7 +4,7 @@ Every tag has a stamp of its own under a key of its own, and so has the namespac
 there before its load began; it is worth something while they are still there. To invalidate a tag is to put another
 stamp: one key, however many entries bear it. A stamp that is absent, evicted for example, makes its entries a miss.
 
-A stamp is a marker of `resilient.cache._entry`: a *tombstone* whose random number is the stamp, and whose body is what
+A stamp is a marker of `resilient.cache._entry`: a *tombstone* whose token is the stamp, and whose body is what
 the writer has seen. So a tombstone that is put there after an outage is a new stamp too. A *fence* says that a writer
 is about to commit: nothing that bears the tag is served or stored meanwhile. A stamp that lives for one lease only is
 *short*: another writer may be at work, and if it dies nobody but time tells of what it wrote.

@@ -216,8 +216,8 @@ class Store(Protocol):
         """The same for several, each in one step."""
         ...
 
-    def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until somebody ends the lease with that stamp; so many seconds at most. It may return early."""
+    def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until somebody ends the lease with that token; so many seconds at most. It may return early."""
         ...
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
@@ -295,8 +295,8 @@ class AsyncStore(Protocol):
         """The same for several, each in one step."""
         ...
 
-    async def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until somebody ends the lease with that stamp; so many seconds at most. It may return early."""
+    async def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until somebody ends the lease with that token; so many seconds at most. It may return early."""
         ...
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:

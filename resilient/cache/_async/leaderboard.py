@@ -244,7 +244,7 @@ class AsyncLeaderboard(Generic[M]):
         nothing: tuple[type[BaseException], ...] = (Unreadable, *store.failures)
         try:
             entry = unpack(raw or b"")
-            await store.wait(self._lease_key, entry.stamp, deadline.bound(min(left, self._lease)))
+            await store.wait(self._lease_key, entry.token, deadline.bound(min(left, self._lease)))
         except nothing:
             return  # nothing to wait for: whoever asks looks again
 

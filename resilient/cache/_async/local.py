@@ -110,9 +110,9 @@ class AsyncLocalStore:
         done: list[bool] = await self._change(keys, self.store.swap_many, swaps)
         return done
 
-    async def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until the lease with that stamp is over; so many seconds at most."""
-        await self.store.wait(key, stamp, seconds)
+    async def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until the lease with that token is over; so many seconds at most."""
+        await self.store.wait(key, token, seconds)
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""

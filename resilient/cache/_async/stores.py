@@ -77,10 +77,10 @@ class AsyncMemoryStore:
         """The same for several."""
         return [self.table.swap(*swap) for swap in swaps]
 
-    async def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until the lease with that stamp is over; so many seconds at most."""
+    async def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until the lease with that token is over; so many seconds at most."""
         bell = AsyncBell(self._clock)
-        if self.table.listen(key, stamp, bell.ring):
+        if self.table.listen(key, token, bell.ring):
             try:
                 await bell.wait(seconds)
             finally:
@@ -169,9 +169,9 @@ class AsyncRedisStore:
         runs = [_swapping(key, expected or b"", raw, life) for key, expected, raw, life in swaps]
         return [bool(reply) for reply in self._all(await self.channel.script_many(self._swap, runs))]
 
-    async def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until the lease with that stamp is over; so many seconds at most."""
-        stream = wake_key(key, stamp)
+    async def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until the lease with that token is over; so many seconds at most."""
+        stream = wake_key(key, token)
         milliseconds = max(1, int(seconds * 1000))
         await self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
@@ -241,6 +241,6 @@ def _claimed(reply: Any) -> tuple[bytes | None, float] | None:
 
 
 def _swapping(key: str, expected: bytes, raw: bytes | None, life: int) -> tuple[tuple[str, str], tuple[Any, ...]]:
-    """Keys and arguments of a swap: the stream that wakes bears the stamp of what is expected."""
+    """Keys and arguments of a swap: the stream that wakes bears the token of what is expected."""
     mark = int.from_bytes(expected[TOKEN], "big")
     return (key, wake_key(key, mark)), (expected[:HEAD], raw or b"", life)

@@ -245,7 +245,7 @@ class Leaderboard(Generic[M]):
         nothing: tuple[type[BaseException], ...] = (Unreadable, *store.failures)
         try:
             entry = unpack(raw or b"")
-            store.wait(self._lease_key, entry.stamp, deadline.bound(min(left, self._lease)))
+            store.wait(self._lease_key, entry.token, deadline.bound(min(left, self._lease)))
         except nothing:
             return  # nothing to wait for: whoever asks looks again
 

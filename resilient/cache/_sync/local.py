@@ -111,9 +111,9 @@ class LocalStore:
         done: list[bool] = self._change(keys, self.store.swap_many, swaps)
         return done
 
-    def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until the lease with that stamp is over; so many seconds at most."""
-        self.store.wait(key, stamp, seconds)
+    def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until the lease with that token is over; so many seconds at most."""
+        self.store.wait(key, token, seconds)
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         """Store, and return what was there."""

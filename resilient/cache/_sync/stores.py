@@ -78,10 +78,10 @@ class MemoryStore:
         """The same for several."""
         return [self.table.swap(*swap) for swap in swaps]
 
-    def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until the lease with that stamp is over; so many seconds at most."""
+    def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until the lease with that token is over; so many seconds at most."""
         bell = Bell(self._clock)
-        if self.table.listen(key, stamp, bell.ring):
+        if self.table.listen(key, token, bell.ring):
             try:
                 bell.wait(seconds)
             finally:
@@ -170,9 +170,9 @@ class RedisStore:
         runs = [_swapping(key, expected or b"", raw, life) for key, expected, raw, life in swaps]
         return [bool(reply) for reply in self._all(self.channel.script_many(self._swap, runs))]
 
-    def wait(self, key: str, stamp: int, seconds: float) -> None:
-        """Until the lease with that stamp is over; so many seconds at most."""
-        stream = wake_key(key, stamp)
+    def wait(self, key: str, token: int, seconds: float) -> None:
+        """Until the lease with that token is over; so many seconds at most."""
+        stream = wake_key(key, token)
         milliseconds = max(1, int(seconds * 1000))
         self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
@@ -242,6 +242,6 @@ def _claimed(reply: Any) -> tuple[bytes | None, float] | None:
 
 
 def _swapping(key: str, expected: bytes, raw: bytes | None, life: int) -> tuple[tuple[str, str], tuple[Any, ...]]:
-    """Keys and arguments of a swap: the stream that wakes bears the stamp of what is expected."""
+    """Keys and arguments of a swap: the stream that wakes bears the token of what is expected."""
     mark = int.from_bytes(expected[TOKEN], "big")
     return (key, wake_key(key, mark)), (expected[:HEAD], raw or b"", life)

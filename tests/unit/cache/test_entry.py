@@ -38,7 +38,7 @@ entries = st.builds(
     codec=st.integers(0, 255),
     schema=st.integers(0, 2**32 - 1),
     flags=st.sampled_from([0, NEGATIVE, TOMBSTONE, FENCE, LEASE, FAILED]),
-    stamp=st.integers(0, 2**64 - 1),
+    token=st.integers(0, 2**64 - 1),
     created=st.floats(0, 1e10),
     fresh=seconds,
     keep=seconds,
@@ -105,13 +105,13 @@ def test_a_claim_rewrites_the_header_alone() -> None:
     taken = claimed(entry, 1015.0, 10.0)
     assert len(taken) == HEADER.size
     after = unpack(taken + raw[HEADER.size :])
-    assert after._replace(stamp=3, busy=0.0, waited=True) == entry
+    assert after._replace(token=3, busy=0.0, waited=True) == entry
     assert taken[:HEAD] != raw[:HEAD]
     assert after.held(1015.0) == 10.0
     assert after.held(1030.0) == 0.0
     free = unpack(released(after) + raw[HEADER.size :])
     assert free.held(1015.0) == 0.0
-    assert free.stamp != after.stamp
+    assert free.token != after.token
 
 
 def test_a_lease_is_held_for_its_time() -> None:

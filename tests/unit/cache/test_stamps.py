@@ -37,7 +37,7 @@ NAMES = ("a", "b", "c")
 
 def entry(**given: Any) -> Entry:
     """A value."""
-    return Entry(**{"body": b"v", "codec": 1, "schema": 0, "flags": 0, "stamp": 5, "created": NOW, "fresh": 10.0,
+    return Entry(**{"body": b"v", "codec": 1, "schema": 0, "flags": 0, "token": 5, "created": NOW, "fresh": 10.0,
                     "keep": 10.0, "cost": 0.0, **given})  # fmt: skip
 
 

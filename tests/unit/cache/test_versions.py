@@ -22,8 +22,8 @@ from resilient.cache._entry import (
     keeping,
     kept_in,
     marker,
+    new_token,
     pack,
-    stamp,
     told,
     told_in,
     unpack,
@@ -37,7 +37,7 @@ from resilient.wire.redis import open_channel
 
 
 def value(version: int, body: bytes = b"v") -> bytes:
-    return pack(Entry(body, 1, 0, 0, stamp(), 0.0, 1e6, 1e6, 0.0, version=version))
+    return pack(Entry(body, 1, 0, 0, new_token(), 0.0, 1e6, 1e6, 0.0, version=version))
 
 
 versions = st.one_of(st.integers(0, 3), st.integers(2**53 - 1, 2**53 + 2), st.just(2**63))
@@ -171,7 +171,7 @@ def test_who_waits_is_woken_by_a_value_that_is_refused_for_its_version(store: Me
     assert store.claim("k", newer, header, 10_000) is None
     assert store.claim("k", None, marker(LEASE, entry.created, 10.0), 10_000) is not None  # somebody waits
     ended = threading.Event()
-    waiter = threading.Thread(target=lambda: (store.wait("k", unpack(header).stamp, 10.0), ended.set()))
+    waiter = threading.Thread(target=lambda: (store.wait("k", unpack(header).token, 10.0), ended.set()))
     waiter.start()
     time.sleep(0.02)
     assert store.swap("k", header, value(7), 60_000) is False

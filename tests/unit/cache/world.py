@@ -68,15 +68,15 @@ class World:
         self._waiting.append(turn)
         await turn
 
-    async def sleep(self, process: Process, key: str, stamp: int, seconds: float) -> None:
-        """Until the lease with that stamp is over, or so much time has passed."""
+    async def sleep(self, process: Process, key: str, token: int, seconds: float) -> None:
+        """Until the lease with that token is over, or so much time has passed."""
         bell = asyncio.get_running_loop().create_future()
 
         def ring() -> None:
             if not bell.done():
                 bell.set_result(None)
 
-        if self.table.listen(key, stamp, ring):
+        if self.table.listen(key, token, ring):
             self._asleep[bell] = process, self.clock.monotonic() + seconds
             try:
                 await bell
@@ -233,12 +233,12 @@ class Process:
         """One by one, as the servers of a Cluster hear of them."""
         return [await self.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
 
-    async def wait(self, key: str, stamp: int, seconds: float) -> None:
+    async def wait(self, key: str, token: int, seconds: float) -> None:
         """Whoever waits may be woken at any moment, also for nothing."""
         await self.step()
         self._maybe_lose()
         if not self.world.likely(0.3):
-            await self.world.sleep(self, key, stamp, seconds)
+            await self.world.sleep(self, key, token, seconds)
         await self.step()
 
     async def aclose(self) -> None:

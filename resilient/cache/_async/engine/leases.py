@@ -200,7 +200,7 @@ class AsyncLeases:
             return seen
         self._counts.add("waits")
         seconds = deadline.bound(left)
-        waited = await self._tier.run(self._tier.store.wait, flight.key, entry.stamp, seconds)
+        waited = await self._tier.run(self._tier.store.wait, flight.key, entry.token, seconds)
         if waited is UNREACHABLE:
             return Seen(UNREACHABLE, marks=Marks(seen.marks.names))
         seen = await self._reader.look(flight.key, codec, seen.marks.names)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from resilient.cache._entry import FAILED, NEGATIVE, Life, pack, stamp
+from resilient.cache._entry import FAILED, NEGATIVE, Life, new_token, pack
 from resilient.cache._freshness import Policy
 from resilient.cache._seen import Plan, Seen, is_fenced, milliseconds
 from resilient.cache._sync.engine.reads import Reader
@@ -77,7 +77,7 @@ class Counters:
         else:
             old, now = seen.entry, self._clock.wall()
             # Its stamps, its tags and its end stay: it is the same value, counted on.
-            entry = old._replace(body=entry.body, codec=entry.codec, schema=entry.schema, stamp=stamp(), version=0)
+            entry = old._replace(body=entry.body, codec=entry.codec, schema=entry.schema, token=new_token(), version=0)
             life = entry.keep - entry.age(now)
         return self._tier.run(self._tier.store.swap, key, seen.raw, pack(entry), milliseconds(life))
 
@@ -91,7 +91,7 @@ class Counters:
                 return False
             fresh, keep = policy.lives(random.random())  # noqa: S311 - spreads ends, hides nothing
             age = entry.age(now)
-            new = entry._replace(stamp=stamp(), fresh=age + fresh, keep=age + keep, busy=0.0)
+            new = entry._replace(token=new_token(), fresh=age + fresh, keep=age + keep, busy=0.0)
             done = self._tier.run(self._tier.store.swap, key, raw, pack(new), milliseconds(keep))
             if done is UNREACHABLE:
                 return False

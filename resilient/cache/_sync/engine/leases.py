@@ -201,7 +201,7 @@ class Leases:
             return seen
         self._counts.add("waits")
         seconds = deadline.bound(left)
-        waited = self._tier.run(self._tier.store.wait, flight.key, entry.stamp, seconds)
+        waited = self._tier.run(self._tier.store.wait, flight.key, entry.token, seconds)
         if waited is UNREACHABLE:
             return Seen(UNREACHABLE, marks=Marks(seen.marks.names))
         seen = self._reader.look(flight.key, codec, seen.marks.names)
