@@ -64,7 +64,7 @@ def options_of(target: Any, given: Mapping[str, Any], namespace: str) -> dict[st
     known = _known()
     wrong = sorted(set(given) - known)
     if wrong:
-        part = _ADDRESS & set(wrong)
+        part = _ADDRESS & {each.lower() for each in wrong}
         advice = "the address is one text: redis://user:password@host:6379/0; " if part else ""
         raise ConfigurationError(
             f"no option is called {wrong[0]!r} here", advice=f"{advice}there are: {', '.join(sorted(known))}"

@@ -60,7 +60,7 @@ def test_values_on_a_server_are_signed():
     ResilientCache(AWAY, codec="safe").close()
 
 
-@pytest.mark.parametrize("option", ["host", "password", "db"])
+@pytest.mark.parametrize("option", ["host", "password", "db", "PASSWORD"])
 def test_an_address_in_parts_is_told_what_to_write(option):
     """As cachelib's own cache takes it."""
     with pytest.raises(
