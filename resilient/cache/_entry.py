@@ -20,7 +20,7 @@ What becomes of one key, and by which step; each step is one script or one comma
 | fence | loads for itself | refused | the later fence | value, tombstone or what there was (SWAP) | another fence |
 
 A writer begins with SET GET, which tells what was there. It ends with SWAP where its fence still stands and it found no
-other: else a fence is put there for one lease (SET). With versions it ends with SETTLE, which leaves the newest of the
+other: else a fence is put there for one lease (SET). With versions it ends with WRITE, which leaves the newest of the
 values. To invalidate is SET GET of a tombstone, and SET of a fence where one is found to have stood. A refresh that is
 forced, or that a writer's end pushes, takes the claim of another. A lease, a tombstone and a fence end by themselves,
 and then nothing is there; so does a value when it is kept no longer.

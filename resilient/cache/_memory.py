@@ -31,7 +31,7 @@ from resilient.cache._entry import (
 )
 from resilient.cache._local_room import Room, Slot
 from resilient.cache._stamps import is_ours
-from resilient.cache._values import Settled
+from resilient.cache._values import Written
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
 from resilient.runtime import after_fork, fork_safe_lock
@@ -237,7 +237,7 @@ class Table:
         with self._lock:
             return self._swap(key, expected, raw, life)
 
-    def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         """End a write, by versions: as the script of that name does on a server."""
         with self._lock:
             current = self._live(key) or b""
@@ -246,21 +246,21 @@ class Table:
             if fence is not None and current[:HEAD] == fence[:HEAD]:
                 newer = theirs > mine
                 self._keep(key, kept_in(current) if newer else raw, lease if newer else life)
-                return Settled.OLDER if newer else Settled.STORED
+                return Written.OLDER if newer else Written.STORED
             if flags & FENCE:
                 if mine <= theirs:
-                    return Settled.OLDER
+                    return Written.OLDER
                 self._set(key, keeping(current, raw), self._entries[key][1])
-                return Settled.LEFT
+                return Written.LEFT
             if theirs and not flags & (TOMBSTONE | LEASE):
                 if mine < theirs:
-                    return Settled.OLDER
+                    return Written.OLDER
                 self._keep(key, raw, min(life, lease))
-                return Settled.STORED
+                return Written.STORED
             if fence is None:
                 self._keep(key, raw, life)
-                return Settled.STORED
-            return Settled.UNKNOWN
+                return Written.STORED
+            return Written.UNKNOWN
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load: as the script of that name does on a server. ``None`` where the caller is to load."""

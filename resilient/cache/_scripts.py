@@ -13,7 +13,7 @@ from typing import Final
 
 from resilient.cache import _entry as entry
 
-__all__ = ["CLAIM", "SETTLE", "SWAP", "TEMPLATES", "wake_key"]
+__all__ = ["CLAIM", "SWAP", "TEMPLATES", "WRITE", "wake_key"]
 
 
 def _names() -> dict[str, int]:
@@ -112,8 +112,8 @@ is, and is loaded by nobody any more. Arguments: the head that was put there, th
 their life in milliseconds (0: rewrite the header alone).
 """
 
-SETTLE: Final = _script(
-    "SETTLE",
+WRITE: Final = _script(
+    "WRITE",
     _OLDER
     + """
 local seen = redis.call('GETRANGE', KEYS[1], 0, $LAST)
@@ -155,7 +155,7 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """,
 )
-"""End a write by versions; see `resilient.cache._values.Store.settle`.
+"""End a write by versions; see `resilient.cache._values.Store.write_versioned`.
 
 Arguments: the head of the writer's fence (empty: none), the value, its life and the lease in milliseconds.
 """

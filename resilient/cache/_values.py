@@ -19,9 +19,9 @@ __all__ = [
     "Counts",
     "Loader",
     "Lookup",
-    "Settled",
     "Store",
     "Swap",
+    "Written",
     "checked_store",
     "is_store",
 ]
@@ -39,7 +39,7 @@ Swap: TypeAlias = tuple[str, bytes | None, bytes | None, int]
 """What `Store.swap` takes."""
 
 
-class Settled(IntEnum):
+class Written(IntEnum):
     """How a write by versions ended."""
 
     UNKNOWN = 0  # nothing there tells which value is the newer: nothing was stored
@@ -202,13 +202,13 @@ class Store(Protocol):
         """
         ...
 
-    def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         """End a write whose value has a version, in one step: of two values the one with the higher version stays.
 
         Where the writer's own fence stands (``None``: it had none) the value is stored, unless another writer left a
         newer one in that fence; then that one is, for one lease. In the fence of another writer it is left, if it is
         newer than what was left there. Over a value with a version it is stored if it is not older, for one lease at
-        most. Over anything else it is stored only without a fence. Returns a `Settled`.
+        most. Over anything else it is stored only without a fence. Returns a `Written`.
         """
         ...
 
@@ -281,13 +281,13 @@ class AsyncStore(Protocol):
         """
         ...
 
-    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    async def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         """End a write whose value has a version, in one step: of two values the one with the higher version stays.
 
         Where the writer's own fence stands (``None``: it had none) the value is stored, unless another writer left a
         newer one in that fence; then that one is, for one lease. In the fence of another writer it is left, if it is
         newer than what was left there. Over a value with a version it is stored if it is not older, for one lease at
-        most. Over anything else it is stored only without a fence. Returns a `Settled`.
+        most. Over anything else it is stored only without a fence. Returns a `Written`.
         """
         ...
 

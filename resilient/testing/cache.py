@@ -41,9 +41,9 @@ class _Table(Table):
         self._answer()
         return super().swap(key, expected, raw, life)
 
-    def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         self._answer()
-        return super().settle(key, fence, raw, life, lease)
+        return super().write_versioned(key, fence, raw, life, lease)
 
     def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         self._answer()

@@ -99,9 +99,9 @@ class AsyncLocalStore:
         done: bool = await self._change((key,), self.store.swap, key, expected, raw, life)
         return done
 
-    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    async def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         """End a write by versions; see `AsyncStore`."""
-        done: int = await self._change((key,), self.store.settle, key, fence, raw, life, lease)
+        done: int = await self._change((key,), self.store.write_versioned, key, fence, raw, life, lease)
         return done
 
     async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from resilient.cache._bells import AsyncBell
 from resilient.cache._entry import HEAD, TOKEN, fenced, is_fence
 from resilient.cache._memory import Table
-from resilient.cache._scripts import CLAIM, SETTLE, SWAP, wake_key
+from resilient.cache._scripts import CLAIM, SWAP, WRITE, wake_key
 from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
 
@@ -69,9 +69,9 @@ class AsyncMemoryStore:
         """Store or delete only if what is there still begins as expected; ``None`` expects nothing there."""
         return self.table.swap(key, expected, raw, life)
 
-    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    async def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         """End a write by versions; see `AsyncStore`."""
-        return self.table.settle(key, fence, raw, life, lease)
+        return self.table.write_versioned(key, fence, raw, life, lease)
 
     async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
         """The same for several."""
@@ -123,7 +123,7 @@ class AsyncRedisStore:
         self._call = channel.call
         self._claim = Script(CLAIM)
         self._swap = Script(SWAP)
-        self._settle = Script(SETTLE)
+        self._write = Script(WRITE)
         self.get_many = channel.get_many
         """The bytes under each key, in order; one round trip to each server."""
 
@@ -160,9 +160,9 @@ class AsyncRedisStore:
             return raw is None or await self._call("SET", key, raw, "PX", life, "NX") is not None
         return bool(await self.channel.script(self._swap, *_swapping(key, expected, raw, life)))
 
-    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    async def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         """End a write by versions; see `AsyncStore`."""
-        return int(await self.channel.script(self._settle, (key,), ((fence or b"")[:HEAD], raw, life, lease)))
+        return int(await self.channel.script(self._write, (key,), ((fence or b"")[:HEAD], raw, life, lease)))
 
     async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
         """The same for several that expect something, in one round trip."""

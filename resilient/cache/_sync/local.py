@@ -100,9 +100,9 @@ class LocalStore:
         done: bool = self._change((key,), self.store.swap, key, expected, raw, life)
         return done
 
-    def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+    def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         """End a write by versions; see `Store`."""
-        done: int = self._change((key,), self.store.settle, key, fence, raw, life, lease)
+        done: int = self._change((key,), self.store.write_versioned, key, fence, raw, life, lease)
         return done
 
     def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:

@@ -31,7 +31,7 @@ from resilient.cache._entry import (
 )
 from resilient.cache._memory import Table
 from resilient.cache._sync.stores import MemoryStore, RedisStore
-from resilient.cache._values import Settled
+from resilient.cache._values import Written
 from resilient.testing import FakeClock
 from resilient.wire.redis import open_channel
 
@@ -59,7 +59,7 @@ _server = fakeredis.FakeServer()
 
 
 @given(st.data())
-def test_the_server_settles_as_the_table_does(data: st.DataObject) -> None:
+def test_the_server_writes_by_versions_as_the_table_does(data: st.DataObject) -> None:
     """The scripts and the fake agree on what is there after any steps, and on what each returns."""
     client = fakeredis.FakeRedis(server=_server)
     client.flushall()
@@ -74,11 +74,11 @@ def test_the_server_settles_as_the_table_does(data: st.DataObject) -> None:
                 ),
             )
         )
-        step = data.draw(st.sampled_from(["put", "swap", "settle", "settle"]))
-        if step == "settle":
+        step = data.draw(st.sampled_from(["put", "swap", "write_versioned", "write_versioned"]))
+        if step == "write_versioned":
             raw = value(data.draw(versions.filter(bool)))
         mine = data.draw(
-            st.sampled_from([each for each in known if step != "settle" or each is None or is_fence(each)])
+            st.sampled_from([each for each in known if step != "write_versioned" or each is None or is_fence(each)])
         )
         done = []
         for store in stores:
@@ -87,7 +87,7 @@ def test_the_server_settles_as_the_table_does(data: st.DataObject) -> None:
             elif step == "swap":
                 done.append(store.swap("k", mine, raw, 60_000))
             else:
-                done.append(store.settle("k", mine, raw, 60_000, 5_000))
+                done.append(store.write_versioned("k", mine, raw, 60_000, 5_000))
         assert done[0] == done[1]
         there = [store.get("k") for store in stores]
         assert there[0] == there[1]
@@ -108,9 +108,9 @@ def test_the_older_of_two_writers_who_ends_last_gives_way(store: MemoryStore | R
     older, newer = value(7), value(8)
     store.exchange("k", first, 10_000)
     store.exchange("k", second, 10_000)
-    assert store.settle("k", first, newer, 60_000, 10_000) == Settled.LEFT
+    assert store.write_versioned("k", first, newer, 60_000, 10_000) == Written.LEFT
     assert store.get("k")[:HEAD] == second[:HEAD]  # type: ignore[index]
-    assert store.settle("k", second, older, 60_000, 10_000) == Settled.OLDER
+    assert store.write_versioned("k", second, older, 60_000, 10_000) == Written.OLDER
     assert store.get("k") == newer
 
 
@@ -122,8 +122,8 @@ def test_the_older_of_two_writers_who_began_first_and_ends_last_changes_nothing(
     older, newer = value(7), value(8)
     store.exchange("k", first, 10_000)
     store.exchange("k", second, 10_000)
-    assert store.settle("k", second, newer, 60_000, 10_000) == Settled.STORED
-    assert store.settle("k", first, older, 60_000, 10_000) == Settled.OLDER
+    assert store.write_versioned("k", second, newer, 60_000, 10_000) == Written.STORED
+    assert store.write_versioned("k", first, older, 60_000, 10_000) == Written.OLDER
     assert store.get("k") == newer
 
 
@@ -142,12 +142,12 @@ def test_a_load_of_an_older_row_does_not_replace_a_newer_one(store: MemoryStore 
 def test_without_a_fence_of_ones_own_nothing_is_known(store: MemoryStore | RedisStore) -> None:
     """A writer whose fence is gone stores only over a value whose version tells which is newer."""
     fence = marker(FENCE, 0.0, 10.0)
-    assert store.settle("k", fence, value(5), 60_000, 10_000) == Settled.UNKNOWN
+    assert store.write_versioned("k", fence, value(5), 60_000, 10_000) == Written.UNKNOWN
     for there in (marker(LEASE, 0.0, 10.0), marker(TOMBSTONE, 0.0, 10.0), value(0), b"strange"):
         store.put("k", there, 60_000)
-        assert store.settle("k", fence, value(5), 60_000, 10_000) == Settled.UNKNOWN
+        assert store.write_versioned("k", fence, value(5), 60_000, 10_000) == Written.UNKNOWN
         assert store.get("k") == there
-        assert store.settle("k", None, value(5), 60_000, 10_000) == Settled.STORED
+        assert store.write_versioned("k", None, value(5), 60_000, 10_000) == Written.STORED
 
 
 def test_values_of_writers_who_met_live_one_lease() -> None:
@@ -155,7 +155,7 @@ def test_values_of_writers_who_met_live_one_lease() -> None:
     clock = FakeClock()
     table = Table(10, clock)
     table.put_many({"k": value(5)}, 60_000)
-    assert table.settle("k", marker(FENCE, 0.0, 10.0), value(6), 60_000, 10_000) == Settled.STORED
+    assert table.write_versioned("k", marker(FENCE, 0.0, 10.0), value(6), 60_000, 10_000) == Written.STORED
     clock.advance(9)
     assert table.get_many(["k"]) != [None]
     clock.advance(2)

@@ -220,8 +220,8 @@ class Process:
     async def swap_many(self, swaps: Sequence[Any]) -> list[bool]:
         return await self._send(lambda: [self.world.table.swap(*swap) for swap in swaps])
 
-    async def settle(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
-        return await self._send(self.world.table.settle, key, fence, raw, life, lease)
+    async def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
+        return await self._send(self.world.table.write_versioned, key, fence, raw, life, lease)
 
     async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
         return await self._send(self.world.table.exchange, key, raw, life)

@@ -142,8 +142,8 @@ class AsyncBulk:
         batch: list[_Part] = []
         waits: list[_Part] = []
         if not needed[0][1].marks.whole:  # one look found them all
-            settled = await self._leases.with_stamps(needed[0][1], plan)
-            needed = [(place, self._anew(seen, settled, plan)) for place, seen in needed]
+            stamped = await self._leases.with_stamps(needed[0][1], plan)
+            needed = [(place, self._anew(seen, stamped, plan)) for place, seen in needed]
         for place, seen in needed:
             if (ready := self._ready(keys[place], seen, policy, began)) is not NOTHING:
                 found[place] = ready
@@ -177,11 +177,11 @@ class AsyncBulk:
             return self._reader.answer(seen, stale=True)  # its source failed a moment ago
         return NOTHING
 
-    def _anew(self, seen: Seen, settled: Seen, plan: Plan) -> Seen:
-        """What was seen of one key, once the stamps are settled by which it is judged."""
-        if settled.raw is UNREACHABLE:
-            return settled
-        return self._loads.without_error(self._leases.under(seen, settled.marks, plan.codec))
+    def _anew(self, seen: Seen, stamped: Seen, plan: Plan) -> Seen:
+        """What was seen of one key, once the stamps are there by which it is judged."""
+        if stamped.raw is UNREACHABLE:
+            return stamped
+        return self._loads.without_error(self._leases.under(seen, stamped.marks, plan.codec))
 
     async def _await_part(self, part: _Part, load: LoadMany, plan: Plan, limit: float | None) -> Lookup[Any] | None:
         """What another caller loads, or the background."""
@@ -271,7 +271,7 @@ class AsyncBulk:
         """Those that this process is to load, with their leases, and the others."""
         granted: list[tuple[_Part, Lease | None]] = []
         asked: list[tuple[_Part, Any, Lease]] = []
-        for part in await self._settled_many(batch, plan):
+        for part in await self._stamped_many(batch, plan):
             if not part.seen.marks.whole or is_fenced(part.seen):
                 granted.append((part, None))
             else:
@@ -308,13 +308,13 @@ class AsyncBulk:
                 await self._leases.end(returns)
             raise
 
-    async def _settled_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
+    async def _stamped_many(self, batch: list[_Part], plan: Plan) -> list[_Part]:
         """The same with the stamps that what is loaded is to bear; one look found them all."""
-        settled = await self._leases.with_stamps(batch[0].seen, plan)
-        if settled.raw is not UNREACHABLE:
+        stamped = await self._leases.with_stamps(batch[0].seen, plan)
+        if stamped.raw is not UNREACHABLE:
             for part in batch:
-                part.flight.bears(settled.marks)
-        return [part._replace(seen=self._anew(part.seen, settled, plan)) for part in batch]
+                part.flight.bears(stamped.marks)
+        return [part._replace(seen=self._anew(part.seen, stamped, plan)) for part in batch]
 
     async def _load_many(
         self, granted: list[tuple[_Part, Lease | None]], load: LoadMany, plan: Plan, why: str

@@ -17,7 +17,7 @@ from resilient.cache._failures import ambiguous
 from resilient.cache._made import made_now
 from resilient.cache._seen import Fence, Plan, Seen, is_fenced, milliseconds
 from resilient.cache._stamps import Marks, tags_of
-from resilient.cache._values import AsyncLoader, Settled, Swap
+from resilient.cache._values import AsyncLoader, Swap, Written
 from resilient.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["AsyncWrites"]
@@ -47,8 +47,8 @@ class AsyncWrites:
         store, entry = self._tier.store, await self._stamped([key], entry)
         raw, life = pack(entry), milliseconds(entry.keep)
         if entry.version:
-            done = await self._tier.change([key], store.settle, key, None, raw, life, life)
-            self._counts.add("stores" if done == Settled.STORED else "refused")
+            done = await self._tier.change([key], store.write_versioned, key, None, raw, life, life)
+            self._counts.add("stores" if done == Written.STORED else "refused")
         elif await self._tier.change([key], store.put, key, raw, life) is not UNREACHABLE:
             self._counts.add("stores")
 
@@ -114,10 +114,10 @@ class AsyncWrites:
             await self._unwind(fence, error)
             raise
         self._flights.overtake(key)
-        await self._settle(fence, marks, result, plan, keeps=keeps, present=present)
+        await self._store(fence, marks, result, plan, keeps=keeps, present=present)
         return result
 
-    async def _settle(
+    async def _store(
         self,
         fence: Fence,
         marks: Marks,
@@ -167,10 +167,10 @@ class AsyncWrites:
         """The same with a version. The values of writers who met live one lease: a third may have been among them."""
         lease = milliseconds(self._lease)
         short = min(life, lease) if is_fenced(seen) or self._just_written(seen) else life
-        done = await self._tier.change([key], self._tier.store.settle, key, mark, raw, short, lease)
-        if done == Settled.UNKNOWN:
+        done = await self._tier.change([key], self._tier.store.write_versioned, key, mark, raw, short, lease)
+        if done == Written.UNKNOWN:
             await self.keep_fenced([key])
-        return bool(done == Settled.STORED)
+        return bool(done == Written.STORED)
 
     def _just_written(self, seen: Seen) -> bool:
         """Whether what a writer found was written within the last lease: that writer may have met a third one.

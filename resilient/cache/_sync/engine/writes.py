@@ -18,7 +18,7 @@ from resilient.cache._seen import Fence, Plan, Seen, is_fenced, milliseconds
 from resilient.cache._stamps import Marks, tags_of
 from resilient.cache._sync.engine.reads import Reader
 from resilient.cache._sync.engine.tier import UNREACHABLE
-from resilient.cache._values import Loader, Settled, Swap
+from resilient.cache._values import Loader, Swap, Written
 from resilient.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["Writes"]
@@ -48,8 +48,8 @@ class Writes:
         store, entry = self._tier.store, self._stamped([key], entry)
         raw, life = pack(entry), milliseconds(entry.keep)
         if entry.version:
-            done = self._tier.change([key], store.settle, key, None, raw, life, life)
-            self._counts.add("stores" if done == Settled.STORED else "refused")
+            done = self._tier.change([key], store.write_versioned, key, None, raw, life, life)
+            self._counts.add("stores" if done == Written.STORED else "refused")
         elif self._tier.change([key], store.put, key, raw, life) is not UNREACHABLE:
             self._counts.add("stores")
 
@@ -115,10 +115,10 @@ class Writes:
             self._unwind(fence, error)
             raise
         self._flights.overtake(key)
-        self._settle(fence, marks, result, plan, keeps=keeps, present=present)
+        self._store(fence, marks, result, plan, keeps=keeps, present=present)
         return result
 
-    def _settle(
+    def _store(
         self,
         fence: Fence,
         marks: Marks,
@@ -168,10 +168,10 @@ class Writes:
         """The same with a version. The values of writers who met live one lease: a third may have been among them."""
         lease = milliseconds(self._lease)
         short = min(life, lease) if is_fenced(seen) or self._just_written(seen) else life
-        done = self._tier.change([key], self._tier.store.settle, key, mark, raw, short, lease)
-        if done == Settled.UNKNOWN:
+        done = self._tier.change([key], self._tier.store.write_versioned, key, mark, raw, short, lease)
+        if done == Written.UNKNOWN:
             self.keep_fenced([key])
-        return bool(done == Settled.STORED)
+        return bool(done == Written.STORED)
 
     def _just_written(self, seen: Seen) -> bool:
         """Whether what a writer found was written within the last lease: that writer may have met a third one.
