@@ -21,6 +21,8 @@ __all__ = ["Line"]
 
 _CHUNK = 65536
 _FIRST = 16384  # bytes: nearly every reply is shorter, and making room for more takes time
+_LONG = 1024  # bytes: whoever asks for so much is told more
+_AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)
 _LONGEST = 3600.0  # seconds
 _now = SYSTEM.monotonic
 
@@ -70,7 +72,7 @@ class Line:
             if limit != self._limit:
                 self._bound(limit)
             self._send(wire)
-            chunk = self._receive(_FIRST)
+            chunk = self._receive(_FIRST if len(wire) < _LONG else _CHUNK)
         except OSError as error:
             raise _failed(error) from error
         if not chunk:
@@ -114,9 +116,7 @@ class Line:
         until = _now() + limit
         while True:
             try:
-                self._sock.settimeout(max(LEAST, until - _now()))
-                self._limit = None
-                chunk = self._sock.recv(_CHUNK)
+                chunk = self._receive(_CHUNK) if fresh and limit == self._limit else self._more(until)
             except OSError as error:
                 raise _failed(error) from error
             if not chunk:
@@ -129,6 +129,17 @@ class Line:
                 return reply
             if _now() >= until:
                 raise late()
+
+    def _more(self, until: float) -> bytes:
+        """The next bytes of a reply, before that moment: where they are there already, the limit need not change."""
+        if self._usual is not None and self._limit == self._usual:  # the socket blocks
+            try:
+                return bytes(self._receive(_CHUNK, _AT_ONCE))
+            except BlockingIOError:
+                pass
+        self._sock.settimeout(max(LEAST, until - _now()))
+        self._limit = None
+        return bytes(self._receive(_CHUNK))
 
     def _parsed(self) -> Any:
         """A reply read by redis-py's own parser."""

@@ -122,7 +122,10 @@ class AsyncNode:
             redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
             redis.TimeoutError: No reply within the limit or the deadline.
         """
-        stream = self._lane().stream
+        try:
+            stream = self._lanes[asyncio.get_running_loop()].stream
+        except KeyError:
+            stream = self._lane().stream
         if stream is None or stream.closed:
             stream = await self._opened()
         again = reading and stream.served

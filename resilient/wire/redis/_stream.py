@@ -118,7 +118,8 @@ class Stream(asyncio.Protocol):
             hand_out(ready)
         finally:
             self._handing = False
-            self._flush()
+            if self._unsent:
+                self._flush()
 
     # -------------------------------------------------------------------------------------------------- lateness
 

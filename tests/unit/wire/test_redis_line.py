@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -16,6 +17,11 @@ from resilient.wire.redis._line import Line
 
 class Foreign(socket.socket):
     """A socket of a library that waits in its own way, as those that replace Python's do."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """As of TLS."""
+        assert not flags
+        return super().recv(size)
 
 
 @pytest.fixture
@@ -61,10 +67,40 @@ def test_the_usual_limit_costs_no_polling(line, ends):
     line.receive(2, 0.05)
 
 
+@pytest.mark.parametrize("wire", [b"GET k\r\n", b"MGET" + b" k" * 1000 + b"\r\n"], ids=["short", "long"])
+@pytest.mark.parametrize("limit", [0.05, 0.08], ids=["usual", "of-a-deadline"])
+def test_a_reply_in_several_pieces_that_are_there_is_whole(line, ends, wire, limit):
+    """More than one read takes; at the usual limit the socket goes on blocking."""
+    ends[1].sendall(b"$90000\r\n" + b"x" * 90_000 + b"\r\n+OK\r\n")
+    assert line.ask(wire, limit) == b"x" * 90_000
+    assert (ends[0].gettimeout() is None) is (limit == 0.05)
+    assert line.receive(1, limit) == [b"OK"]
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.08], ids=["usual", "of-a-deadline"])
+def test_the_rest_of_a_reply_is_waited_for_as_long_as_said(line, ends, limit):
+    """A server that says a part of it, and no more."""
+    ends[1].sendall(b"$90000\r\n" + b"x" * 30_000)
+    began = time.monotonic()
+    with pytest.raises(redis.TimeoutError):
+        line.ask(b"GET k\r\n", limit)
+    assert limit * 0.9 <= time.monotonic() - began < limit + 5
+
+
 @pytest.mark.parametrize("limit", [0.0, 7200.0, float("inf")])
 def test_limits_that_a_kernel_does_not_count_are_left_to_python(ends, limit):
     """None at all, and those of hours."""
     assert not _line._watched_by_kernel(ends[0], limit)
+
+
+def test_pieces_from_sockets_of_other_libraries_are_read_without_flags(ends, monkeypatch):
+    """TLS, for example, knows none."""
+    hiredis = pytest.importorskip("hiredis")
+    monkeypatch.setattr(_line, "new_reader", lambda _: hiredis.Reader(notEnoughData=_line.UNFINISHED))
+    with Foreign(fileno=os.dup(ends[0].fileno())) as foreign:
+        line = Line(SimpleNamespace(_sock=foreign, disconnect=foreign.close), object(), 0.05)
+        ends[1].sendall(b"$90000\r\n" + b"x" * 90_000 + b"\r\n")
+        assert line.ask(b"GET k\r\n", 0.05) == b"x" * 90_000
 
 
 def test_sockets_of_other_libraries_are_left_to_them():
