@@ -35,10 +35,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
         return False
     for each in value:
         kind = type(each)
-        if kind is dict or kind is list:
-            if not is_plain(each, depth + 1):
-                return False
-        elif kind not in SCALARS:
+        if kind not in SCALARS and ((kind is not dict and kind is not list) or not is_plain(each, depth + 1)):
             return False
     return True
 

@@ -148,7 +148,7 @@ class AsyncReader:
         self, raws: Sequence[bytes | None], marks: Marks, codec: Codec, *, kept: bool = False
     ) -> tuple[list[Any], list[int]]:
         """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
-        found, left = fresh_many(raws, self.clock.wall(), *marks.borne(), codec)
+        found, left = fresh_many(raws, self.clock.wall(), *self.stamps.borne_with(marks), codec)
         hits = len(raws) - len(left)
         if hits:
             self.counts.add("hits", hits)

@@ -65,6 +65,10 @@ class StampBook:
             self._last = (raw, borne)
         return borne
 
+    def borne_with(self, marks: Marks) -> tuple[bytes, bytes]:
+        """What `Marks.borne` gives; remembered as above where there are no tags."""
+        return marks.borne() if marks.names else (self.borne(marks.raws[0]), b"")
+
     def keys(self, tags: Iterable[str]) -> tuple[str, ...]:
         """Where the stamps stand: the namespace's first."""
         return (self.namespace, *[tag_key(self._name, tag) for tag in tags]) if tags else (self.namespace,)
