@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import redis
+from asgiref.sync import async_to_sync
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
@@ -345,16 +346,34 @@ def test_each_event_loop_has_connections_of_its_own(redis_server, parser):
         thread.join()
 
 
+@pytest.mark.parametrize("run", [lambda use: asyncio.run(use()), lambda use: async_to_sync(use)()], ids=["run", "view"])
+def test_a_loop_that_ends_takes_its_connections_along(redis_server, parser, run):
+    """One loop per request, as async views have under WSGI: each closes what it has opened, and nothing complains."""
+    channel = open_async_channel(redis_server.url, connect_timeout=10.0, timeout=10.0)
+
+    async def use():
+        assert await channel.call("PING") == b"PONG"
+        assert await channel.block(5.0, "BLPOP", "nothing", "0.01") is None
+        return [stream for node in (channel._node, channel._blocking) for stream in node._lane().streams()]
+
+    streams = [stream for _ in range(5) for stream in run(use)]
+    assert len(streams) == 10
+    assert all(stream.closed for stream in streams)
+    gc.collect()
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_loop_that_ends_without_closing_leaves_no_connection(redis_server, parser):
-    """One loop per request, none of which closes the channel: the server sees one connection, not one for each."""
+def test_a_loop_that_is_closed_as_it_stands_leaves_no_connection(redis_server, parser):
+    """Loops that are closed without ending what runs in them: the server sees one connection, not one for each."""
     channel = open_async_channel(redis_server.url, connect_timeout=10.0, timeout=10.0)
 
     async def use():
         assert await channel.call("PING") == b"PONG"
 
     for _ in range(10):
-        asyncio.run(use())
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(use())
+        loop.close()
     clients = int(redis_server.ask("INFO", "clients").split("connected_clients:")[1].split()[0])
     assert clients <= 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from resilient.errors import needs_extra
@@ -30,10 +30,34 @@ class _Lane:
         self.opening: asyncio.Task[Stream | SlowStream] | None = None
         self.spare: list[Stream | SlowStream] = []
         self.lent: set[Stream | SlowStream] = set()
+        self.end: AsyncGenerator[None, None] | None = None
+        """What closes them when the loop ends; begun with the first."""
 
     def streams(self) -> list[Stream | SlowStream]:
         """All that are open, but for those that are being opened."""
         return [*([] if self.stream is None else [self.stream]), *self.spare, *self.lent]
+
+    def close(self) -> None:
+        """Close all of them."""
+        for stream in self.streams():
+            stream.close()
+        self.stream = None
+        self.spare.clear()
+
+    async def watch(self) -> None:
+        """Have them closed when the running loop ends, whoever ends it, as `asyncio.run` does."""
+        if self.end is None:
+            self.end = _until_the_end(self)
+            await anext(self.end)
+
+
+async def _until_the_end(lane: _Lane) -> AsyncGenerator[None, None]:
+    """A generator that is begun and never goes on: before a loop is closed, it ends all of those."""
+    try:
+        yield
+    finally:
+        lane.close()
+        await asyncio.sleep(0)  # the loop closes the sockets in its next turn
 
 
 class AsyncExchange:
@@ -155,7 +179,7 @@ class AsyncNode:
             lane.spare.pop()
         if len(lane.lent) >= self._limits.connections:
             raise Busy
-        stream = lane.spare.pop() if lane.spare else await self._open()
+        stream = lane.spare.pop() if lane.spare else await self._open(lane)
         lane.lent.add(stream)
         try:
             reply = await stream.send(wire, 1, limit)
@@ -189,12 +213,13 @@ class AsyncNode:
 
     async def _open_for(self, lane: _Lane) -> Stream | SlowStream:
         try:
-            lane.stream = await self._open()
+            lane.stream = await self._open(lane)
         finally:
             lane.opening = None
         return lane.stream
 
-    async def _open(self) -> Stream | SlowStream:
+    async def _open(self, lane: _Lane) -> Stream | SlowStream:
+        await lane.watch()
         place = self.place if self._locate is None else await self._locate()
         connection = self._dial(place)
         try:
@@ -226,12 +251,9 @@ class AsyncNode:
     async def aclose(self) -> None:
         """Close the running loop's connections."""
         lane = self._lane()
-        for stream in lane.streams():
-            stream.close()
-        lane.stream = None
-        lane.spare.clear()
         self._lanes.pop(asyncio.get_running_loop(), None)
-        await asyncio.sleep(0)  # the loop closes the sockets in its next turn
+        if lane.end is not None:
+            await lane.end.aclose()
 
 
 def _forget_outcome(future: Reply | asyncio.Future[Any]) -> None:
