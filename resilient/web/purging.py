@@ -13,44 +13,20 @@ told that one of them has changed, the purger tells the shared cache that name.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from resilient import events
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError
-from resilient.events import Event, Metric
 from resilient.runtime import after_fork, at_exit, fork_safe_lock, start_thread
+from resilient.web._events import PurgeFailed
 from resilient.web.caching import token
 
 __all__ = ["PurgeFailed", "Purger", "Watched"]
 
 _LONGEST = 30.0  # seconds between two tries
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PurgeFailed(Event):
-    """A shared cache could not be told what has changed; it is tried again.
-
-    Args:
-        cache: The cache's namespace.
-        error: The class of the error.
-        names: How many names wait.
-    """
-
-    metric: ClassVar[Metric | None] = Metric(
-        "resilient.web.purge_failures",
-        "counter",
-        "{failure}",
-        labels=(("resilient.cache.name", "cache"), ("error.type", "error")),
-    )
-    level: ClassVar[int] = logging.WARNING
-    cache: str
-    error: str
-    names: int
 
 
 class Watched(Protocol):

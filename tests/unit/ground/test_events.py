@@ -65,6 +65,7 @@ def of_the_library() -> list[type[events.Event]]:
     """Every kind of event of the library."""
     for room in ("cache", "health", "policy", "queue", "storage.objects", "storage.replicas", "storage.shards"):
         importlib.import_module(f"resilient.{room}")
+    importlib.import_module("resilient.web.purging")
     found, open_ = [], [events.Event]
     while open_:
         kinds = [kind for kind in open_.pop().__subclasses__() if kind.__module__.startswith("resilient.")]
