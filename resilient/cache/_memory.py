@@ -29,7 +29,7 @@ from resilient.cache._entry import (
     kept_in,
     version_in,
 )
-from resilient.cache._local_room import Room, Slot
+from resilient.cache._local_room import OVERHEAD, Room, Slot
 from resilient.cache._stamps import is_ours
 from resilient.cache._values import Written
 from resilient.clock import SYSTEM, Clock
@@ -83,7 +83,8 @@ class Table:
     Args:
         size: How many entries at most.
         clock: Where time is read.
-        most: How many bytes at most, of keys and entries; ``None`` counts none.
+        most: How many bytes at most, of keys and entries, and beneath a tier of what each needs besides; ``None``
+            counts none.
     """
 
     def __init__(self, size: int, clock: Clock = SYSTEM, most: int | None = None) -> None:
@@ -139,7 +140,7 @@ class Table:
         assert self._upper is not None  # noqa: S101 - set together
         if not is_ours(key) and not (len(raw) > 2 and raw[2] & _NO_VALUE):
             self._markers.pop(key, None)
-            if not self._places.put(_Place(key, len(key) + len(raw), self._upper.table)):
+            if not self._places.put(_Place(key, OVERHEAD + len(key) + len(raw), self._upper.table)):
                 self._drop(key)  # greater than an eighth of all there is room for
             return
         self._places.drop(key)

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from resilient import events
 from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, CacheRead, Local, MemoryStore
 from resilient.cache._async.local import AsyncLocalStore
+from resilient.cache._local_room import OVERHEAD
 from resilient.cache._local_tier import LocalTier
-from resilient.cache._stamps import planted
+from resilient.cache._stamps import is_ours, planted
 from resilient.cache._sync.local import LocalStore
 from resilient.errors import ConfigurationError
 from resilient.testing import FakeClock
@@ -122,6 +123,21 @@ def test_an_in_process_cache_is_bounded_by_bytes() -> None:
         assert 20 < cache.stats().local_entries < 200
         assert cache.stats().local_bytes <= 200_000
         assert cache.store.store.table._bytes <= 200_000
+
+
+def test_many_small_entries_of_an_in_process_cache_are_bounded_by_what_they_take() -> None:
+    """Most of that is neither their keys nor their values."""
+    bound = 200_000
+    with Cache(ttl=60, local=Local(max_entries=100_000, max_bytes=bound)) as cache:
+
+        @cache.lazy("number:{number}")
+        def numbers(number: int) -> list[int]:
+            return [number]
+
+        for number in range(1000):
+            numbers(number)
+        values = [key for key in cache.store.store.table._entries if not is_ours(key)]
+        assert bound / OVERHEAD / 2 < len(values) <= bound / OVERHEAD
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from resilient.cache import Cache, Local
 from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, marker
 from resilient.cache._local import Local as Options
-from resilient.cache._local_room import Room, Slot
+from resilient.cache._local_room import OVERHEAD, Room, Slot
 from resilient.cache._local_tier import LocalTier
 from resilient.cache._memory import Table
 from resilient.testing import FakeClock
@@ -149,7 +149,7 @@ def test_the_parts_of_a_table_agree(steps: list[tuple[str, str]], size: int) -> 
         assert not set(places.table) & set(table._markers)
         assert len(places) <= size
         assert table._bytes == sum(len(key) + len(raw) for key, (raw, _) in table._entries.items())
-        assert places.bytes == sum(len(key) + len(table._entries[key][0]) for key in places.table)
+        assert places.bytes == sum(OVERHEAD + len(key) + len(table._entries[key][0]) for key in places.table)
         assert all(key not in places.table for key in KEYS if "{" in key)
 
 
