@@ -119,7 +119,7 @@ def physical(namespace: str, key: str) -> str:
     if key.__class__ is str and _is_usual(key):
         return f"{namespace}:{key}"
     if not isinstance(key, str) or not key:  # type: ignore[redundant-expr]  # callers may not check types
-        raise InvalidInput("a cache key is a text that is not empty")
+        raise _no_text("a cache key", key)
     if key[-33:-32] == "#" or not _is_plain(key):
         key = _hashed(key)
     return f"{namespace}:{key}"
@@ -150,6 +150,13 @@ def physical_many(namespace: str, keys: Sequence[str]) -> list[str]:
     return [physical(namespace, key) for key in keys]
 
 
+def _no_text(what: str, given: object) -> InvalidInput:
+    several = isinstance(given, list | tuple | set | frozenset)
+    advice = "write a star before a list, as in cache.invalidate(*keys)" if several else None
+    kind = "an empty one" if isinstance(given, str) else f"a {type(given).__name__}"
+    return InvalidInput(f"{what} is a text that is not empty, and this is {kind}", advice=advice)
+
+
 def tag_name(tag: str) -> str:
     """A tag as entries bear it, and as the store's key of its stamp names it: as it is, unless a key could not be so.
 
@@ -164,7 +171,7 @@ def tag_name(tag: str) -> str:
         ('user:17', 133)
     """
     if not isinstance(tag, str) or not tag:  # type: ignore[redundant-expr]  # callers may not check types
-        raise InvalidInput("a tag is a text that is not empty")
+        raise _no_text("a tag", tag)
     return tag if _is_plain(tag) else _hashed(tag)
 
 

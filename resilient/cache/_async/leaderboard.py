@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from resilient.arguments import check_seconds
@@ -54,7 +54,7 @@ class AsyncLeaderboard(Generic[M]):
     Args:
         cache: The cache on whose server it is kept.
         name: Its name within the cache's namespace.
-        load: Returns every member with its score; called without arguments.
+        load: Returns every member with its score, as pairs or as a mapping; called without arguments.
         ttl: Seconds after which it is loaded anew; the cache's own by default.
         lease: Seconds that a load may take at most; the cache's own by default.
 
@@ -77,7 +77,7 @@ class AsyncLeaderboard(Generic[M]):
         self,
         cache: AsyncCache,
         name: str,
-        load: AsyncLoader[[], Iterable[tuple[M, float]]],
+        load: AsyncLoader[[], Iterable[tuple[M, float]] | Mapping[M, float]],
         ttl: float | None = None,
         *,
         lease: float | None = None,
@@ -262,7 +262,11 @@ class AsyncLeaderboard(Generic[M]):
 
     async def _loaded(self) -> list[Pair]:
         rows = await self._load()
-        found = {member_bytes(member): 0.0 - checked_score(score) for member, score in rows}
+        try:
+            pairs = [(member, score) for member, score in (rows.items() if isinstance(rows, Mapping) else rows)]
+        except (TypeError, ValueError) as error:
+            raise InvalidInput("what loads a leaderboard returns pairs of a member and its score") from error
+        found = {member_bytes(member): 0.0 - checked_score(score) for member, score in pairs}
         return sorted(found.items(), key=lambda pair: (pair[1], pair[0]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from resilient.arguments import check_seconds
@@ -55,7 +55,7 @@ class Leaderboard(Generic[M]):
     Args:
         cache: The cache on whose server it is kept.
         name: Its name within the cache's namespace.
-        load: Returns every member with its score; called without arguments.
+        load: Returns every member with its score, as pairs or as a mapping; called without arguments.
         ttl: Seconds after which it is loaded anew; the cache's own by default.
         lease: Seconds that a load may take at most; the cache's own by default.
 
@@ -78,7 +78,7 @@ class Leaderboard(Generic[M]):
         self,
         cache: Cache,
         name: str,
-        load: Loader[[], Iterable[tuple[M, float]]],
+        load: Loader[[], Iterable[tuple[M, float]] | Mapping[M, float]],
         ttl: float | None = None,
         *,
         lease: float | None = None,
@@ -263,7 +263,11 @@ class Leaderboard(Generic[M]):
 
     def _loaded(self) -> list[Pair]:
         rows = self._load()
-        found = {member_bytes(member): 0.0 - checked_score(score) for member, score in rows}
+        try:
+            pairs = [(member, score) for member, score in (rows.items() if isinstance(rows, Mapping) else rows)]
+        except (TypeError, ValueError) as error:
+            raise InvalidInput("what loads a leaderboard returns pairs of a member and its score") from error
+        found = {member_bytes(member): 0.0 - checked_score(score) for member, score in pairs}
         return sorted(found.items(), key=lambda pair: (pair[1], pair[0]))
 
 

@@ -154,6 +154,19 @@ def test_an_empty_tag_is_refused() -> None:
 # ------------------------------------------------------------------------------------------------------ physical keys
 
 
+def test_a_list_of_keys_is_told_to_be_unpacked() -> None:
+    """As Django's ``delete_many(keys)`` is written."""
+    cache: Cache = Cache(ttl=60)
+    with pytest.raises(InvalidInput, match=r"a cache key is a text .* this is a list; write a star"):
+        cache.invalidate(["a", "b"])  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"a tag is a text .* this is a tuple; write a star"):
+        cache.invalidate_tags(("a", "b"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"a cache key is a text that is not empty, and this is a int$"):
+        cache.get(17)  # type: ignore[call-overload]
+    with pytest.raises(InvalidInput, match=r"this is an empty one"):
+        cache.get("")
+
+
 raw_keys = st.text(alphabet="{}#ab:0\ud800ü", min_size=1, max_size=250)
 
 

@@ -283,6 +283,13 @@ def test_wrong_arguments_are_refused(cache: Cache) -> None:
         Leaderboard(cache, "players", load, ttl=60)  # type: ignore[arg-type]
 
 
+def test_a_loader_may_return_a_mapping(cache: Cache) -> None:
+    """Members with their scores; what is neither that nor pairs is told."""
+    assert Leaderboard(cache, "players", lambda: {"a": 1, "b": 2}, ttl=60).top(1)[0].member == "b"
+    with pytest.raises(InvalidInput, match="returns pairs of a member and its score"):
+        Leaderboard(cache, "others", lambda: [1, 2], ttl=60).top(1)
+
+
 def test_without_a_ttl_it_has_that_of_its_cache() -> None:
     """As everything else has."""
     clock, source = FakeClock(), Source()
