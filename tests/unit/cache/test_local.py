@@ -451,6 +451,7 @@ def test_what_the_server_was_not_told_of_is_not_kept_from_it(clock: FakeClock) -
     assert mine.cache.stats().journal == 1
     assert mine.cache.get("k") is None
     assert mine.cache.stats().journal == 0
+    mine.cache.close()
 
 
 def test_a_cache_that_is_closed_does_not_hold_its_event_loop_up(clock: FakeClock) -> None:
