@@ -93,6 +93,8 @@ class Table:
         self._size = size
         self._most = math.inf if most is None else most
         self._bytes = 0
+        self.cull: int | None = None
+        """Where it is full, this part of the values goes at once, for 3 a third, for 0 all; ``None``: just enough."""
         self._places: Room | None = None
         self._upper: Upper | None = None
         self._markers: OrderedDict[str, None] = OrderedDict()
@@ -131,8 +133,20 @@ class Table:
         if self._places is not None:
             self._place(key, raw)
             return
-        while len(self._entries) > self._size or (self._bytes > self._most and len(self._entries) > 1):
+        most = self._size
+        if self.cull is not None:
+            most += _MORE_MARKERS
+            if len(self._entries) > self._size and not is_ours(key):
+                self._cull(key, self.cull)
+        while len(self._entries) > most or (self._bytes > self._most and len(self._entries) > 1):
             self._drop(next(iter(self._entries)))
+
+    def _cull(self, newest: str, part: int) -> None:
+        """As Django's backends do: whoever comes when all places are taken makes room for many."""
+        values = [key for key in self._entries if not is_ours(key) and key != newest]
+        if len(values) >= self._size:
+            for key in values[: len(values) // part if part else None]:
+                self._drop(key)
 
     def _place(self, key: str, raw: bytes) -> None:
         """Beneath a tier: a value takes its place among the values, others may go for it."""

@@ -26,6 +26,7 @@ __all__ = ["Cache"]
 _DJANGOS = {"MAX_ENTRIES", "CULL_FREQUENCY"}
 """Options that every backend is given; how many entries an in-process cache holds is ``size`` here."""
 _SIZE = 10_000
+_CULL = 3  # Django's own
 _NAME = re.compile(r"[\w .-]*")
 """What a cache in this process may be called, as Django's own is; no address without its scheme."""
 
@@ -49,7 +50,8 @@ class Cache(BaseCache):  # type: ignore[misc]  # Django is untyped
             ``OPTIONS`` are arguments of `resilient.cache.Cache`: ``codec`` (``"pickle"``, signed, unless ``"safe"``,
             ``"json"`` or ``"orjson"`` is named), ``secret`` (by default ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``),
             ``namespace`` (``"django"``), ``compress``, ``timeout``, ``lease`` and the rest. ``jitter`` is 0 where it is
-            not named: values live as long as Django was told.
+            not named: values live as long as Django was told. ``MAX_ENTRIES`` and ``CULL_FREQUENCY`` are for a cache
+            in this process; without them it holds 10,000, and what was used longest ago goes first.
 
     Raises:
         ConfigurationError: On first use: an option is unknown or wrong. ``manage.py check`` tells it too.
@@ -264,11 +266,12 @@ class Shared:
 
     __slots__ = ("asynchronous", "sync")
 
-    def __init__(self, target: str | None, options: dict[str, Any]) -> None:
+    def __init__(self, target: str | None, options: dict[str, Any], cull: int | None = None) -> None:
         store: Any = target
         both: Any = target
         if target is None:  # one table for both
             store = MemoryStore(options.pop("size", _SIZE))
+            store.table.cull = cull
             both = AsyncMemoryStore()
             both.table = store.table
         self.sync = Values(_Cache(store, **options))
@@ -296,13 +299,14 @@ def shared(server: Any, given: Mapping[str, Any]) -> Shared:
 
 def make(location: str, options: dict[str, Any]) -> Shared:
     """Put a pair of caches together. No connection is made yet. Raises ConfigurationError."""
-    size = options.pop("MAX_ENTRIES", None)
+    size, cull = options.pop("MAX_ENTRIES", None), None
     if size is not None:
         options.setdefault("size", int(size))
+        cull = int(options.get("CULL_FREQUENCY", _CULL))
     plain = {key: value for key, value in options.items() if key not in _DJANGOS}
     target = location if "://" in location else None
     try:
-        return Shared(target, options_of(target, plain, "django"))
+        return Shared(target, options_of(target, plain, "django"), cull)
     except TypeError as error:
         raise ConfigurationError(
             f"OPTIONS of a cache cannot be used: {error}", advice="they are the arguments of resilient.cache.Cache"

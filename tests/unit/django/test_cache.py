@@ -239,3 +239,17 @@ def test_what_django_gives_every_backend_is_no_unknown_option():
             cache.set(each, 1)
         assert len(cache.get_many("abcd")) < 4
         assert not checks.run_checks()
+
+
+@pytest.mark.parametrize(("frequency", "left"), [(None, 29), (5, 25), (0, 19)])
+def test_a_full_cache_in_the_process_makes_room_as_django_says(frequency, left):
+    """With MAX_ENTRIES a part of the values goes at once, those that were used longest ago; tags take no place."""
+    more = {} if frequency is None else {"CULL_FREQUENCY": frequency}
+    with setting(OPTIONS={"MAX_ENTRIES": 30, **more}):
+        cache = caches["default"]
+        cache.cache.invalidate_tags(*(f"tag {number}" for number in range(100)))
+        for number in range(1, 50):
+            cache.set(f"key:{number}", number)
+        there = [number for number in range(1, 50) if f"key:{number}" in cache]
+        assert len(there) == left
+        assert there == list(range(50 - left, 50))
