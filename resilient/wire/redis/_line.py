@@ -21,7 +21,6 @@ __all__ = ["Line"]
 
 _CHUNK = 65536
 _FIRST = 16384  # bytes: nearly every reply is shorter, and making room for more takes time
-_LONG = 1024  # bytes: whoever asks for so much is told more
 _AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)
 _LONGEST = 3600.0  # seconds
 _now = SYSTEM.monotonic
@@ -72,7 +71,7 @@ class Line:
             if limit != self._limit:
                 self._bound(limit)
             self._send(wire)
-            chunk = self._receive(_FIRST if len(wire) < _LONG else _CHUNK)
+            chunk = self._receive(_FIRST)
         except OSError as error:
             raise _failed(error) from error
         if not chunk:

@@ -9,6 +9,7 @@ from typing import Any
 
 from resilient.clock import SYSTEM
 from resilient.errors import needs_extra
+from resilient.policy._deadline import current
 from resilient.runtime import after_fork, fork_safe_lock
 from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import SYNC, Dial
@@ -111,8 +112,14 @@ class Node:
             redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
             redis.TimeoutError: No reply within the limit or the deadline.
         """
-        limit = within(self._answer)
-        line = self._take(_TRUSTED if reading else _WATCHED)
+        limit = self._answer if current.get() is None else within(self._answer)
+        try:  # as `_take` does; written out, as this is the way of every hit
+            line = self._free.pop()
+        except IndexError:
+            line = self._fresh()
+        else:
+            if _now() - line.used > (_TRUSTED if reading else _WATCHED):
+                line = self._checked(line)
         try:
             reply = line.ask(wire, limit)
         except Closed:
@@ -183,8 +190,17 @@ class Node:
 
     def _take(self, trusted: float) -> Line:
         try:
-            while _now() - (line := self._free.pop()).used > trusted and line.stale():
+            line = self._free.pop()
+        except IndexError:
+            return self._fresh()
+        return line if _now() - line.used <= trusted else self._checked(line)
+
+    def _checked(self, line: Line) -> Line:
+        """A free connection if it is alive, or the next that is."""
+        try:
+            while line.stale():
                 self.drop(line)
+                line = self._free.pop()
         except IndexError:
             return self._fresh()
         return line

@@ -184,7 +184,13 @@ class Reading(Face):
                 ``stale_if_error`` the loader's error goes through as it is.
             Overloaded: ``max_loads`` loaders run already, and none ended in time.
         """
-        plan = self._plan(ttl, type, options, tags)
+        if tags or options:
+            plan = self._plan(ttl, type, options, tags)
+        else:
+            try:  # where `_plan` would find it: on the way of every hit a call of another is a cost that is seen
+                plan = self._plans[ttl, type]
+            except (KeyError, TypeError):
+                plan = self._plan(ttl, type, options)
         work = self.work() if apart.get() else self.main
         value: R = work.load(physical(self.namespace, key), loader, plan)
         return value
