@@ -255,7 +255,14 @@ class LocalTier:
             self._marks.pop(oldest).alive = False
 
     def prepare(
-        self, keys: Sequence[str], found: Sequence[bytes | None], value: Any, *, owner: object, codec: Codec
+        self,
+        keys: Sequence[str],
+        found: Sequence[bytes | None],
+        value: Any,
+        *,
+        owner: object,
+        codec: Codec,
+        share: bool | None = None,
     ) -> None:
         """Let a value that was read and judged be served without judging it again.
 
@@ -265,6 +272,7 @@ class LocalTier:
             value: What it is.
             owner: Who judged it: nobody else is served it.
             codec: Reads it.
+            share: Whether all may hold this very object; by default as the cache says.
         """
         slot = self.table.get(keys[0])
         if slot is None or slot.raw is not found[0]:
@@ -280,7 +288,7 @@ class LocalTier:
         until = min(limit, self.clock.monotonic() + created + lasts - self.clock.wall())
         read, data, at = codec.again(written, slot.raw, SIZE + length)
         beside = 0 if data is slot.raw else len(data)  # decompressed, it may be many times as long
-        if self.options.share or is_immutable(value):
+        if (self.options.share if share is None else share) or is_immutable(value):
             ready = Ready(owner, until, tuple(marks), value=value)
             beside = (len(data) - at) * (1 if value.__class__ in _COMPACT else _OBJECT)
         else:

@@ -20,6 +20,8 @@ class Plan(NamedTuple):
     tags: tuple[str, ...] = ()
     owner: object = None
     """Whoever asks for values of this plan alone, and may be served them in fewer steps; ``None``: nobody."""
+    share: bool | None = None
+    """Whether these readers may all hold the same object; ``None``: as the cache says."""
 
 
 class Seen(NamedTuple):

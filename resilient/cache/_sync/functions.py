@@ -44,6 +44,7 @@ class _Cached(Generic[P, R]):
         version: int,
         shared: bool = True,  # as for a writer, whose parameters may be what it stores
         tags: tuple[str, ...] | None = (),
+        share: bool | None = None,
     ) -> None:
         require(function, asynchronous=Mode.asynchronous)
         functools.update_wrapper(self, function)  # type: ignore[arg-type]  # the classes below are callable
@@ -53,6 +54,7 @@ class _Cached(Generic[P, R]):
         self._stored_under = key_of(self._make_key, cache.namespace)
         self._kind = kind
         self._version = version
+        self._share = share
         self._template = template
         self._plan: Plan | None = None
         self._make_tags: TagMaker | None = None
@@ -90,7 +92,8 @@ class _Cached(Generic[P, R]):
             self._settle()
             kind = result_type(self.__wrapped__) if self._kind is ANYTHING else self._kind
             self._shortcut.judge(self._policy, self._make_tags)
-            self._plan = Plan(self._policy, self._cache.codec(kind, self._version), (), self._shortcut.owner)
+            codec = self._cache.codec(kind, self._version)
+            self._plan = Plan(self._policy, codec, (), self._shortcut.owner, self._share)
         return self._plan
 
     def _settle(self) -> None:
@@ -130,7 +133,7 @@ class Lazy(_Cached[P, R]):
         load = partial(self.__wrapped__, *given, **kwargs)
         plan, tags = self._plan or self._planned(), self._make_tags
         if tags is not None:
-            plan = Plan(plan.policy, plan.codec, tags(given, kwargs), plan.owner)
+            plan = Plan(plan.policy, plan.codec, tags(given, kwargs), plan.owner, plan.share)
         work = cache.work() if apart.get() else cache.main
         value: R = work.load(self._stored_under(given, kwargs), load, plan)
         return value

@@ -73,6 +73,24 @@ def warm(call: Callable[[], Any]) -> Any:
 # ------------------------------------------------------------------------------------------------------------- alone
 
 
+@pytest.mark.parametrize("of_all", [False, True])
+def test_one_function_may_share_while_others_do_not(of_all: bool) -> None:
+    """What a function says of sharing holds for its values, whatever the cache says of the rest."""
+    with Cache(ttl=60, local=Local(share=of_all)) as cache:
+
+        @cache.lazy("mine", share=not of_all)
+        def mine() -> list[int]:
+            return [1]
+
+        @cache.lazy("all")
+        def others() -> list[int]:
+            return [1]
+
+        warm(mine), warm(others)
+        assert (mine() is mine()) is not of_all
+        assert (others() is others()) is of_all
+
+
 def test_callers_cannot_change_what_others_get() -> None:
     """Each caller gets a copy of its own, from memory too."""
     with Cache(ttl=60) as cache:

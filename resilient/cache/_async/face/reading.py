@@ -203,6 +203,7 @@ class AsyncReading(AsyncFace):
         type: Any = ANYTHING,  # noqa: A002 - same
         shared: bool = False,
         tags: Iterable[str] = (),
+        share: bool | None = None,
         **options: Unpack[LoadOptions],
     ) -> Callable[[AsyncLoader[P, R]], AsyncLazy[P, R]]:
         """Load the results of a function lazily: run it on a miss, answer from the cache after.
@@ -215,6 +216,8 @@ class AsyncReading(AsyncFace):
             shared: Accept a template without any parameter though the function takes some: one value for all calls.
             tags: What a value depends on, as templates like that of the key: ``["users", "user:{user_id}"]``. See
                 `invalidate_tags`.
+            share: Whether callers are handed the same object where it is kept in this process, which they must not
+                change then; by default what the cache's `Local` says.
             **options: As for `get_or_load`.
 
         Raises:
@@ -226,7 +229,7 @@ class AsyncReading(AsyncFace):
         names = tag_templates(tags)
         self._note(template, Loaded(policy, version, names))
         return lambda function: AsyncLazy(
-            self, function, template, policy, kind=type, version=version, shared=shared, tags=names
+            self, function, template, policy, kind=type, version=version, shared=shared, tags=names, share=share
         )
 
     async def load_lookup(

@@ -88,7 +88,7 @@ class Loads:
                 if events.wanted(CacheRead):
                     events.emit(CacheRead(cache=self._name, source=self._reader.source(kept)))
                 if local is not None and plan.owner is not None:
-                    local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec)
+                    local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec, share=plan.share)
                 return value
         seen = (self._reader.weigh(found[:1], plan.codec, Marks(tags, tuple(found[1:]))))[0]
         return (self._answer(key, seen, load, plan)).value

@@ -204,6 +204,7 @@ class Reading(Face):
         type: Any = ANYTHING,  # noqa: A002 - same
         shared: bool = False,
         tags: Iterable[str] = (),
+        share: bool | None = None,
         **options: Unpack[LoadOptions],
     ) -> Callable[[Loader[P, R]], Lazy[P, R]]:
         """Load the results of a function lazily: run it on a miss, answer from the cache after.
@@ -216,6 +217,8 @@ class Reading(Face):
             shared: Accept a template without any parameter though the function takes some: one value for all calls.
             tags: What a value depends on, as templates like that of the key: ``["users", "user:{user_id}"]``. See
                 `invalidate_tags`.
+            share: Whether callers are handed the same object where it is kept in this process, which they must not
+                change then; by default what the cache's `Local` says.
             **options: As for `get_or_load`.
 
         Raises:
@@ -227,7 +230,7 @@ class Reading(Face):
         names = tag_templates(tags)
         self._note(template, Loaded(policy, version, names))
         return lambda function: Lazy(
-            self, function, template, policy, kind=type, version=version, shared=shared, tags=names
+            self, function, template, policy, kind=type, version=version, shared=shared, tags=names, share=share
         )
 
     def load_lookup(self, key: str, load: Loader[[], Any], plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
