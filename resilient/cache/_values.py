@@ -93,7 +93,7 @@ class CacheStats:
         unreachable: Operations the shared tier did not answer, or that were not sent since it is away.
         journal: Keys that changed while the shared tier was away and are still to be deleted there.
         state: ``up`` or ``down``.
-        local_hits: Those of the hits that functions of `lazy` had in this process's memory, without a step outside.
+        local_hits: Those of the hits that were answered from this process's memory, without a step outside.
         local_entries: Entries that this process keeps now.
         local_bytes: Bytes that these count for.
     """

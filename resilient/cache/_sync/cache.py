@@ -220,13 +220,14 @@ class Cache(Reading, Writing, Tagging, SqlFace):
         """What this cache did in this process so far."""
         tier = self.main.tier
         state: Literal["up", "down"] = "up" if tier.down_since is None else "down"
-        counted, kept = self._counts.read(), {}
+        counted, held = self._counts.read(), {}
+        hits = counted.pop("kept", 0)
         if tier.local is not None:
             figures = tier.local.figures()
-            kept = {"local_entries": figures["entries"], "local_bytes": figures["bytes"]}
-            kept["local_hits"] = figures["hits"]
-            counted["hits"] += figures["hits"]
-        return CacheStats(**counted, **kept, journal=len(tier.journal), state=state)
+            held = {"local_entries": figures["entries"], "local_bytes": figures["bytes"]}
+            hits += figures["hits"]
+        counted["hits"] += hits
+        return CacheStats(**counted, **held, local_hits=hits, journal=len(tier.journal), state=state)
 
     def close(self) -> None:
         """Close the connections that were made here; an in-process cache forgets its entries.

@@ -609,7 +609,7 @@ def test_a_value_that_may_be_loaded_early_is_judged_at_each_read(two: tuple[Proc
 
     warm(lambda: user(1))
     assert not mine.asks(lambda: user(1))
-    assert mine.cache.stats().local_hits == 0
+    assert user._shortcut.owner is None  # whom its key alone would do for
 
 
 def test_add_and_incr_ask_the_store(two: tuple[Process, Process]) -> None:
@@ -642,6 +642,26 @@ def test_nothing_is_kept_of_a_store_that_tells_of_no_changes() -> None:
     """A store of the user's own has no channel."""
     with pytest.raises(ConfigurationError, match="tells of no changes"):
         Cache(MemoryStore(), local=Local())
+
+
+def test_whoever_reads_from_memory_is_counted(two: tuple[Process, Process]) -> None:
+    """Not functions alone: a look at a key, one of several keys, a lookup, and what is loaded for a key."""
+    mine, _ = two
+    cache = mine.cache
+    cache.set_many({"a": 1, "b": 2})
+    ways = (
+        lambda: cache.get("a"),
+        lambda: cache.lookup("a"),
+        lambda: cache.get_many(["a", "b"]),
+        lambda: cache.get_or_load("a", lambda: 3),
+    )
+    for way in ways:
+        warm(way)
+        before = cache.stats()
+        assert not mine.asks(way)
+        after = cache.stats()
+        read = after.hits - before.hits
+        assert read == after.local_hits - before.local_hits == (2 if way is ways[2] else 1)
 
 
 def test_stats_tell_what_is_kept(two: tuple[Process, Process]) -> None:

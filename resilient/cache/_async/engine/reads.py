@@ -151,7 +151,7 @@ class AsyncReader:
         found, left = fresh_many(raws, self.clock.wall(), *self.stamps.borne_with(marks), codec)
         hits = len(raws) - len(left)
         if hits:
-            self.counts.add("hits", hits)
+            self.counts.add("kept" if kept else "hits", hits)
             if events.wanted(CacheRead):
                 source = self.source(kept)
                 for _ in range(hits):
@@ -175,6 +175,8 @@ class AsyncReader:
         """Count a value that is served from the store."""
         if stale:
             self.counts.add("stale")
+        elif seen.kept:
+            self.counts.add("kept")
         else:
             self.counts.hit()
         if events.wanted(CacheRead):
