@@ -31,7 +31,7 @@ except ImportError as error:
 
 __all__ = ["ResilientBackend"]
 
-_CACHE = ("compress", "compress_over", "connect_timeout", "lease", "namespace", "size", "timeout", "unbounded")
+_CACHE = ("compress", "compress_over", "connect_timeout", "lease", "local", "namespace", "size", "timeout", "unbounded")
 """Arguments that are those of `resilient.cache.Cache`; the rest of a region's arguments is of no concern here."""
 
 
@@ -58,7 +58,7 @@ class ResilientBackend(BytesBackend):
             with a server), ``expiration_time`` (seconds after which a value goes by itself: more than the region's own,
             since that one serves old values while one is loaded; without it, never), ``distributed_lock`` (``False``
             leaves each process to itself), ``lock_timeout`` (30 seconds), and arguments of `resilient.cache.Cache`:
-            ``namespace``, ``compress``, ``timeout``, ``connect_timeout`` and the like. Others are ignored.
+            ``namespace``, ``compress``, ``local``, ``timeout``, ``connect_timeout`` and the like. Others are ignored.
 
     Raises:
         ConfigurationError: There is a server and no secret; an argument is wrong, or one of dogpile's own backend for

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from dogpile.cache import make_region, register_backend
 
+from resilient import cache as core
 from resilient.contrib.cachelib import ResilientCache
 from resilient.django.cache import Cache
 from resilient.testing.servers import RedisServer
@@ -144,3 +145,36 @@ def test_a_cachelib_cache_on_a_server(redis_server: RedisServer) -> None:
     assert cache.clear()
     assert cache.get_dict("a", "n") == {"a": None, "n": None}
     cache.close()
+
+
+@pytest.mark.parametrize("face", ["cachelib", "django", "dogpile"])
+def test_what_a_face_keeps_in_memory_another_process_changes(redis_server: RedisServer, face: str) -> None:
+    """With ``local=`` reads cost no round trip, and what others change is seen."""
+
+    def make(**options: object) -> tuple[Callable[[object], object], Callable[[], object], core.Cache]:
+        given = {**PATIENT, "secret": SECRET, **options}
+        if face == "dogpile":
+            region = make_region().configure("resilient", arguments={"url": redis_server.url, **given})
+            return lambda value: region.set("k", value), lambda: region.get("k"), region.backend.cache
+        made = (
+            ResilientCache(redis_server.url, **given)
+            if face == "cachelib"
+            else Cache(redis_server.url, {"OPTIONS": {"journal": 9_000 + len(options), **given}})
+        )
+        return lambda value: made.set("k", value), lambda: made.get("k"), made.cache
+
+    write, _, other = make()
+    _, read, cache = make(local=core.Local())
+    with other, cache:
+        write("old")
+        until(lambda: read() == "old" and cache.stats().local_hits > 0)
+        write("new")
+        until(lambda: read() == "new")
+
+
+def until(happens: Callable[[], object]) -> None:
+    """Ask until it is so."""
+    end = time.monotonic() + 20
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.005)
