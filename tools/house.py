@@ -3,6 +3,7 @@
 - Every test says in a docstring which behaviour it checks.
 - A module of the library stays below 400 lines (a generated file is measured by its source).
 - No tracked file names a package registry's download address or a path of somebody's machine.
+- Other rooms enter the cache by its doors, not by its modules with an underscore.
 - Every promise names a test or a benchmark that exists (see tools/promises.py).
 """
 
@@ -19,6 +20,8 @@ import promises
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 400
+INSIDE = re.compile(r"^\s*(?:from|import) resilient\.cache\._", re.MULTILINE)
+GUESTS = ("resilient/cache/", "resilient/cli.py")
 FOREIGN = re.compile(r"https?://[^\s\"')]+/(?:simple|packages|npm)/|(?<![\w.])/(?:root|home|work|Users)/\w+")
 
 
@@ -53,6 +56,8 @@ def complaints() -> Iterator[str]:
             length = len(path.read_text().splitlines())
             if length > LONGEST:
                 yield f"{name}: {length} lines; a room of more than {LONGEST} wants to be two"
+            if not str(name).startswith(GUESTS) and INSIDE.search(path.read_text()):
+                yield f"{name}: takes what is inside of the cache: see resilient.cache.rooms"
         if path.name != Path(__file__).name:
             try:
                 text = path.read_text()

@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from resilient.cache import Cache
-from resilient.cache._entry import LEASE, marker
-from resilient.cache._sync.engine.tier import UNREACHABLE
+from resilient.cache.rooms import Lock
 from resilient.contrib._faces import MISSING, options_of
 from resilient.contrib._sync.values import Values
-from resilient.errors import ConfigurationError, DeadlineExceeded, MissingExtra
+from resilient.errors import ConfigurationError, MissingExtra
 from resilient.runtime import fork_safe_lock
 
 try:
@@ -105,7 +104,7 @@ class ResilientBackend(BytesBackend):
             local = self._locks.get(key)
             if local is None:
                 local = self._locks[key] = _Local()
-        return _Mutex(self.cache, self.cache.physical(f"lock:{key}"), local, self._lock_life)
+        return _Mutex(Lock(self.cache, key, self._lock_life), local)
 
     def get_serialized(self, key: str) -> Any:
         """The bytes of a key, or ``NO_VALUE``."""
@@ -156,26 +155,20 @@ class _Mutex(CacheMutex):
     """A lock of all processes: one thread of each asks the server for it.
 
     Args:
-        cache: Where it stands.
-        key: Its key there.
+        shared: Its part on the server.
         local: Its part in this process.
-        life: Seconds after which it goes by itself.
     """
 
-    def __init__(self, cache: Cache, key: str, local: _Local, life: float) -> None:
-        self._tier = cache.main.tier
-        self._clock = cache.clock
-        self._key = key
+    def __init__(self, shared: Lock, local: _Local) -> None:
+        self._shared = shared
         self._local = local
-        self._life = life
-        self._mine: bytes | None = None
 
     def acquire(self, wait: bool = True) -> bool:  # noqa: FBT001, FBT002 - dogpile's own
         """Take it. Whether it was taken; it always is where one waits."""
         if not self._local.lock.acquire(blocking=wait):
             return False
         try:
-            taken = self._claim(wait=wait)
+            taken = self._shared.acquire(wait=wait)
         except BaseException:
             self._local.lock.release()
             raise
@@ -183,37 +176,13 @@ class _Mutex(CacheMutex):
             self._local.lock.release()
         return taken
 
-    def _claim(self, *, wait: bool) -> bool:
-        header = marker(LEASE, self._clock.wall(), self._life)
-        milliseconds = int(self._life * 1000)
-        while True:
-            found = self._tier.run(self._tier.store.claim, self._key, None, header, milliseconds)
-            if found is UNREACHABLE:
-                return True  # the lock of this process is all there is
-            if found is None:
-                self._mine = header
-                return True
-            raw, seconds = found
-            if not wait:
-                return False
-            if raw is not None:
-                held = int.from_bytes(raw[8:16], "big")
-                self._tier.run(self._tier.store.wait, self._key, held, min(seconds, 1.0))
-
     def release(self) -> None:
         """Give it back, and wake one who waits for it."""
-        mine, self._mine = self._mine, None
         try:
-            if mine is not None:
-                self._tier.run(self._tier.store.swap, self._key, mine, None, 0)
-        except DeadlineExceeded:
-            pass  # it goes by itself
+            self._shared.release()
         finally:
             self._local.lock.release()
 
     def locked(self) -> bool:
         """Whether somebody holds it."""
-        if self._local.lock.locked():
-            return True
-        found = self._tier.run(self._tier.store.get, self._key)
-        return found is not UNREACHABLE and found is not None
+        return self._local.lock.locked() or self._shared.held()

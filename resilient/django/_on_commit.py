@@ -12,11 +12,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from resilient.cache import Cache
-from resilient.cache._entry import Entry
-from resilient.cache._pending import Changes
-from resilient.cache._seen import Fence
-from resilient.cache._stamps import UNKNOWN
-from resilient.cache._sync.deferred import After, deferring
+from resilient.cache.rooms import UNKNOWN, After, Changes, Entry, Fence, deferring
 from resilient.errors import ConfigurationError, ResilientError
 
 __all__ = ["BackendOnCommit", "OnCommit", "on_commit"]

@@ -10,7 +10,7 @@ from flask import Flask, Request, Response, current_app, session
 from flask.sessions import SessionInterface, SessionMixin
 
 from resilient.arguments import check_seconds
-from resilient.cache._codecs import CodecChoice
+from resilient.cache.rooms import CodecChoice
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, DeadlineExceeded, ResilientError, Unavailable
 from resilient.flask._respond import respond

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
-from resilient.cache._memory import Table
-from resilient.cache._stamps import is_ours
+from resilient.cache.rooms import Table, is_ours
 from resilient.clock import SYSTEM, Clock
 
 __all__ = ["AsyncMemoryCache", "MemoryCache"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from resilient.cache._refusals import Refusals
+from resilient.cache.rooms import Refusals
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from resilient.policy import Breaker, Pipeline

@@ -17,8 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from resilient.cache._codecs import ANYTHING, Codec, CodecChoice, Secret, Settings
-from resilient.cache._entry import Unreadable
+from resilient.cache.rooms import ANYTHING, Codec, CodecChoice, Secret, Settings, Unreadable
 from resilient.clock import SYSTEM, Clock
 from resilient.errors import ConfigurationError, InvalidInput, Refused
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from resilient.cache import AsyncCache
-from resilient.cache._values import AsyncLoader
+from resilient.cache.rooms import AsyncLoader
 from resilient.contrib._faces import MISSING, seconds_of, their_errors
 
 __all__ = ["AsyncValues"]

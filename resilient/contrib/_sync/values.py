@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from resilient.cache import Cache
-from resilient.cache._values import Loader
+from resilient.cache.rooms import Loader
 from resilient.contrib._faces import MISSING, seconds_of, their_errors
 
 __all__ = ["Values"]
