@@ -15,12 +15,12 @@ from resilient.cache._entry import HEAD
 from resilient.cache._stamps import UNKNOWN, Marks
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
-from resilient.runtime import fork_safe_lock
+from resilient.runtime import after_fork, fork_safe_lock
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["LATE", "AsyncFlights", "Flight", "Flights", "Landed"]
+__all__ = ["CIRCLE", "LATE", "AsyncFlights", "Flight", "Flights", "Landed"]
 
 
 class Landed(NamedTuple):
@@ -32,6 +32,9 @@ class Landed(NamedTuple):
 
 LATE = Landed()
 """The flight did not land within the time that its waiter had for it."""
+
+CIRCLE = Landed()
+"""Who leads the flight waits, by way of others perhaps, for one that the caller leads: neither would ever land."""
 
 
 class Flight:
@@ -106,6 +109,36 @@ class Flight:
 
 def _head(raw: Any) -> Any:
     return raw[:HEAD] if raw.__class__ is bytes else raw
+
+
+class _Waits:
+    """Who waits for which flight, in all caches of this process: one may wait for another's."""
+
+    def __init__(self) -> None:
+        self._lock = fork_safe_lock()
+        self._reset()
+        after_fork(self._reset)
+
+    def _reset(self) -> None:
+        self._flights: dict[object, Flight] = {}
+
+    def begin(self, caller: object, flight: Flight) -> bool:
+        """Note that somebody is about to wait for a flight; not where that would close a circle."""
+        with self._lock:
+            ahead: Flight | None = flight
+            while ahead is not None:
+                if ahead.leader == caller:
+                    return False
+                ahead = self._flights.get(ahead.leader)
+            self._flights[caller] = flight
+            return True
+
+    def end(self, caller: object) -> None:
+        """The wait is over."""
+        self._flights.pop(caller, None)
+
+
+_waits = _Waits()
 
 
 class _Table:
@@ -242,14 +275,20 @@ class Flights(_Table):
             signal.event.set()
 
     def wait(self, flight: Flight, limit: float | None = None) -> Landed | None:
-        """Wait for a flight to land; `LATE` if it takes longer than the limit.
+        """Wait for a flight to land; `LATE` if it takes longer than the limit, and `CIRCLE` if it never would.
 
         Raises:
             DeadlineExceeded: It did not land before the caller's deadline.
         """
-        left = deadline.remaining()
+        left, me = deadline.remaining(), threading.get_ident()
         seconds = left if limit is None else limit if left is None else min(left, limit)
-        if flight.signal.event.wait(seconds if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+        if not _waits.begin(me, flight):
+            return CIRCLE
+        try:
+            done = flight.signal.event.wait(seconds if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        finally:
+            _waits.end(me)
+        if done:
             landed: Landed | None = flight.signal.landed
             return landed
         if seconds is left:
@@ -295,16 +334,21 @@ class AsyncFlights(_Table):
             signal.set_result(landed)
 
     async def wait(self, flight: Flight, limit: float | None = None) -> Landed | None:
-        """Wait for a flight to land; `LATE` if it takes longer than the limit.
+        """Wait for a flight to land; `LATE` if it takes longer than the limit, and `CIRCLE` if it never would.
 
         Raises:
             DeadlineExceeded: It did not land before the caller's deadline.
         """
-        left = deadline.remaining()
-        seconds = left if limit is None else limit if left is None else min(left, limit)
         import asyncio
 
-        done, _ = await asyncio.wait([flight.signal], timeout=seconds)
+        left, me = deadline.remaining(), asyncio.current_task()
+        seconds = left if limit is None else limit if left is None else min(left, limit)
+        if not _waits.begin(me, flight):
+            return CIRCLE
+        try:
+            done, _ = await asyncio.wait([flight.signal], timeout=seconds)
+        finally:
+            _waits.end(me)
         if done:
             landed: Landed | None = flight.signal.result()
             return landed

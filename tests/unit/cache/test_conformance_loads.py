@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from threads import start, until
 
+from resilient.cache import AsyncCache, Cache
 from resilient.cache._entry import LEASE, marker
 from resilient.errors import ConfigurationError, InvalidInput, NotFound, Overloaded, Unavailable
 from resilient.policy import deadline
@@ -364,6 +366,62 @@ def test_no_more_loads_run_at_once_than_allowed(kind: Any, source: Source) -> No
     loading.join(10)
     waiting.join(10)
     assert (first, second) == (["v"], ["b"])
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("one_cache", [True, False])
+def test_two_loaders_that_read_each_others_keys_both_end(many: bool, one_cache: bool) -> None:
+    """Neither waits for the other's flight, which would never land: the one that finds out loads for itself."""
+    first: Cache = Cache(namespace="first", ttl=60)
+    second = first if one_cache else Cache(namespace="second", ttl=60)
+    both, runs = threading.Barrier(2), {"a": 0, "b": 0}
+
+    def loader(mine: str, other: str, cache: Cache) -> str:
+        runs[mine] += 1
+        if runs[mine] > 1:
+            return mine  # it needs the other one only at first
+        both.wait(30)
+        return mine + read(cache, other, mine)
+
+    def read(cache: Cache, key: str, other: str) -> str:
+        beyond = second if cache is first else first
+        if many:
+            return str(cache.get_many([key], load_many=lambda keys: {key: loader(key, other, beyond)})[key])
+        return str(cache.get_or_load(key, lambda: loader(key, other, beyond)))
+
+    found: list[str] = []
+    jobs = [(first, "a", "b"), (second, "b", "a")]
+    threads = [threading.Thread(target=lambda job=job: found.append(read(*job)), daemon=True) for job in jobs]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(30)
+    assert sorted(found) in (["ab", "bab"], ["aba", "ba"])
+    first.close()
+    second.close()
+
+
+def test_two_tasks_whose_loaders_read_each_others_keys_both_end() -> None:
+    """The same in an event loop."""
+
+    async def main() -> list[str]:
+        cache: AsyncCache = AsyncCache(namespace="shop", ttl=60)
+        both, runs = asyncio.Barrier(2), {"a": 0, "b": 0}
+
+        async def loader(mine: str, other: str) -> str:
+            runs[mine] += 1
+            if runs[mine] > 1:
+                return mine
+            await both.wait()
+            return mine + await read(other, mine)
+
+        async def read(key: str, other: str) -> str:
+            return str(await cache.get_or_load(key, lambda: loader(key, other)))
+
+        async with asyncio.timeout(30):
+            return sorted(await asyncio.gather(read("a", "b"), read("b", "a")))
+
+    assert asyncio.run(main()) in (["ab", "bab"], ["aba", "ba"])
 
 
 def test_a_loader_that_loads_needs_no_second_place() -> None:

@@ -18,7 +18,7 @@ from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._entry import FAILED, Life
 from resilient.cache._events import CacheRead, LoadFailed
 from resilient.cache._failures import another, is_failure, name_of, rebuilt, remembered
-from resilient.cache._flight import LATE, Flight, Landed
+from resilient.cache._flight import CIRCLE, LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
 from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, failed, made
@@ -178,6 +178,8 @@ class AsyncLoads:
                 self._counts.add("waits")
             limit = None if patience is None else max(0.0, patience - (self._clock.monotonic() - began))
             landed = await self._flights.wait(flight, limit)
+            if landed is CIRCLE:
+                return Lookup(await errand.load(), "loader", 0.0)  # two loaders that read each other's keys
             if landed is LATE:
                 return self.give_up(seen, stale, Unavailable(f"the loader did not answer within {patience:g} s"))
             if landed is None:

@@ -13,7 +13,7 @@ from resilient.cache._causal import at_or_after
 from resilient.cache._entry import Entry, Life, pack
 from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
-from resilient.cache._flight import LATE, Flight, Landed
+from resilient.cache._flight import CIRCLE, LATE, Flight, Landed
 from resilient.cache._freshness import Policy, Use
 from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
@@ -191,6 +191,8 @@ class Bulk:
                 return Lookup(self._one(load, part.place), "loader", 0.0)
             self._counts.add("waits")
             landed = self._flights.wait(part.flight, limit)
+            if landed is CIRCLE:
+                return Lookup(self._one(load, part.place), "loader", 0.0)
             if landed is LATE:
                 late = Unavailable("the loader did not answer in the time that its callers wait")
                 return self._loads.give_up(part.seen, part.seen.life is Life.STALE, late)
