@@ -278,6 +278,9 @@ def _secret(app: Flask) -> list[str | bytes]:
 def _become(response: Response, error: ResilientError) -> None:
     """Make a response say that the store is away, whatever it was."""
     made = respond((http_error(error) or HttpError(503, "unavailable", 1)).answer())
+    close = getattr(response.response, "close", None)
+    if close is not None:  # a file, say, which nobody else would close now
+        close()
     response.status_code = made.status_code
     response.headers = made.headers
     response.response = made.response

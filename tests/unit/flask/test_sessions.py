@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from flask import Flask, session
+from flask import Flask, Response, session
 
 from resilient.errors import ConfigurationError, InvalidInput
 from resilient.flask import Resilient, Sessions
@@ -147,6 +147,29 @@ def test_a_store_that_is_away_is_a_503_and_never_a_login_page(store, extension):
     store.away = False
     assert browser.get("/mine").text == "17"
     assert stranger.get("/mine").status_code == 401
+
+
+def test_what_a_503_takes_the_place_of_is_closed(store):
+    """A file, or what a query streams: the server closes only what it sends."""
+    app, closed = make(store), []
+
+    class Rows:
+        def __iter__(self):
+            yield "row"
+
+        def close(self):
+            closed.append(True)
+
+    @app.get("/rows")
+    def rows():
+        session["a"] = 1
+        store.away = True
+        return Response(Rows())
+
+    answer = app.test_client().get("/rows")
+    assert answer.status_code == 503
+    assert answer.text == '{"error":"unavailable"}'
+    assert closed == [True]
 
 
 def test_a_session_ended_during_a_request_is_not_brought_back(store):
