@@ -152,10 +152,10 @@ class SessionMiddleware(_SessionMiddleware):  # type: ignore[misc]  # Django is 
         except ResilientError as error:
             if error is not _failed(request):
                 raise
-            return _away(error)
+            return _away(error, response)
         failed = _failed(request)
         # What a middleware raises, Django has made a 500 of.
-        return answered if failed is None or response.status_code != 500 else _away(failed)
+        return answered if failed is None or response.status_code != 500 else _away(failed, response)
 
 
 def _failed(request: Any) -> ResilientError | None:
@@ -164,7 +164,12 @@ def _failed(request: Any) -> ResilientError | None:
     return found
 
 
-def _away(error: ResilientError) -> HttpResponse:
+def _away(error: ResilientError, before: HttpResponse | None = None) -> HttpResponse:
+    """A response that says so, in the place of another: what that one holds open nobody else would close."""
+    # Not by its ``close``, which tells Django that the request is over.
+    for close in getattr(before, "_resource_closers", ()):
+        with contextlib.suppress(Exception):
+            close()
     found = http_error(error) or HttpError(503, "unavailable", 1)
     return respond(found.answer())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
 import pytest
 from django.core import checks
-from django.http import HttpResponse
+from django.http import FileResponse, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
@@ -52,6 +53,16 @@ def ended(request):
     return HttpResponse("done")
 
 
+handed_out = []
+
+
+def download(request):
+    request.session["a"] = 1
+    sessions.keeper().store.away = True
+    handed_out.append(io.BytesIO(b"a file"))
+    return FileResponse(handed_out[-1])
+
+
 def public(_request):
     return HttpResponse("welcome")
 
@@ -64,6 +75,7 @@ urlpatterns = [
     path("logout", logout),
     path("ended", ended),
     path("public", public),
+    path("download", download),
 ]
 
 
@@ -137,6 +149,15 @@ def test_a_store_that_is_away_is_a_503_whoever_asks(store, guard):
         store.away = False
         assert browser.get("/mine").content == b"17"
         assert stranger.get("/mine").status_code == 401
+
+
+def test_what_a_503_takes_the_place_of_is_closed():
+    """The file that a view had answered with: the server closes only what it sends."""
+    answer = Client().get("/download")
+    assert answer.status_code == 503
+    assert answer.content == b'{"error":"unavailable"}'
+    assert [each.closed for each in handed_out] == [True]
+    handed_out.clear()
 
 
 def test_log_out_everywhere_ends_a_users_sessions():
