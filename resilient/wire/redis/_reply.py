@@ -73,6 +73,8 @@ class Reply:
         if not self.settled:
             self._asyncio_future_blocking = True
             yield self
+            if self._error is None:  # as `result` tells, which the task has asked before it went on
+                return self.value
         return self.result()
 
     def add_done_callback(

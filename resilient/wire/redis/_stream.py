@@ -68,6 +68,8 @@ class Stream(asyncio.Protocol):
         if self.closed:
             raise Closed("Connection closed by server.")
         pending = self._pending
+        if len(pending) >= _MOST:
+            raise Busy
         now = self._time()
         gives_up = now + within(answer)
         reply = Reply(self._loop, gives_up, now + answer, count)
@@ -75,8 +77,6 @@ class Stream(asyncio.Protocol):
             self._unsent.append(wire)  # goes along with what the others say who are handed a reply now
         elif not pending and not self._crowd:
             self._write(wire)
-        elif len(pending) >= _MOST:
-            raise Busy
         else:
             if not self._unsent:
                 self._loop.call_soon(self._flush)  # what other tasks have to say in this turn goes along

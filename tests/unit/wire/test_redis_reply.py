@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -250,6 +251,34 @@ class Wire:
 
     def close(self) -> None:
         pass  # as above
+
+
+@pytest.mark.parametrize("handed", [False, True], ids=["first", "handed-a-reply"])
+def test_what_is_outstanding_has_its_bound(monkeypatch, handed):
+    """Also for a task that is handed a reply, and says more than one thing then."""
+    hiredis = pytest.importorskip("hiredis")
+    monkeypatch.setattr(_stream, "new_reader", lambda _: hiredis.Reader(notEnoughData=_stream.UNFINISHED))
+    monkeypatch.setattr(_stream, "_MOST", 2)
+
+    async def main() -> None:
+        stream = Stream(SimpleNamespace(_writer=SimpleNamespace(transport=Wire()), _reader=None))
+
+        async def crowd() -> None:
+            if handed:
+                await stream.send(b"a", 1, 60.0)
+            stream.send(b"b", 1, 60.0)
+            stream.send(b"c", 1, 60.0)
+            with pytest.raises(redis.ConnectionError, match="in use"):
+                stream.send(b"d", 1, 60.0)
+            stream.close()
+
+        task = asyncio.create_task(crowd())
+        await turns()
+        if handed:
+            await by_the_loop(stream.data_received, b":1\r\n")
+        await task
+
+    run(main)
 
 
 def test_what_tasks_say_who_are_handed_replies_goes_out_together(monkeypatch):
