@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-ROOMS = ["resilient.cache", "resilient.policy"]
+ROOMS = ["resilient.cache", "resilient.cache.rooms", "resilient.policy"]
 
 HEAVY = ("asyncio", "opentelemetry", "orjson", "pydantic", "redis", "sqlalchemy", "tenacity")
 
