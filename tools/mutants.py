@@ -78,7 +78,10 @@ ROOMS = {
         _in("storage/replicas", "_health", "_routing"),
         ("tests/unit/replicas/test_health.py", "tests/unit/replicas/test_routing.py"),
     ),
-    "shards": Room(_in("storage/shards", "_map", "_merge", "_plan"), ("tests/unit/shards",)),
+    "shards": Room(
+        _in("storage/shards", "_map", "_merge", "_plan"),
+        tuple(f"tests/unit/shards/test_{each}.py" for each in ("map", "merge", "plan")),
+    ),
     "objects": Room(
         _in("storage/objects", "_evaluate", "_keys", "_policy", "_token"),
         ("tests/unit/objects",),

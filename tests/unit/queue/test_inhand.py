@@ -5,7 +5,7 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from resilient.queue import Message
-from resilient.queue._inhand import InHand, State
+from resilient.queue._inhand import Held, InHand, State
 from resilient.queue._limits import batches
 
 LIMIT = 43_200
@@ -96,6 +96,52 @@ def test_signs_of_life_end_at_twelve_hours():
     assert hand.seconds(held, 40_000) == 3199
     assert hand.seconds(held, 43_198) == 1
     assert hand.seconds(held, 43_199) == 0
+
+
+def hand_with(*asked: float) -> tuple[InHand, list[Held]]:
+    """Messages that were asked for at these times, in a hand of 30 seconds."""
+    hand = InHand(30)
+    return hand, [hand.add(Message(id=str(at), body="x", receipt=str(at)), at) for at in asked]
+
+
+def test_a_sign_of_life_is_given_at_each_third_and_sooner_after_one_that_failed():
+    """Each is due at its moment and not before it."""
+    hand, (held,) = hand_with(100.0)
+    assert hand.next_due() == 110.0
+    assert hand.due(109.9) == []
+    assert hand.due(110.0) == [held]
+    hand.beaten(held, 111.0)
+    assert hand.next_due() == 121.0
+    hand.missed(held, 121.0)
+    assert hand.next_due() == 123.5
+    hand.lost(held)
+    assert hand.next_due() is None
+    assert held.beat_at is None
+
+
+def test_the_most_urgent_signs_come_first():
+    """In the order in which messages would be lost."""
+    hand, (late, early) = hand_with(101.0, 100.0)
+    assert hand.due(200.0) == [early, late]
+
+
+def test_twelve_hours_count_from_when_it_was_received():
+    """Not from when the consumer began."""
+    hand, (held,) = hand_with(1000.0)
+    assert hand.seconds(held, 1000.0 + LIMIT - 11) == 10
+
+
+def test_messages_are_found_by_where_they_stand():
+    """Waiting, running, finishing, and not at all any more."""
+    hand, (first, second) = hand_with(1.0, 2.0)
+    assert hand.start(first)
+    assert (hand.of(State.RUNNING), hand.of(State.WAITING)) == ([first], [second])
+    hand.finish(first, beating=True)
+    assert hand.of(State.FINISHING) == [first]
+    hand.remove(first)
+    hand.remove(first)
+    assert hand.of(State.FINISHING) == []
+    assert hand.unfinished() == 1
 
 
 def test_a_message_given_back_gets_no_more_signs_of_life():

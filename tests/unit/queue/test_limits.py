@@ -29,6 +29,25 @@ def test_a_delay_out_of_range_is_refused(delay):
         limits.check_delay(delay)
 
 
+def test_a_delay_is_told_in_whole_seconds():
+    """Both ends are allowed; what is left of a second is cut off."""
+    assert [limits.check_delay(delay) for delay in (0, 1.9, 900, 900.0)] == [0, 1, 900, 900]
+
+
+def test_a_call_may_be_full_to_the_byte():
+    """Exactly the limit fits, also in a call after the first; what is too big by itself goes alone."""
+    assert list(limits.pack([5, 5, 5, 5, 1], limit=10)) == [range(2), range(2, 4), range(4, 5)]
+    assert list(limits.pack([11, 10], limit=10)) == [range(1), range(1, 2)]
+    assert limits.batches(range(25)) == [range(10), range(10, 20), range(20, 25)]
+
+
+def test_an_id_is_written_in_characters_that_sqs_takes():
+    """As the body of a message is."""
+    limits.check_text("order 42, ü")
+    with pytest.raises(InvalidInput):
+        limits.check_text("a\x00b")
+
+
 @pytest.mark.parametrize("body", ["", b"", "a\x00b", "\ufffe", b"\xff", object(), {"x": object()}])
 def test_a_body_that_sqs_would_refuse_is_refused_here(body):
     """Emptiness, forbidden characters, bytes that are no text, and what is no JSON."""
@@ -64,6 +83,9 @@ def test_attributes_are_counted_and_not_empty():
     limits.check_attributes({f"a{n}": "1" for n in range(8)}, reserved=2)
     with pytest.raises(InvalidInput):
         limits.check_attributes({f"a{n}": "1" for n in range(9)}, reserved=2)
+    limits.check_attributes({f"a{n}": "1" for n in range(10)})
+    with pytest.raises(InvalidInput):
+        limits.check_attributes({f"a{n}": "1" for n in range(11)})
     with pytest.raises(InvalidInput):
         limits.check_attributes({"a": ""})
 
@@ -71,3 +93,4 @@ def test_attributes_are_counted_and_not_empty():
 def test_size_counts_bytes_of_everything():
     """Names, types and values count, in bytes."""
     assert limits.size("ü", {"k": b"12"}) == 2 + 1 + 6 + 2
+    assert limits.size("abc", {"kind": "ü"}) == 3 + 4 + 6 + 2

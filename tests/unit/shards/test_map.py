@@ -106,3 +106,17 @@ def test_shards_have_names(shards):
     """A list of addresses is refused with what to write instead."""
     with pytest.raises(ConfigurationError, match="by name"):
         ShardSet(shards)
+
+
+def test_a_layout_tells_each_shards_share() -> None:
+    """As it is printed: the version, then each shard with how much it holds."""
+    shards = ShardMap.hashed(["a", "b", "c"], buckets=8)
+    told = str(ShardMap(shards.owners, version=7).layout())
+    assert told.splitlines() == ["version 7, 8 buckets", "a: 3 (37.5%)", "b: 3 (37.5%)", "c: 2 (25.0%)"]
+
+
+def test_a_map_has_4096_buckets_by_default_and_finds_each() -> None:
+    """Enough for far more shards than there will be; the map's own answer is that of the hash."""
+    shards = ShardMap.hashed(["a", "b"])
+    assert len(shards.owners) == 4096
+    assert {shards.bucket_of(key) == bucket_of(key, 4096) for key in range(100)} == {True}
