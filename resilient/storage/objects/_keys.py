@@ -84,7 +84,7 @@ def sanitise(filename: str) -> str:
     name = _UNSAFE.sub("_", plain).lstrip("._-")
     stem, dot, ending = name.rpartition(".")
     if dot and len(ending) <= 10:
-        return f"{stem[: _MAX_NAME - 1 - len(ending)] or 'file'}.{ending}"
+        return f"{stem[: _MAX_NAME - 1 - len(ending)]}.{ending}"
     return name[:_MAX_NAME] or "file"
 
 

@@ -104,3 +104,57 @@ def test_no_key_leaves_its_prefix(owner, name):
     assert len(key.removeprefix(f"users/{owner}/").split("/")) == 2
     assert ".." not in key
     assert not any(unicodedata.category(char) == "Cc" for char in key)
+
+
+@pytest.mark.parametrize("char", ["\n", "\u202e", "\ud800", "\u2028", "\u2029"], ids=ascii)
+def test_characters_that_are_not_seen_are_refused(char):
+    """Control characters, turned text, half a character, ends of lines and paragraphs."""
+    for check in (check_owner, check_filename):
+        with pytest.raises(InvalidInput):
+            check(f"a{char}b")
+
+
+def test_half_a_character_is_no_key():
+    """It has no UTF-8, so no link."""
+    with pytest.raises(InvalidInput, match="control character"):
+        check_key("a\ud800b")
+
+
+def test_names_may_be_as_long_as_is_said():
+    """The longest owner, file name and key are allowed."""
+    assert check_owner("x" * 128) == "x" * 128
+    assert check_filename("x" * 255) == "x" * 255
+    assert check_key("ü" * 512) == "ü" * 512
+    with pytest.raises(InvalidInput, match="1 to 255"):
+        check_filename("")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("._-a.jpg", "a.jpg"),
+        ("Xa-_.jpg", "Xa-_.jpg"),
+        ("photos-", "photos-"),
+        ("a.tar.gz", "a.tar.gz"),
+        ("é.x", "e.x"),
+        ("日本", "file"),
+        ("noending", "noending"),
+        ("s" * 200, "s" * 100),
+        ("s" * 200 + ".jpg", "s" * 96 + ".jpg"),
+        ("a." + "s" * 200 + ".jpg", "a." + "s" * 94 + ".jpg"),
+        ("s" * 200 + "." + "e" * 10, "s" * 89 + "." + "e" * 10),
+        ("s" * 200 + "." + "e" * 11, "s" * 100),
+    ],
+)
+def test_a_sanitised_name_keeps_its_ending(name, plain):
+    """At most a hundred characters, of which an ending of ten is kept; a long one is no ending."""
+    assert sanitise(name) == plain
+
+
+def test_a_new_key_cannot_be_guessed():
+    """128 random bits stand between the owner and the name."""
+    first, second = (make_key("users/{owner}/", "alice", "a.jpg") for _ in range(2))
+    assert first != second
+    users, owner, random, name = first.split("/")
+    assert (users, owner, name) == ("users", "alice", "a.jpg")
+    assert len(bytes.fromhex(random)) == 16

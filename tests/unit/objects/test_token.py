@@ -70,3 +70,17 @@ def test_secrets_are_checked_where_they_are_given():
         Sealer([]).seal(GRANT)
     with pytest.raises(ConfigurationError):
         Sealer([]).open(TOKEN, purpose="upload", now=0)
+
+
+def test_a_secret_may_be_text_or_bytes():
+    """Both ways of writing one secret are the same secret."""
+    assert Sealer([b"one"]).seal(GRANT) == TOKEN
+    with pytest.raises(ConfigurationError):
+        Sealer([b""])
+
+
+def test_a_token_may_be_of_any_length_up_to_the_longest():
+    """Whatever the length of what it grants: it opens, up to 4,096 characters; a longer one is not even read."""
+    for length in range(8):
+        grant = Grant("upload", "photos", "a" * length, "k", 1, 10, "image/jpeg", 1000)
+        assert Sealer(["one"]).open(Sealer(["one"]).seal(grant), purpose="upload", now=0) == grant

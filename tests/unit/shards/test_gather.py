@@ -17,8 +17,6 @@ from sqlalchemy.orm import aliased, selectinload
 
 from resilient.errors import InvalidInput, Unavailable
 from resilient.storage.shards import ShardMap, ShardSet
-from resilient.storage.shards._merge import Order as SortOrder
-from resilient.storage.shards._merge import merge
 
 COLUMNS = ("id", "tenant_id", "number", "ratio", "price", "name", "day", "blob")
 
@@ -234,36 +232,3 @@ def test_a_missing_shard_is_named(tmp_path: Path, place: Any) -> None:
         shards.engine_for("a").dispose()
         with shards.gather(partial=True) as session, pytest.raises(Unavailable, match="'a', 'b' of 2"):
             session.execute(statement)
-
-
-values = st.none() | st.integers(-3, 3) | st.floats(-3, 3) | st.text(max_size=2) | st.binary(max_size=2)
-
-
-@given(
-    st.lists(st.lists(st.tuples(values, values), max_size=6), min_size=1, max_size=4),
-    st.tuples(*[st.builds(SortOrder, descending=st.booleans(), nulls_first=st.booleans())] * 2),
-    st.none() | st.integers(0, 9),
-    st.integers(0, 5),
-)
-def test_merging_equals_sorting_all(
-    answers: list[list[tuple[Any, Any]]], orders: tuple[SortOrder, SortOrder], limit: int | None, offset: int
-) -> None:
-    """Merging sorted answers gives what SQLite gives for all rows in one table, values of all types among them."""
-    import sqlite3
-
-    clause = ", ".join(
-        f"{name} {'DESC' if order.descending else 'ASC'} NULLS {'FIRST' if order.nulls_first else 'LAST'}"
-        for name, order in zip("xy", orders, strict=True)
-    )
-
-    def ordered(rows: list[tuple[Any, Any]], tail: str = "") -> list[tuple[Any, Any]]:
-        connection = sqlite3.connect(":memory:")
-        connection.execute("CREATE TABLE t (x, y)")
-        connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
-        found = connection.execute(f"SELECT x, y FROM t ORDER BY {clause} {tail}").fetchall()
-        connection.close()
-        return found
-
-    merged = merge([[(*row, *row) for row in ordered(rows)] for rows in answers], orders, limit=limit, offset=offset)
-    everything = [row for rows in answers for row in rows]
-    assert merged == ordered(everything, f"LIMIT {-1 if limit is None else limit} OFFSET {offset}")
