@@ -61,7 +61,7 @@ class Shortcut:
 
 
 UNASKED = (emit,)
-"""Stands for the sinks of a kind that was not asked for yet: the long way asks."""
+"""Stands for the sinks of a kind that was not asked for yet: `emit` asks."""
 
 
 def _quick(tier: LocalTier, maker: KeyMaker, namespace: str, owner: object) -> Quick:
@@ -83,13 +83,15 @@ def _quick(tier: LocalTier, maker: KeyMaker, namespace: str, owner: object) -> Q
             slot = look(make_key(args, kwargs))
         if slot is None or (ready := slot.ready).owner is not owner:
             return NOTHING
-        if now >= ready.until or aside() or stream.routes.get(CacheRead, UNASKED):
+        if now >= ready.until or aside():
             return NOTHING
         for mark in ready.marks:
             if not mark.alive:
                 return NOTHING
         slot.hot = True
         tier.hit()
+        if stream.routes.get(CacheRead, UNASKED):
+            emit(CacheRead(cache=namespace, source="local"))
         read = ready.read
         return ready.value if read is None else read(ready.data[ready.at :])
 

@@ -117,6 +117,27 @@ def test_with_share_all_callers_get_the_same_object() -> None:
         assert warm(lambda: user(1)) is user(1)
 
 
+def test_whoever_listens_changes_nothing_but_hears_of_each_read() -> None:
+    """With a sink for events callers are handed the same object as without, and the sink is told of each."""
+    heard: list[tuple[str, str]] = []
+    with Cache(namespace="shop", ttl=60, local=Local(share=True)) as cache:
+
+        @cache.lazy("user:{user_id}")
+        def user(user_id: int) -> dict[str, Any]:
+            return {"id": user_id}
+
+        value = warm(lambda: user(1))
+        before = cache.stats().local_hits
+        stop = events.subscribe(lambda event: heard.append((event.cache, event.source)), kinds=[CacheRead])
+        try:
+            assert [user(1) is value for _ in range(3)] == [True] * 3
+        finally:
+            stop()
+        assert user(1) is value
+        assert cache.stats().local_hits == before + 4
+    assert heard == [("shop", "local")] * 3
+
+
 def test_what_nobody_can_change_is_not_copied() -> None:
     """A text is handed out as it is."""
     with Cache(ttl=60) as cache:
