@@ -38,6 +38,9 @@ class Ear:
         self.cuts = []
         self.proofs = []
         """Pairs of a moment and all that had been told when it was proven."""
+        self.channel = None
+        self.why = None
+        """What the channel said of its end when that was heard."""
 
     def begun(self):
         with self.turn:
@@ -63,6 +66,7 @@ class Ear:
     def cut(self, session):
         with self.turn:
             self.cuts.append(session)
+            self.why = self.channel and self.channel.trouble
             self.turn.notify_all()
 
     # ------------------------------------------------------------------------------------------------ for tests
@@ -84,7 +88,7 @@ class Ear:
 def listening(target, *, bound=1.0):
     """An ear that hears, and the channel behind it."""
     ear = Ear()
-    tracking = Tracking(target, prefix="shop:", ear=ear, bound=bound)
+    ear.channel = tracking = Tracking(target, prefix="shop:", ear=ear, bound=bound)
     try:
         assert tracking.wait(LONG), tracking.trouble
         yield ear, tracking
@@ -158,10 +162,11 @@ def _touch(channel, key):
 
 def test_one_connection_to_each_primary_and_none_after_the_end(target):
     """That is all it takes of a server; when it is closed they are gone, and so is the thread."""
+    before = set(threading.enumerate())  # one of a test before may still be ending
     with listening(target.url):
         nodes = getattr(target, "primaries", None) or [getattr(target, "primary", target)]
         assert [_tracked(node) for node in nodes] == [1] * len(nodes)
-        threads = [thread for thread in threading.enumerate() if thread.name == "resilient-tracking"]
+        threads = [thread for thread in set(threading.enumerate()) - before if thread.name == "resilient-tracking"]
         assert len(threads) == 1
     threads[0].join(LONG)
     assert not threads[0].is_alive()
@@ -225,10 +230,21 @@ def test_a_server_with_a_password_tells_too(redis_server):
             ear.until(lambda: ear.knows("shop:a"))
         ear = Ear()
         tracking = Tracking(server.url.replace("s3cret", "wrong"), prefix="shop:", ear=ear)
-        assert not tracking.wait(0.2)
-        assert "s3cret" not in (tracking.trouble or "")
-        assert "AuthenticationError" in (tracking.trouble or "")
-        tracking.close()
+        try:
+            _fails(tracking, "AuthenticationError")
+            assert "s3cret" not in tracking.trouble
+        finally:
+            tracking.close()
+
+
+def _fails(tracking, why):
+    """Begin, and wait until it says why it cannot."""
+    tracking.ensure()
+    until = time.monotonic() + LONG
+    while why not in (tracking.trouble or ""):
+        assert time.monotonic() < until, tracking.trouble
+        time.sleep(0.005)
+    assert not tracking.wait(0)
 
 
 # ------------------------------------------------------------------------------------- cut, frozen, reset, killed
@@ -258,13 +274,17 @@ class Load:
 
     def proven(self, ear, most):
         """Wait for that many writes, and then until all of them are proven to have been told."""
+        self.writes(most)
+        now = SYSTEM.monotonic()
+        ear.until(lambda: ear.since > now)
+
+    def writes(self, most):
+        """Wait for that many writes."""
         done = len(self.done)
         until = time.monotonic() + LONG
         while len(self.done) <= done + most:
             assert time.monotonic() < until
             time.sleep(0.005)
-        now = SYSTEM.monotonic()
-        ear.until(lambda: ear.since > now)
 
     def end(self):
         self._stop.set()
@@ -307,6 +327,7 @@ def test_under_load_nothing_is_proven_that_was_not_told(redis_server, tcp_proxy,
                 proxy.stall(keep=True)
             else:
                 getattr(proxy, harm)()
+            load.writes(20)  # which the network loses, where it loses anything
             time.sleep(0.25)
             if harm in {"cut", "stall", "hold", "swallow_answers"}:
                 assert ear.age > 0.2
@@ -320,11 +341,9 @@ def test_under_load_nothing_is_proven_that_was_not_told(redis_server, tcp_proxy,
 
 def test_a_server_that_is_killed_is_noticed_at_once_and_followed_when_it_is_back(target_server):
     """The ear hears of it in a moment, not when the bound is over; a restarted server is listened to."""
-    with listening(target_server.url) as (ear, tracking):
+    with listening(target_server.url, bound=10 * LONG) as (ear, tracking):
         target_server.kill()
-        killed = SYSTEM.monotonic()
         ear.until(lambda: ear.cuts == [1])
-        assert SYSTEM.monotonic() - killed < 5.0
         assert tracking.mode is None
         target_server.restart()
         ear.until(lambda: ear.sessions == 2)
@@ -345,11 +364,12 @@ def test_a_server_that_was_frozen_shortly_gives_back_what_it_had_given(redis_ser
         redis_server.freeze()
         frozen = SYSTEM.monotonic()
         time.sleep(0.6)
+        since = ear.since
+        assert since <= frozen
         redis_server.thaw()
-        assert ear.since < frozen + 0.01
         thawed = SYSTEM.monotonic()
         ear.until(lambda: ear.since > thawed)
-        if SYSTEM.monotonic() - frozen < 2.0:  # the machine may have frozen us too
+        if SYSTEM.monotonic() - since < 2.0:  # the machine may have frozen us too
             assert ear.sessions == 1
         channel.call("SET", "shop:a", "1")
         ear.until(lambda: ear.knows("shop:a"))
@@ -357,24 +377,26 @@ def test_a_server_that_was_frozen_shortly_gives_back_what_it_had_given(redis_ser
 
 def test_a_server_that_stays_frozen_is_given_up_and_found_again(redis_server):
     """Twice the bound without an answer ends the session."""
-    with listening(redis_server.url, bound=0.2) as (ear, tracking):
+    with listening(redis_server.url, bound=0.5) as (ear, tracking):
         redis_server.freeze()
         ear.until(lambda: ear.cuts == [1])
-        assert ear.age >= 0.4
-        assert "does not answer" in (tracking.trouble or "")
+        assert ear.age >= 1.0
+        assert tracking.mode is None
+        assert "does not answer" in ear.why
         redis_server.thaw()
-        ear.until(lambda: ear.sessions == 2)
+        ear.until(lambda: ear.sessions > 1)
 
 
 def test_a_killed_connection_is_noticed_and_made_anew(redis_server, repeat):
     """An administrator's CLIENT KILL costs one session each time, and nothing is missed unnoticed."""
     with listening(redis_server.url) as (ear, _), loaded(redis_server.url, ear) as load:
-        for number in range(1, 1 + repeat(100)):
+        for _ in range(repeat(100)):
             load.proven(ear, 20)
+            session = ear.sessions
             line = next(line for line in redis_server.ask("CLIENT", "LIST").splitlines() if "resp=3" in line)
             words = dict(word.split("=", 1) for word in line.split())
             redis_server.command("CLIENT", "KILL", "ID", words["id"])
-            ear.until(lambda number=number: len(ear.cuts) == number and ear.sessions == number + 1)
+            ear.until(lambda session=session: session in ear.cuts and ear.sessions > session)
         load.proven(ear, 20)
     assert load.check() > 20
 
@@ -532,8 +554,7 @@ def test_where_both_are_forbidden_nothing_is_proven(restricted):
     ear = Ear()
     tracking = Tracking(restricted("+@all", "-client", "resetchannels"), prefix="shop:", ear=ear)
     try:
-        assert not tracking.wait(0.3)
-        assert "NOPERM" in (tracking.trouble or "")
+        _fails(tracking, "NOPERM")
         assert (ear.sessions, tracking.mode, tracking.news(["shop:a"])) == (0, None, [])
     finally:
         tracking.close()
@@ -548,7 +569,8 @@ def test_a_forked_child_has_a_session_of_its_own(redis_server):
     """In the child the session is over before anything else runs; it begins another, and the parent's goes on."""
     with listening(redis_server.url) as (ear, tracking), writer(redis_server.url) as channel:
         read, write = os.pipe()
-        child = os.fork()
+        with ear.turn:  # or another thread might hold it, and in the child nobody would give it back
+            child = os.fork()
         if not child:  # no exception may leave this block: it would run the test's end twice
             code = 1
             try:
@@ -603,7 +625,7 @@ def test_a_change_is_told_in_a_few_milliseconds(redis_server, figures, limit):
             began = SYSTEM.monotonic()
             channel.call("SET", f"shop:{number}", "1")
             ear.until(lambda number=number: ear.knows(f"shop:{number}"))
-            took.append(ear.keys[1, f"shop:{number}"][0] - began)
+            took.append(ear.keys[ear.sessions, f"shop:{number}"][0] - began)
         took.sort()
         figures("tracking", median_ms=f"{1000 * took[500]:.2f}", p99_ms=f"{1000 * took[990]:.2f}")
         assert took[990] <= limit(0.010)

@@ -247,14 +247,14 @@ class Tracking:
                 line.close()
 
     def _over(self, why: str) -> None:
-        """The session is over: first of all the ear hears it."""
+        """The session is over: whoever hears it from the ear finds it so here, and why."""
         session, self._session = self._session, None
-        ear = self._ear()
-        if session is not None and ear is not None:
-            ear.cut(session)
         self._live.clear()
         self.mode = None
         self.trouble = self.trouble if self._route is None else why
+        ear = self._ear()
+        if session is not None and ear is not None:
+            ear.cut(session)
 
     # ----------------------------------------------------------------------------------------------------- opening
 

@@ -417,6 +417,24 @@ def test_a_primary_that_became_a_replica_is_left():
         tracking.close()
 
 
+def test_whoever_hears_of_the_end_finds_it_so_and_why():
+    """What is said of the channel is said before the ear hears it, so that the ear may ask."""
+    with Scripted(ROLE=b"*1\r\n$6\r\nmaster\r\n", PING=b"+PONG\r\n") as server:
+        found = []
+
+        class Asking(Ear):
+            def cut(self, session):
+                found.append((session, tracking.mode, tracking.trouble, tracking.wait(0)))
+
+        ear = Asking()
+        tracking = Tracking(server.url, prefix="shop:", ear=ear, bound=1.0)
+        assert tracking.wait(10)
+        server._replies[b"ROLE"] = b"*1\r\n$5\r\nslave\r\n"
+        until(lambda: found)
+        tracking.close()
+        assert found[0] == (1, None, "the server is no longer what it was", False)
+
+
 def test_the_payload_is_plain_json():
     """Other programs that write can announce too; keys may be kept for ever only where the server tells."""
     assert json.loads(announcement("shop:", ["shop:a"])[2]) == ["shop:a"]
