@@ -101,7 +101,8 @@ page: $(VENV)/.dev ## the picture of the health page, taken with a headless Chro
 	@$(RUN) tools/health_page.py $(ARGS)
 
 suites: $(VENV)/.dev ## other projects' test suites against our classes
-	@$(RUN) tools/evidence.py suites -- $(PYTEST) tests/suites -q -rA --timeout 3600
+	@failed=0; for each in tests/suites/test_*.py; do name=$$(basename $$each .py); \
+		$(RUN) tools/evidence.py "suites-$${name#test_}" -- $(PYTEST) $$each -q -rA --timeout 3600 || failed=1; done; exit $$failed
 
 mutants: $(VENV)/.dev ## mutation testing of the pure cores
 	@$(PIP) install -q --group mutants
