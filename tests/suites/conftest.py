@@ -100,7 +100,7 @@ def run_theirs(tmp_path: Path) -> Callable[..., Outcome]:
         seconds = time.monotonic() - started
         assert process.returncode in {0, 1}, process.stdout[-5000:]  # 1: tests failed; more: they did not run
         outcome = Outcome(*_sorted(report), seconds, process.stdout)
-        told = re.sub(r"//\w+:\w+@[\d.:]+", "//…", " ".join(arguments))
+        told = re.sub(r"//\w+:\w+@[\d.:]+", "//…", " ".join(arguments)).replace(f"{KEPT}{os.sep}", "")
         sys.stdout.write(f"{folder.name}: {told}\n  {outcome} {outcome.routed or ''}\n")
         for name, count in sorted(outcome.failures.items()):
             sys.stdout.write(f"  failed: {name}, {count} cases\n")

@@ -10,8 +10,13 @@ register_backend("resilient", "resilient.contrib.dogpile", "ResilientBackend")
 URL = os.environ.get("FACE_URL") or None
 
 
+PATIENT = (
+    {"timeout": 5.0} if URL else {}
+)  # what is asked here is what a backend does, not whether a busy machine answers within 50 ms
+
+
 def arguments(namespace):
-    return {"arguments": {"url": URL, "secret": "a secret for the tests of others", "namespace": namespace}}
+    return {"arguments": {**PATIENT, "url": URL, "secret": "a secret for the tests of others", "namespace": namespace}}
 
 
 class OurBackendTest(_GenericBackendTestSuite):

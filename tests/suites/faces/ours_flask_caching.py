@@ -10,6 +10,10 @@ from test_backend_cache import GenericCacheTests
 from resilient.contrib.flask_caching import ResilientCache
 
 COUNT = itertools.count()
+URL = os.environ.get("FACE_URL")
+PATIENT = (
+    {"timeout": 5.0} if URL else {}
+)  # what is asked here is what a backend does, not whether a busy machine answers within 50 ms
 
 
 class TestOurBackend(GenericCacheTests):
@@ -22,8 +26,8 @@ class TestOurBackend(GenericCacheTests):
         def make():
             app = Flask("ours")
             app.secret_key = "a secret for the tests of others"
-            options = {"namespace": f"flask-caching-{os.getpid()}-{next(COUNT)}", "default_timeout": 300}
-            made.append(ResilientCache.factory(app, {"CACHE_REDIS_URL": os.environ.get("FACE_URL")}, [], options))
+            options = {"namespace": f"flask-caching-{os.getpid()}-{next(COUNT)}", "default_timeout": 300, **PATIENT}
+            made.append(ResilientCache.factory(app, {"CACHE_REDIS_URL": URL}, [], options))
             return made[-1]
 
         yield make
