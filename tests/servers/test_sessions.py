@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from resilient.errors import Unavailable
+from resilient.errors import CircuitOpen, Unavailable
 from resilient.testing.servers import Gunicorn, HAProxy, RedisServer
 from resilient.web._session_stores import RedisSessions
 from resilient.web._sessions import Gone, Keeper, _key
 
 SECRET = "a secret for tests"
-PATIENT = {"connect_timeout": 2.0, "timeout": 2.0}  # a busy machine answers late, and that is not what is tested
+PATIENT = {"connect_timeout": 10.0, "timeout": 10.0}  # a busy machine answers late, and that is not what is tested
 
 
 @pytest.fixture(params=["redis_server", "redis_cluster", "valkey_server"])
@@ -145,10 +145,12 @@ def test_concurrent_requests_lose_no_field(keeper: Keeper) -> None:
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 def test_a_dead_or_frozen_server_is_unavailable_and_soon(redis_server: RedisServer, fault: str) -> None:
-    """Never "no such session"; after a few calls none waits any more; and then they are all there again."""
+    """Never "no such session"; after a few calls the server is not asked any more; then they are all there again."""
+    patient = RedisSessions(redis_server.url, namespace="shop", **PATIENT)
+    made = Keeper(patient, life=60, secret=SECRET).create({"user_id": 17})
+    patient.close()
     store = RedisSessions(redis_server.url, namespace="shop", connect_timeout=1.0, timeout=1.0)
     keeper = Keeper(store, life=60, secret=SECRET)
-    made = keeper.create({"user_id": 17})
     if fault == "kill":
         redis_server.kill()
     else:
@@ -157,11 +159,14 @@ def test_a_dead_or_frozen_server_is_unavailable_and_soon(redis_server: RedisServ
         for _ in range(4):
             with pytest.raises(Unavailable, match="nobody can be told"):
                 keeper.load(made.id)
-        began = time.monotonic()
-        with pytest.raises(Unavailable) as caught:
-            keeper.create({"user_id": 17})
-        assert time.monotonic() - began < 1.0  # the breaker is open, or it was refused at once
-        assert caught.value.retry_after
+        for _ in range(10):  # now and then one is let through to ask, more often where the machine is slow
+            with pytest.raises(Unavailable) as caught:
+                keeper.create({"user_id": 17})
+            assert caught.value.retry_after
+            if isinstance(caught.value.__cause__, CircuitOpen):
+                break
+        else:
+            pytest.fail("each call waits for a server that is away")
     finally:
         if fault == "kill":
             redis_server.restart()
