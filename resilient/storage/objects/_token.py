@@ -80,7 +80,9 @@ class Sealer:
         if not self._keys:
             raise ConfigurationError("the bucket has no secret to open a token with", advice="pass secrets=[...]")
         given: object = token
-        text, _, mac = given.partition(".") if isinstance(given, str) and len(given) <= _MAX_TOKEN else ("", "", "")
+        if not isinstance(given, str) or len(given) > _MAX_TOKEN:
+            raise Refused("the upload token is malformed")
+        text, _, mac = given.partition(".")
         try:
             body, seal = _decode(text), _decode(mac)
         except (ValueError, binascii.Error):

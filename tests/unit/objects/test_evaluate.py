@@ -41,6 +41,8 @@ def test_a_form_that_keeps_its_policy_passes():
     [
         ({"key": "users/bob/a.jpg"}, "AccessDenied"),
         ({"Content-Type": "text/html"}, "AccessDenied"),
+        ({"key": "users/alice/a.jpg.exe"}, "AccessDenied"),
+        ({"Content-Type": "image/jpeg2000"}, "AccessDenied"),
         ({"x-amz-meta-note": "m-1"}, "AccessDenied"),
         ({"acl": "public-read"}, "AccessDenied"),
         ({"x-amz-meta-more": "1"}, "AccessDenied"),
@@ -96,3 +98,24 @@ def test_what_is_no_policy_is_told(document):
     """A malformed document is a mistake, not a verdict."""
     with pytest.raises(InvalidInput):
         judge(document=document)
+
+
+def test_the_moment_of_expiry_may_have_a_fraction():
+    """As boto3 writes it: with milliseconds."""
+    document = {**DOCUMENT, "expiration": "2030-01-01T00:00:00.500Z"}
+    assert judge(now=EXPIRY + 0.499, document=document) is None
+    assert judge(now=EXPIRY + 0.5, document=document).reason == "the form has expired"
+
+
+@pytest.mark.parametrize("condition", ["abc", "abcd", ["eq", "$key"], ["eq", "$key", "a", "b"], {"a": "1", "b": "2"}])
+def test_a_condition_that_is_none_is_an_error_of_the_policy(condition):
+    """Not of the form: whoever wrote the document is told."""
+    with pytest.raises(InvalidInput, match="malformed"):
+        judge(document={**DOCUMENT, "conditions": [condition]})
+
+
+def test_verbs_are_known_in_any_case():
+    """S3 takes `EQ` and `Starts-With`, and each means what it says."""
+    for verb, passes in (("EQ", False), ("Starts-With", True)):
+        document = {**DOCUMENT, "conditions": [*DOCUMENT["conditions"], [verb, "$key", "users/alice/"]]}
+        assert (judge(document=document) is None) is passes
