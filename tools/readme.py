@@ -20,6 +20,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "health.md",
     ROOT / "docs" / "balancers.md",
+    ROOT / "docs" / "cache" / "backends.md",
     ROOT / "docs" / "cache" / "memory.md",
     ROOT / "docs" / "cache" / "speed.md",
 )

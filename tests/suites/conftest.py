@@ -50,6 +50,26 @@ class Outcome:
         return dict(Counter(re.sub(r"(_\d+)+(?=\.)|\[.*", "", name, flags=re.DOTALL) for name in self.failed))
 
 
+RAN: list[str] = []
+"""A row of the table at the end for each run."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of what ran, as the pages show it."""
+    if RAN:
+        head = ["", "## Tests of others", "", "| tests of | what | entries | passed | skipped | failed |"]
+        terminalreporter.write("\n".join([*head, "|---|---|---|---:|---:|---:|", *RAN, ""]) + "\n")
+
+
+def _row(folder: Path, arguments: tuple[str, ...], url: str | None, outcome: Outcome) -> str:
+    project = str(folder.relative_to(KEPT)).partition(os.sep)[0].replace("_", ".")
+    what = "all"
+    if "-k" in arguments:
+        what = f"`-k '{arguments[arguments.index('-k') + 1]}'`"
+    where = {None: "-", "": "in the process"}.get(url, "on a server")
+    return f"| {project} | {what} | {where} | {len(outcome.passed)} | {len(outcome.skipped)} | {len(outcome.failed)} |"
+
+
 @pytest.fixture(scope="session")
 def source() -> Callable[[str], Path]:
     """The source distribution of an installed package, in the version that is installed, unpacked."""
@@ -102,6 +122,7 @@ def run_theirs(tmp_path: Path) -> Callable[..., Outcome]:
         outcome = Outcome(*_sorted(report), seconds, process.stdout)
         told = re.sub(r"//\w+:\w+@[\d.:]+", "//…", " ".join(arguments)).replace(f"{KEPT}{os.sep}", "")
         sys.stdout.write(f"{folder.name}: {told}\n  {outcome} {outcome.routed or ''}\n")
+        RAN.append(_row(folder, arguments, variables.get("FACE_URL"), outcome))
         for name, count in sorted(outcome.failures.items()):
             sys.stdout.write(f"  failed: {name}, {count} cases\n")
         return outcome
