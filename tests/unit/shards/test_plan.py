@@ -171,7 +171,7 @@ def test_a_clause_that_looks_at_several_rows_is_named(name: str) -> None:
 def test_either_kind_of_hint_is_refused() -> None:
     """A hint of the statement as well as one of a table."""
     with pytest.raises(InvalidInput, match=r"with_hint\(\)"):
-        plan(every.with_statement_hint("X"), "sqlite")
+        plan(sa.select(orders.c.id).with_statement_hint("X"), "sqlite")  # SQLAlchemy 2.0 changes it in place
 
 
 @pytest.mark.parametrize("name", PARTS)
