@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.errors import DeadlineExceeded, InvalidInput, Unavailable
+from resilient.errors import ConfigurationError, DeadlineExceeded, InvalidInput, Unavailable
 from resilient.health import Result, Status
-from resilient.health._core import effect, http_status, reason_of, settle, worst
+from resilient.health._core import capped, check_name, check_worst, effect, http_status, reason_of, settle, worst
 from resilient.policy import Failure, Verdict
 
 STATUSES = st.sampled_from(list(Status))
@@ -32,6 +33,10 @@ def test_statuses_are_ordered_by_severity():
         assert high >= low
         assert not high < low
         assert not low >= high
+    for each in Status:
+        assert each <= each >= each
+        assert not each < each
+        assert not each > each
 
 
 @given(STATUSES, st.booleans(), st.sampled_from(["local", "shared"]), st.sampled_from(["warn", "fail"]))
@@ -124,3 +129,73 @@ def _cancelled(_error):
 def test_a_classifier_that_breaks_leaves_an_error(classify):
     """Whatever it raises or returns, the error has its word."""
     assert reason_of(TimeoutError(), classify) == "error"
+
+
+@pytest.mark.parametrize(
+    ("made", "status"),
+    [
+        (Result.warn("deep", depth=12), Status.WARN),
+        (Result.unknown("deep", depth=12), Status.UNKNOWN),
+        (Result.fail("deep", depth=12), Status.FAIL),
+    ],
+)
+def test_each_short_form_keeps_its_reason_and_its_measurements(made, status):
+    """What is written in one call is told in full, whatever the status."""
+    assert (made.status, made.reason, dict(made.values)) == (status, "deep", {"depth": 12})
+
+
+def test_the_greatest_integer_that_a_float_holds_is_a_measurement():
+    """The limit itself can still be written wherever a float can."""
+    greatest = int(sys.float_info.max)
+    assert Result.ok(depth=greatest).values == {"depth": greatest}
+    assert Result.ok(depth=-greatest).values == {"depth": -greatest}
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-db", "db\n", "a" * 65, None, 3, b"db"])
+def test_a_name_that_cannot_be_shown_is_refused_with_what_can(name):
+    """The error says what was to be named, a check where nothing else is said, and what a name is made of."""
+    with pytest.raises(ConfigurationError, match="a check cannot be called") as of_check:
+        check_name(name)
+    assert "letters, digits" in str(of_check.value.advice)
+    with pytest.raises(ConfigurationError, match="a group cannot be called"):
+        check_name(name, "group")
+
+
+@pytest.mark.parametrize("name", ["db", "0", "eu-west.1_a", "a" * 64])
+def test_a_name_is_returned_as_it_is(name):
+    """Letters, digits, dots, dashes and underscores, at most 64, with a letter or digit first."""
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("status", [Status.PASS, "warn", None, 1])
+def test_what_would_hide_every_failure_is_no_worst_status(status):
+    """A check that passes at worst would say nothing, and a word is no status."""
+    with pytest.raises(ConfigurationError, match="at_worst"):
+        check_worst(status)
+
+
+def test_what_is_capped_keeps_its_reason_and_its_measurements():
+    """Only the status is told as milder, and only where it is worse than the cap."""
+    found = Result.fail("deep", depth=12)
+    assert capped(found, Status.WARN) == Result.warn("deep", depth=12)
+    assert capped(found, Status.FAIL) == found
+    assert capped(Result.warn("deep"), Status.UNKNOWN) == Result.warn("deep")
+
+
+@pytest.mark.parametrize(
+    ("critical", "fault", "told"),
+    [
+        (True, "local", Status.FAIL),
+        (True, "shared", Status.WARN),
+        (True, None, Status.WARN),
+        (False, "local", Status.WARN),
+    ],
+)
+def test_peers_take_an_instance_out_only_for_a_critical_fault_of_its_own(critical, fault, told):
+    """A fault that is everybody's, or that nobody has judged, warns."""
+    assert effect(Status.FAIL, critical=critical, scope="shared", shared="peers", fault=fault) is told
+
+
+def test_a_local_fault_counts_only_where_peers_are_asked():
+    """Under shared="warn" what all instances use warns, whosever fault it is."""
+    assert effect(Status.FAIL, critical=True, scope="shared", shared="warn", fault="local") is Status.WARN

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.health import Result, Status
+from resilient.health._core import Outcome
 from resilient.health._history import Change, History, Terms
 from resilient.health._streak import Rule
 
@@ -128,3 +129,106 @@ def test_what_could_not_begin_counts_only_where_it_says_something():
     finding, change = known.refuse(now=1.0, wall=1e9, error="RuntimeError: no thread")
     assert finding.streak.told is Status.FAIL
     assert change == Change(None, Status.FAIL, "overloaded", "RuntimeError: no thread")
+
+
+def test_every_run_is_numbered_from_the_first():
+    """Whether it ends or not: it was begun."""
+    known = history()
+    assert known.runs == 0
+    known.begin(10.0)
+    assert known.runs == 1
+    known.begin(11.0)
+    assert known.runs == 2
+
+
+def test_the_first_run_is_a_change_from_nothing():
+    """It passed, so there is neither a reason nor an error."""
+    assert run(history(), OK, 10.0) == Change(None, Status.PASS, None, None)
+
+
+def test_where_rounds_are_made_an_outcome_is_good_for_two_of_them():
+    """And for the time that the run of the second may take."""
+    known = history()
+    run(known, OK, 10.0, seconds=0.25)
+    assert known.fresh(18.5, every=4.0) is not None
+    assert known.fresh(18.75, every=4.0) is None
+
+
+def test_a_failure_is_young_for_its_own_time_and_that_of_a_run():
+    """A crowd may be told it as long as that: from its end, and not a moment longer."""
+    known = history()
+    run(known, BAD, 20.0, seconds=0.25)
+    assert known.young(22.5) is not None
+    assert known.young(22.75) is None
+
+
+def test_a_warning_is_no_failure():
+    """It is good for as long as a pass, and it is not remembered as the last failure."""
+    known = history()
+    run(known, Result.warn("deep"), 10.0, seconds=0.25)
+    assert known.last_failure is None
+    assert known.fresh(11.0) is not None
+    assert known.fresh(11.25) is None
+
+
+def test_a_run_that_takes_just_its_time_is_in_time():
+    """It counts as a timeout only after that."""
+    known = history()
+    assert run(known, OK, 16.0, seconds=0.5) == Change(None, Status.PASS, None, None)
+    assert run(known, OK, 20.0, seconds=0.625) == Change(Status.PASS, Status.FAIL, "timeout", None)
+    assert known.last_failure == ("timeout", 1e9)
+
+
+def test_what_was_told_as_a_timeout_stays_one():
+    """Who waited had been told so a moment before the end of its time: a good answer within it comes too late."""
+    known = history()
+    run(known, OK, 10.0)
+    under_way = known.begin(20.0)
+    known.give_up(under_way, until=20.48, now=20.48, wall=1e9)
+    assert known.end(under_way, OK, now=20.49, wall=1e9) is None
+    assert known.streak.told is Status.FAIL
+    assert known.fresh(20.5) is None
+
+
+def test_what_is_told_of_a_run_under_way_says_for_how_long_it_has_run():
+    """Whether it is given up as a timeout or for want of time; it has not ended, so it has no moment."""
+    known = history()
+    cut_short, _ = known.give_up(known.begin(20.0), until=20.25, now=20.25, wall=1e9)
+    assert cut_short.outcome == Outcome(Result.fail("overloaded"), None, 0.25)
+    timed_out, _ = known.give_up(known.begin(30.0), until=40.0, now=30.5, wall=1e9)
+    assert timed_out.outcome == Outcome(Result.fail("timeout"), None, 0.5)
+    assert known.skip().outcome == Outcome(Result.fail("overloaded"), None, 0.0)
+
+
+def test_a_failure_is_dated_when_it_is_counted():
+    """Whoever looks at the hung run later, and finds nothing more to count, does not date it anew."""
+    known = history()
+    under_way = known.begin(20.0)
+    known.give_up(under_way, until=21.0, now=20.5, wall=100.0)
+    assert known.last_failure == ("timeout", 100.0)
+    known.give_up(under_way, until=21.0, now=20.75, wall=200.0)
+    assert known.last_failure == ("timeout", 100.0)
+    assert known.streak.bad == 1
+
+
+def test_a_hung_run_counts_as_begun_when_the_last_it_kept_away_would_have():
+    """Each of them would have taken its time, and a pause after it."""
+    known = history(timeout=0.5, failed_ttl=2.0)
+    finding, _ = known.give_up(known.begin(100.0), until=1e9, now=105.5, wall=1e9)
+    assert (finding.streak.bad, finding.streak.began, finding.streak.last_bad) == (3, 105.0, 105.0)
+
+
+def test_what_could_not_begin_is_a_failure_like_any_other():
+    """It has its moment in the row and its date, and took no time."""
+    known = history()
+    finding, _ = known.refuse(now=8.0, wall=100.0, error="RuntimeError: no thread")
+    assert finding.outcome == Outcome(Result.fail("overloaded"), None, 0.0)
+    assert (finding.streak.first_bad, finding.streak.began) == (8.0, 8.0)
+    assert known.last_failure == ("overloaded", 100.0)
+
+
+def test_a_failure_without_a_reason_is_remembered_in_a_word():
+    """The last failure always says something."""
+    known = history()
+    run(known, Result(Status.FAIL), 10.0)
+    assert known.last_failure == ("failed", 1e9)

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient.health import Health, MemoryBoard, Peers, Result
+from resilient.health import Health, MemoryBoard, Peers, Result, Status
+from resilient.health._core import Outcome
+from resilient.health._report import CheckReport, Report
 from resilient.health.answer import PATHS, aprobe, probe
 from resilient.health.lines import exit_code, lines
 from resilient.policy import deadline
@@ -130,6 +132,42 @@ def test_the_details_follow_the_draft():
             "jobs:depth": [{"componentType": "component", "observedValue": 1200, "status": "warn"}],
         },
     }
+
+
+def one_check(outcome: Outcome, **more) -> list[dict[str, object]]:
+    """The entries of a report on one check, in their order."""
+    status = outcome.result.status
+    report = Report("ready", status, {"db": CheckReport("db", "datastore", outcome, status, status, **more)})
+    return [entry for (entry,) in json.loads(report.to_json(details=True))["checks"].values()]
+
+
+def test_the_details_say_that_the_instance_is_on_its_way_out():
+    """As a note, and only with the details."""
+    report = Report("ready", Status.FAIL, draining=True)
+    assert report.to_json(details=True) == '{"status":"fail","notes":["draining"],"checks":{}}'
+    assert report.to_json() == '{"status":"fail"}'
+
+
+def test_a_response_time_is_told_in_tenths_of_milliseconds():
+    """What is finer is noise."""
+    (entry,) = one_check(Outcome(Result(), 0.0, 0.01234))
+    assert (entry["observedValue"], entry["observedUnit"]) == (12.3, "ms")
+
+
+@pytest.mark.parametrize("fault", ["local", "shared"])
+def test_the_details_say_whose_fault_it_is_where_that_is_known(fault):
+    """Where nobody has judged it, nothing is said."""
+    failed = Outcome(Result.fail("refused"), 0.0, 0.0)
+    assert one_check(failed, fault=fault)[0]["fault"] == fault
+    assert "fault" not in one_check(failed)[0]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_measurement_that_is_not_finite_is_told_as_null(value):
+    """JSON has no word for it, and readers other than Python's refuse one."""
+    response_time, depth = one_check(Outcome(Result.ok(depth=value), 0.0, 0.0))
+    assert depth["observedValue"] is None
+    assert response_time["status"] == "pass"
 
 
 def test_a_check_that_has_not_ended_has_no_time():

@@ -52,6 +52,19 @@ def test_a_check_falls_and_rises_as_the_rule_says(runs, fall, rise, grace):
     assert not runs or (streak.bad == 0) is (runs[-1][0] <= Status.WARN)
 
 
+def test_a_warning_gives_way_to_a_pass_at_once():
+    """It was no failure, so there is nothing to rise from, whatever the rule."""
+    warned = step(Streak(), Status.WARN, began=1, ended=1, rule=Rule(rise=3))
+    assert step(warned, Status.PASS, began=2, ended=2, rule=Rule(rise=3)).told is Status.PASS
+
+
+def test_a_good_run_leaves_its_beginning_and_that_of_the_failures_before():
+    """The moments of a row are kept until the check has risen: they say what a peer's pass proves."""
+    failed = step(Streak(), Status.FAIL, began=3, ended=4, rule=Rule(rise=2))
+    rising = step(failed, Status.PASS, began=5, ended=6, rule=Rule(rise=2))
+    assert rising == Streak(Status.FAIL, bad=0, good=1, first_bad=3, last_bad=3, began=5)
+
+
 @given(st.integers(1, 5), st.integers(1, 5))
 def test_several_runs_at_once_are_as_many(fall, times):
     """A hung run that counts as three falls as three runs do."""
@@ -79,6 +92,51 @@ def test_a_rule_that_cannot_be_is_refused(arguments):
         Rule(**arguments)
     with pytest.raises(ConfigurationError):
         Health().add("db", lambda: True, **arguments)
+
+
+@pytest.mark.parametrize("name", ["fall", "rise"])
+def test_a_wrong_number_of_runs_is_told_by_its_name(name):
+    """Both are counted alike; the error says which it was."""
+    with pytest.raises(ConfigurationError, match=f"{name}=0 "):
+        Rule(**{name: 0})
+
+
+def test_a_grace_without_end_is_refused():
+    """Such a check would never fail."""
+    with pytest.raises(ConfigurationError, match="grace=inf "):
+        Rule(grace=float("inf"))
+
+
+def test_a_run_is_missed_from_the_moment_its_time_is_over():
+    """Not before; and the next one after the pause and its own time."""
+    said = [missed(hung, timeout=0.5, pause=1.0) for hung in (0.0, 0.25, 0.5, 1.75, 2.0)]
+    assert said == [0, 0, 1, 1, 2]
+
+
+def test_the_strip_remembers_no_more_than_it_shows():
+    """A process that runs for years keeps ten minutes."""
+    strip = Strip()
+    for slot in range(3 * SLOTS):
+        strip.add(slot * SLOT_SECONDS, Status.PASS)
+    assert len(strip._worst) == SLOTS
+    assert strip.read((3 * SLOTS - 1) * SLOT_SECONDS) == [Status.PASS] * SLOTS
+
+
+def test_a_clock_may_begin_anywhere():
+    """Slots before its zero are as long as those after it."""
+    strip = Strip()
+    for at, status in ((-15.0, Status.FAIL), (-5.0, Status.PASS), (5.0, Status.WARN)):
+        strip.add(at, status)
+    assert strip.read(5.0)[-4:] == [None, Status.FAIL, Status.PASS, Status.WARN]
+    assert strip.read(-5.0)[-3:] == [None, Status.FAIL, Status.PASS]
+
+
+def test_what_came_after_the_moment_that_is_asked_for_is_not_shown():
+    """Who reads may have looked at the clock before a run that ended meanwhile."""
+    strip = Strip()
+    strip.add(100.0, Status.PASS)
+    strip.add(110.0, Status.FAIL)
+    assert strip.read(109.0)[-2:] == [None, Status.PASS]
 
 
 @given(st.lists(st.tuples(st.floats(0, 900), STATUSES), max_size=60))
