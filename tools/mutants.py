@@ -105,6 +105,37 @@ ROOMS = {
 EQUIVALENT = {
     ("resilient/causality.py", 'version, *parts = text[: _MAX_TEXT + 2].split("!")'): "longer text is refused anyway",
     ("resilient/causality.py", 'name, _, position = part.rpartition(":")'): "a second colon is refused on either side",
+    ("resilient/cache/_entry.py", "return int.from_bytes(os.urandom(8), )"): "the same order is the default",
+    (
+        "resilient/cache/_entry.py",
+        "return int.from_bytes(raw[VERSION], ) if len(raw) >= HEADER.size else 0",
+    ): "the same order is the default",
+    (
+        "resilient/cache/_entry.py",
+        "return head + raw[VERSION] + len(note).to_bytes(2, ) + note + raw",
+    ): "the same order is the default",
+    (
+        "resilient/cache/_entry.py",
+        "return raw[HEADER.size + int.from_bytes(raw[TAGGED], ) :]",
+    ): "the same order is the default",
+    ("resilient/cache/_entry.py", "end = 2 + int.from_bytes(body[:2], )"): "the same order is the default",
+    (
+        "resilient/cache/_entry.py",
+        "if raw is None or len(raw) <= HEADER.size or raw[0] != MAGIC or raw[1] != FORMAT or not raw[2] & _EMPTY:",
+    ): "a header alone bears no note either",
+    (
+        "resilient/cache/_freshness.py",
+        "return 0 if (self.version_of is None) and False else version_of(value, self.version_of)",
+    ): "where nothing tells a version, that is 0 as well",
+    (
+        "resilient/cache/_freshness.py",
+        "soon = self.early >= 0 and age - entry.cost * self.early * math.log(chance) >= entry.fresh",
+    ): "with a factor of 0 it is soon at the end, and then it is fresh no more",
+    ("resilient/cache/_keys.py", 'whole = "".join(None)'): "each key is then looked at alone, to the same end",
+    ("resilient/cache/_keys.py", 'whole = "XXXX".join(keys)'): "plain letters between keys make none of them odd",
+    ("resilient/cache/_keys.py", 'whole = "XX#XX"'): "any text with a hash sign in it will do",
+    ("resilient/cache/_keys.py", "and max(map(len, keys)) < _LONGEST"): "the longest is then looked at alone",
+    ("resilient/cache/_keys.py", 'between = "XXXX"'): "nothing and letters alone are refused alike",
     ("resilient/policy/_breaker.py", "self.settled = False => self.settled = None"): "as false as False",
     ("resilient/policy/_breaker.py", "self.epoch = 0 => self.epoch = 1"): "any number will do",
     ("resilient/policy/_breaker.py", "self.epoch -= 1"): "any change of the number will do",

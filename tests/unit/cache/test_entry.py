@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from resilient.cache._codecs import ANYTHING, Codec
 from resilient.cache._entry import (
     FAILED,
     FENCE,
+    FORMAT,
+    GENERATION,
     HEAD,
     HEADER,
     LEASE,
@@ -22,14 +25,28 @@ from resilient.cache._entry import (
     Entry,
     Life,
     Unreadable,
+    bearing,
     claimed,
+    fenced,
+    is_fence,
+    keeping,
+    kept_in,
     marker,
     pack,
     pack_tags,
     released,
+    told,
+    told_in,
     unpack,
     unpack_tags,
+    version_in,
 )
+from resilient.errors import InvalidInput
+
+TAGS = pack_tags([("price-list", 7)])
+VALUE = Entry(b"body", 1, 2, 0, 3, 1000.0, 10.0, 30.0, 0.5, generation=9, tags=TAGS, version=2**40 + 5)
+NOTE = b"seen" * 100
+EMPTY = [TOMBSTONE, FENCE, LEASE]
 
 seconds = st.floats(0, 1e6, width=32)
 entries = st.builds(
@@ -89,7 +106,7 @@ def test_an_entry_lives_fresh_then_stale_then_not_at_all() -> None:
     assert entry.age(105) == 5.0
 
 
-@pytest.mark.parametrize("flag", [TOMBSTONE, FENCE, LEASE])
+@pytest.mark.parametrize("flag", EMPTY)
 def test_what_is_no_value_is_worth_nothing(flag: int) -> None:
     """They are worth nothing at any time, and no two have the same bytes."""
     first, second = marker(flag, 100.0, 10.0), marker(flag, 100.0, 10.0)
@@ -114,6 +131,16 @@ def test_a_claim_rewrites_the_header_alone() -> None:
     assert free.token != after.token
 
 
+def test_nobody_waits_any_more_for_who_begins_or_ends_a_load() -> None:
+    """Who waits for a load says so while it runs; a new claim and the end of one begin without anybody who waits."""
+    body = TAGS + b"body"
+    waited = VALUE._replace(busy=20.0, waited=True)
+    begun = unpack(claimed(waited, 1015.0, 10.0) + body)
+    assert begun == waited._replace(token=begun.token, busy=25.0, waited=False)
+    ended = unpack(released(waited) + body)
+    assert ended == waited._replace(token=ended.token, busy=0.0, waited=False)
+
+
 def test_a_lease_is_held_for_its_time() -> None:
     """A lease tells for how long its holder may still be loading; the byte of those who wait stands behind the head."""
     raw = marker(LEASE, 100.0, 10.0)
@@ -135,3 +162,107 @@ def test_any_bytes_are_tags_or_unreadable(block: bytes) -> None:
     """No bytes raise anything but Unreadable."""
     with contextlib.suppress(Unreadable):
         unpack_tags(block)
+
+
+def test_tags_fill_an_entry_to_the_last_byte() -> None:
+    """As many bytes of tags as the header can count are borne, and one more is refused."""
+    most = 0xFFFF - 10
+    assert unpack_tags(pack_tags([("x" * most, 7)])) == [("x" * most, 7)]
+    with pytest.raises(InvalidInput, match="cannot bear 2 tags"):
+        pack_tags([("x" * (most - 10), 7), ("y", 7)])
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "too short"),
+        (pack(VALUE)[: HEADER.size - 1], "too short"),
+        (b"\0" + pack(VALUE)[1:], "no entry"),
+        (pack(VALUE)[:1] + bytes([FORMAT + 1]) + pack(VALUE)[2:], "other version"),
+        (pack(VALUE._replace(flags=32)), "other version"),
+        (pack(VALUE)[:WAITED] + b"\2" + pack(VALUE)[WAITED + 1 :], "bad header"),
+        (pack(VALUE)[: HEADER.size + 1], "bad header"),
+        *((pack(VALUE._replace(**{name: math.inf})), "bad header") for name in ("created", "fresh", "keep", "cost")),
+        (pack(VALUE._replace(busy=math.nan)), "bad header"),
+    ],
+)
+def test_what_cannot_be_read_says_why(raw: bytes, reason: str) -> None:
+    """Bytes that are cut, foreign, of another version or without sense are told apart by one of a few words."""
+    with pytest.raises(Unreadable) as caught:
+        unpack(raw)
+    assert caught.value.reason == reason
+
+
+def test_an_entry_bears_its_stamps_where_bearing_says() -> None:
+    """What `bearing` gives is what stands in the header; without a namespace's stamp nothing can bear it."""
+    where = slice(HEAD, GENERATION.stop)
+    assert bearing(9, TAGS) == pack(VALUE)[where]
+    assert bearing(9) == pack(VALUE._replace(tags=b""))[where]
+    assert bearing(2**64 - 1) == pack(VALUE._replace(generation=2**64 - 1, tags=b""))[where]
+    assert bearing(0, TAGS) == b""
+
+
+@pytest.mark.parametrize("flag", EMPTY)
+def test_a_marker_holds_what_it_is_given_and_nothing_else(flag: int) -> None:
+    """It is of no codec and no type, was never fresh and cost nothing; by default it bears no note and no stamps."""
+    bare = unpack(marker(flag, 100.0, 10.0))
+    assert bare == Entry(b"", 0, 0, flag, bare.token, 100.0, 0.0, 10.0, 0.0)
+    full = unpack(marker(flag, 100.0, 10.0, NOTE, generation=9, tags=TAGS))
+    assert full == Entry(NOTE, 0, 0, flag, full.token, 100.0, 0.0, 10.0, 0.0, 9, TAGS)
+
+
+def test_a_fence_is_told_by_its_head_alone() -> None:
+    """A header is enough, and nothing but a fence of ours is one."""
+    fence = marker(FENCE, 100.0, 10.0)
+    assert len(fence) == HEADER.size
+    assert is_fence(fence) is True
+    others = [marker(TOMBSTONE, 100.0, 10.0), marker(LEASE, 100.0, 10.0), pack(VALUE._replace(codec=FENCE))]
+    assert not any(map(is_fence, [None, b"", fence[:-1], b"\0" + fence[1:], *others]))
+
+
+def test_a_tombstone_becomes_a_fence_in_place() -> None:
+    """Only what it is changes: its token, its times and its note stay."""
+    tombstone = marker(TOMBSTONE, 100.0, 10.0, NOTE, generation=9, tags=TAGS)
+    fence = fenced(tombstone)
+    assert is_fence(fence)
+    assert unpack(fence) == unpack(tombstone)._replace(flags=FENCE)
+
+
+@pytest.mark.parametrize("flag", EMPTY)
+def test_a_note_is_told_to_the_load_that_follows(flag: int) -> None:
+    """Whether it is read from the entry or from its bytes, with tags before it or without."""
+    for tags in (b"", TAGS):
+        raw = marker(flag, 100.0, 10.0, NOTE, tags=tags)
+        assert told(unpack(raw)) == NOTE
+        assert told_in(raw) == NOTE
+
+
+def test_nothing_is_told_by_what_bears_no_note() -> None:
+    """A value's body is no note, and bytes that are none of ours say nothing."""
+    assert told(None) == told(VALUE) == b""
+    raw = marker(TOMBSTONE, 100.0, 10.0, NOTE)
+    foreign = [b"\0" + raw[1:], raw[:1] + bytes([FORMAT + 1]) + raw[2:]]
+    for other in (None, b"", raw[:10], raw[: HEADER.size], pack(VALUE), *foreign):
+        assert told_in(other) == b""
+
+
+def test_a_version_is_read_from_whole_headers_only() -> None:
+    """It stands at the header's end; bytes that end before have none."""
+    raw = pack(VALUE)
+    assert version_in(raw) == version_in(raw[: HEADER.size]) == VALUE.version
+    assert version_in(raw[: HEADER.size - 1]) == version_in(b"") == 0
+
+
+def test_a_fence_keeps_the_newest_value_of_another_writer() -> None:
+    """The fence stays its writer's and keeps its note; of the values left in it the last one stands."""
+    fence = marker(FENCE, 100.0, 10.0, NOTE, generation=9, tags=TAGS)
+    first, second = pack(VALUE), pack(VALUE._replace(body=b"newer", version=VALUE.version + 1))
+    once = keeping(fence, first)
+    twice = keeping(once, second)
+    for kept, value in ((once, first), (twice, second)):
+        assert kept_in(kept) == value
+        assert version_in(kept) == version_in(value)
+        assert kept[:HEAD] == fence[:HEAD]
+        assert told_in(kept) == told(unpack(kept)) == NOTE
+        assert unpack(kept).tags == b""
+        assert unpack(kept).generation == 9

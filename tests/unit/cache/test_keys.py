@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from samples import atoms
 
 from resilient.cache import AsyncCache, Cache
-from resilient.cache._keys import physical, render
+from resilient.cache._keys import parse, physical, physical_many, render, tag_name, tag_names
 from resilient.cache._templates import KeyMaker, TagMaker
 from resilient.errors import ConfigurationError, InvalidInput
 
@@ -338,3 +338,68 @@ def test_a_namespace_that_could_run_into_a_key_is_refused(namespace):
     """A namespace is a word: with a colon in it two caches could share an entry."""
     with pytest.raises(ConfigurationError, match="namespace"):
         Cache(namespace=namespace, ttl=60)
+
+
+def test_a_member_of_an_enum_is_named_in_a_key() -> None:
+    """By its class and its name, which stay where its value changes."""
+    assert render(Right.READ) == "Right.READ"
+
+
+@pytest.mark.parametrize("given", ["", 17, None, ["a"]], ids=repr)
+def test_what_is_no_text_is_neither_key_nor_tag(given: Any) -> None:
+    """Refused alone and among others, before anything is asked of the store."""
+    for make in (lambda: physical("shop", given), lambda: physical_many("shop", ["user:1", given])):
+        with pytest.raises(InvalidInput, match="a cache key is a text that is not empty"):
+            make()
+    for name in (lambda: tag_name(given), lambda: tag_names(["user:1", given])):
+        with pytest.raises(InvalidInput, match="a tag is a text that is not empty"):
+            name()
+
+
+def test_a_key_is_stored_alike_alone_and_among_others() -> None:
+    """An odd one among plain ones changes neither its own name in the store nor theirs."""
+    for odd in ("user:2", "a{", "a}", "{a}", "a#b", "x#" + "0" * 32, "#", "x" * 200, "x" * 201, "ü", "\ud800"):
+        made = physical_many("shop", ["user:1", odd, "user:3"])
+        assert made == ["shop:user:1", physical("shop", odd), "shop:user:3"]
+
+
+def test_a_tag_stays_as_it_is_unless_no_key_could_be_so() -> None:
+    """Readable tags are kept up to the longest; braces and length end in a hash of fixed length, once for all."""
+    for tag in ("user:17", "ü", "a#b", "x" * 200):
+        assert tag_name(tag) == tag
+    hashed = [tag_name(tag) for tag in ("{" + "x" * 500, "x" * 201, "{a}", "{b}", "a\ud800")]
+    assert [len(name) for name in hashed] == [133, 133, 36, 36, 35]
+    assert hashed[0].startswith("(xxx")
+    assert hashed[2].startswith("(a)#")
+    assert len(set(hashed)) == len(hashed)
+    assert [tag_name(name) for name in hashed] == hashed
+
+
+def test_tags_are_named_once_each_in_their_order() -> None:
+    """A tag that is told twice is one; one text instead of a list is refused."""
+    assert tag_names(["b", "a", "b", "{a}"]) == ("b", "a", tag_name("{a}"))
+    with pytest.raises(ConfigurationError, match="tags are a list"):
+        tag_names("user")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("", "may hold text"),
+        ("x:{}", "may hold text"),
+        ("x:{a!r}", "may hold text"),
+        ("x:{a:>3}", "may hold text"),
+        ("x:{a[0]}", "may not index"),
+        ("x:{a}{b}", "where one parameter ends"),
+        ("x:{a", "cannot be read"),
+    ],
+)
+def test_a_template_is_refused_for_what_is_wrong_with_it(template: str, why: str) -> None:
+    """Each mistake is told by its own name."""
+    with pytest.raises(ConfigurationError, match=why):
+        parse(template)
+
+
+def test_a_template_is_pairs_of_text_and_parameter() -> None:
+    """Text that follows the last parameter stands alone."""
+    assert parse("user:{user.id}:{day}/all") == [("user:", "user.id"), (":", "day"), ("/all", None)]
