@@ -106,12 +106,12 @@ def test_no_key_leaves_its_prefix(owner, name):
     assert not any(unicodedata.category(char) == "Cc" for char in key)
 
 
-@pytest.mark.parametrize("char", ["\n", "\u202e", "\ud800", "\u2028", "\u2029"], ids=ascii)
-def test_characters_that_are_not_seen_are_refused(char):
+def test_characters_that_are_not_seen_are_refused():
     """Control characters, turned text, half a character, ends of lines and paragraphs."""
-    for check in (check_owner, check_filename):
-        with pytest.raises(InvalidInput):
-            check(f"a{char}b")
+    for char in ("\n", "\u202e", "\ud800", "\u2028", "\u2029"):
+        for check in (check_owner, check_filename):
+            with pytest.raises(InvalidInput):
+                check(f"a{char}b")
 
 
 def test_half_a_character_is_no_key():
