@@ -48,7 +48,7 @@ def raising(error: object):
     return check
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(deadline=None)
 @given(SECRET, st.booleans(), st.sampled_from(["raise", "cause", "reason", "value", "return", "builtin"]))
 def test_nothing_of_an_exception_ever_leaves(secret, breaks, way):
     """Whatever a check raises or returns, no form of the report holds a piece of it, with details or without."""
