@@ -11,8 +11,9 @@ package loads no other.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resilient.exports import loaded_when_used
 
 if TYPE_CHECKING:
     from resilient.cache import AsyncCache, Cache
@@ -63,14 +64,5 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+if not TYPE_CHECKING:  # which knows the names
+    __getattr__, __dir__ = loaded_when_used(globals(), _HOMES)

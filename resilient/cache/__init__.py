@@ -16,8 +16,9 @@ before it is trusted again.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resilient.exports import loaded_when_used
 
 if TYPE_CHECKING:
     from resilient.cache._async.cache import AsyncCache
@@ -121,14 +122,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # which knows the names
-
-    def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
-        if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOMES})
+    __getattr__, __dir__ = loaded_when_used(globals(), _HOMES)

@@ -5,8 +5,9 @@ Nothing here is promised to users: it changes when those rooms do.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resilient.exports import loaded_when_used
 
 if TYPE_CHECKING:
     from resilient.cache._codecs import ANYTHING, Codec, CodecChoice, Secret, Settings
@@ -64,14 +65,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # which knows the names
-
-    def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
-        if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOMES})
+    __getattr__, __dir__ = loaded_when_used(globals(), _HOMES)

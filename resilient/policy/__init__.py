@@ -11,8 +11,9 @@ everything called below it. `classify` says what an error means.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resilient.exports import loaded_when_used
 
 if TYPE_CHECKING:
     from resilient.policy import classify
@@ -96,16 +97,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # which knows the names
-
-    def __getattr__(name: str) -> Any:
-        if name == "classify":
-            return importlib.import_module("resilient.policy.classify")
-        home = _HOMES.get(name)
-        if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOMES, "classify"})
+    __getattr__, __dir__ = loaded_when_used(globals(), _HOMES, modules=["classify"])

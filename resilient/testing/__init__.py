@@ -11,8 +11,9 @@ The real servers stand in `resilient.testing.servers`, the pytest fixtures in `r
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resilient.exports import loaded_when_used
 
 if TYPE_CHECKING:
     from resilient.testing import faults
@@ -43,16 +44,5 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "faults":
-        return importlib.import_module("resilient.testing.faults")
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "faults"})
+if not TYPE_CHECKING:  # which knows the names
+    __getattr__, __dir__ = loaded_when_used(globals(), _HOMES, modules=["faults"])
