@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +20,22 @@ settings.register_profile("full", CLOCKLESS, max_examples=1000, print_blob=True)
 settings.load_profile("full" if SCALE >= 1 else "quick")
 
 MISSING = "missing server: "
+"""What the reason of a skip begins with where the machine lacks a server."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that lacks its server has failed where the environment says that no server may be missing."""
+    report = yield
+    required = os.environ.get("CI", "").lower() in {"1", "true"} or os.environ.get("REQUIRE_SERVERS", "0") not in {
+        "",
+        "0",
+    }
+    if required and report.skipped and isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2]:
+        reason = report.longrepr[2].partition(MISSING)[2]
+        report.outcome = "failed"
+        report.longrepr = f"{item.name}: {reason} on this machine, and CI or REQUIRE_SERVERS demands it"
+    return report
 
 
 @pytest.fixture

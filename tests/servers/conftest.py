@@ -88,13 +88,7 @@ class Fleet:
 
 
 def refuse(name: str, reason: str) -> None:
-    """Skip the running test, or fail it where the environment says that no server may be missing."""
-    required = os.environ.get("CI", "").lower() in {"1", "true"} or os.environ.get("REQUIRE_SERVERS", "0") not in {
-        "",
-        "0",
-    }
-    if required:
-        pytest.fail(f"{reason} on this machine, and CI or REQUIRE_SERVERS demands it", pytrace=False)
+    """Skip the running test; tests/conftest.py fails it where no server may be missing."""
     pytest.skip(f"missing server: {reason}")
 
 
