@@ -20,10 +20,11 @@ What becomes of one key, and by which step; each step is one script or one comma
 | fence | loads for itself | refused | the later fence | value, tombstone or what there was (SWAP) | another fence |
 
 A writer begins with SET GET, which tells what was there. It ends with SWAP where its fence still stands and it found no
-other: else a fence is put there for one lease (SET). With versions it ends with WRITE, which leaves the newest of the
-values. To invalidate is SET GET of a tombstone, and SET of a fence where one is found to have stood. A refresh that is
-forced, or that a writer's end pushes, takes the claim of another. A lease, a tombstone and a fence end by themselves,
-and then nothing is there; so does a value when it is kept no longer.
+other: else a fence is put there for one lease. With versions it ends with WRITE, which leaves the newest of the values.
+To invalidate is SET GET of a tombstone, and of a fence where one is found to have stood. Where a server has no room for
+one of these, REPLACE puts it in the place of what was there. A refresh that is forced, or that a writer's end pushes,
+takes the claim of another. A lease, a tombstone and a fence end by themselves, and then nothing is there; so does a
+value when it is kept no longer.
 
 The pure part of the cache: no clock, no I/O.
 """
@@ -63,7 +64,6 @@ __all__ = [
     "Unreadable",
     "bearing",
     "claimed",
-    "fenced",
     "heading",
     "is_fence",
     "keeping",
@@ -271,11 +271,6 @@ def unpack(raw: bytes) -> Entry:
 def is_fence(raw: bytes | None) -> bool:
     """Whether these bytes are a writer's fence, told by their head alone."""
     return raw is not None and len(raw) >= HEADER.size and raw[0] == MAGIC and bool(raw[2] & FENCE)
-
-
-def fenced(raw: bytes) -> bytes:
-    """A tombstone's bytes, as those of a fence."""
-    return raw[:2] + bytes((FENCE,)) + raw[3:]
 
 
 def marker(flags: int, now: float, lease: float, body: bytes = b"", *, generation: int = 0, tags: bytes = b"") -> bytes:

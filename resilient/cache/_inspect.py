@@ -126,7 +126,7 @@ def _look(cache: Cache | AsyncCache, key: str) -> tuple[bytes | None, float | No
     """The bytes under a key of the store, and how many seconds more the server keeps them."""
     channel = getattr(cache.store, "channel", None)
     if channel is None:
-        return _wait(cache, lambda: cache.store.get(key)), None
+        return _wait(cache, lambda: cache.store.get_many([key]))[0], None
     raw, left = _wait(cache, lambda: channel.call_many([("GET", key), ("PTTL", key)]))
     for reply in (raw, left):
         if isinstance(reply, Exception):

@@ -62,5 +62,5 @@ class Lock:
 
     def held(self) -> bool:
         """Whether some process holds it. Raises DeadlineExceeded."""
-        found = self._tier.run(self._tier.store.get, self._key)
-        return found is not UNREACHABLE and found is not None
+        found = self._tier.run(self._tier.store.get_many, [self._key])
+        return found is not UNREACHABLE and found[0] is not None

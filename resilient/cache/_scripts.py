@@ -13,7 +13,7 @@ from typing import Final
 
 from resilient.cache import _entry as entry
 
-__all__ = ["CLAIM", "SWAP", "TEMPLATES", "WRITE", "wake_key"]
+__all__ = ["CLAIM", "REPLACE", "SWAP", "TEMPLATES", "WRITE", "wake_key"]
 
 
 def _names() -> dict[str, int]:
@@ -158,6 +158,22 @@ return 1
 """End a write by versions; see `resilient.cache._values.Store.write_versioned`.
 
 Arguments: the head of the writer's fence (empty: none), the value, its life and the lease in milliseconds.
+"""
+
+REPLACE: Final = _script(
+    "REPLACE",
+    """
+local was = redis.pcall('GET', KEYS[1])
+redis.call('DEL', KEYS[1])
+redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return type(was) == 'string' and was
+""",
+)
+"""Put a mark on a server that has no room for it, or where something stands that is no text: in the place of what was.
+
+A script whose first write takes no room may go on to write, whatever the server's bound: so a mark stands there as it
+does elsewhere, though the server is full. One that refuses it all the same has deleted what was there. Returns that, if
+it was text. Arguments: the mark, its life in milliseconds.
 """
 
 

@@ -164,20 +164,12 @@ class Store(Protocol):
     local: bool
     failures: tuple[type[BaseException], ...]
 
-    def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        ...
-
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in order."""
         ...
 
-    def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        ...
-
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life."""
+        """Store entries with one life, whatever was there."""
         ...
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
@@ -220,16 +212,12 @@ class Store(Protocol):
         """Until somebody ends the lease with that token; so many seconds at most. It may return early."""
         ...
 
-    def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there."""
-        ...
+    def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks with one life, each in one step, and return what was there, in order.
 
-    def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several, in order."""
-        ...
-
-    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there; where there is no room for them, delete."""
+        A mark is a tombstone, a fence or a stamp: it says that what was there is not to be served any more. So that is
+        gone afterwards in any case; where there is no room for the mark, it makes room.
+        """
         ...
 
     def close(self) -> None:
@@ -243,20 +231,12 @@ class AsyncStore(Protocol):
     local: bool
     failures: tuple[type[BaseException], ...]
 
-    async def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        ...
-
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in order."""
         ...
 
-    async def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        ...
-
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life."""
+        """Store entries with one life, whatever was there."""
         ...
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
@@ -299,16 +279,12 @@ class AsyncStore(Protocol):
         """Until somebody ends the lease with that token; so many seconds at most. It may return early."""
         ...
 
-    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there."""
-        ...
+    async def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks with one life, each in one step, and return what was there, in order.
 
-    async def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several, in order."""
-        ...
-
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there; where there is no room for them, delete."""
+        A mark is a tombstone, a fence or a stamp: it says that what was there is not to be served any more. So that is
+        gone afterwards in any case; where there is no room for the mark, it makes room.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -317,14 +293,29 @@ class AsyncStore(Protocol):
 
 
 def is_store(given: object) -> bool:
-    """Whether it can keep entries."""
-    return hasattr(given, "claim") and hasattr(given, "bury")
+    """Whether it is meant to keep entries: no address and no client of a server can `claim` a key."""
+    return hasattr(given, "claim")
 
 
-def checked_store(given: T) -> T:
-    """What is to keep entries. Raises ConfigurationError where it cannot."""
-    if not is_store(given):
+def checked_store(given: T, protocol: type) -> T:
+    """What is to keep entries.
+
+    Args:
+        given: What the user gave.
+        protocol: What it must be, `Store` or `AsyncStore`.
+
+    Raises:
+        ConfigurationError: It is no store, or a part of it is missing.
+    """
+    parts = [*protocol.__annotations__, *(name for name in vars(protocol) if name[0] != "_")]
+    missing = [name for name in parts if not hasattr(given, name)]
+    if missing and not is_store(given):
         raise ConfigurationError(
             f"a {type(given).__name__} cannot keep entries", advice="pass a cache or a store, as in use(MemoryCache())"
+        )
+    if missing:
+        raise ConfigurationError(
+            f"a {type(given).__name__} cannot keep entries: it has no {', '.join(missing)}",
+            advice=f"give it every part of resilient.cache.{protocol.__name__}",
         )
     return given

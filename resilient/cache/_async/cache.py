@@ -165,7 +165,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
             store: A store, or a cache whose store is taken. Raises ConfigurationError where it is neither.
         """
         before = self.main
-        other = checked_store(store.store if isinstance(store, AsyncCache) else store)
+        other = checked_store(store.store if isinstance(store, AsyncCache) else store, AsyncStore)
         self.main = self._make_engine(other)
         self.local = self.main.tier.local
         try:
@@ -256,7 +256,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
                     "a store of your own tells of no changes, so that nothing of it can be kept beside it",
                     advice="leave out local=, or give the address of a server",
                 )
-            given: AsyncStore = target
+            given: AsyncStore = checked_store(target, AsyncStore)
             return given, None
         from resilient.wire.redis import classify, open_async_channel
 

@@ -59,10 +59,6 @@ class AsyncLocalStore:
         found = self.tier.look(keys)
         return None if None in found else Kept(found)
 
-    async def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        return (await self.get_many((key,)))[0]
-
     async def _change(self, keys: Sequence[str], operation: AsyncLoader[..., Any], *args: Any) -> Any:
         """Run an operation that changes these keys. An operation without an answer may have changed them too."""
         try:
@@ -75,12 +71,8 @@ class AsyncLocalStore:
                 await self.channel.call_many(news)
         return done
 
-    async def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        await self._change((key,), self.store.put, key, raw, life)
-
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life."""
+        """Store entries with one life, whatever was there."""
         await self._change(tuple(entries), self.store.put_many, entries, life)
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
@@ -114,19 +106,9 @@ class AsyncLocalStore:
         """Until the lease with that token is over; so many seconds at most."""
         await self.store.wait(key, token, seconds)
 
-    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there."""
-        before: bytes | None = await self._change((key,), self.store.exchange, key, raw, life)
-        return before
-
-    async def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several."""
-        before: list[bytes | None] = await self._change(tuple(entries), self.store.exchange_many, entries, life)
-        return before
-
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there."""
-        before: list[bytes | None] = await self._change(keys, self.store.bury, keys, raw, life)
+    async def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks, and return what was there; see `AsyncStore`."""
+        before: list[bytes | None] = await self._change(tuple(marks), self.store.exchange_many, marks, life)
         return before
 
     def forget(self, keys: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient.cache._bells import AsyncBell
-from resilient.cache._entry import HEAD, TOKEN, fenced, is_fence
+from resilient.cache._entry import HEAD, TOKEN
 from resilient.cache._memory import Table
-from resilient.cache._scripts import CLAIM, SWAP, WRITE, wake_key
+from resilient.cache._scripts import CLAIM, REPLACE, SWAP, WRITE, wake_key
 from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
 
@@ -29,9 +29,9 @@ class AsyncMemoryStore:
     Examples:
         >>> import asyncio
         >>> store = AsyncMemoryStore(size=100)
-        >>> asyncio.run(store.put("k", b"v", life=1000))
-        >>> asyncio.run(store.get("k"))
-        b'v'
+        >>> asyncio.run(store.put_many({"k": b"v"}, life=1000))
+        >>> asyncio.run(store.get_many(["k"]))
+        [b'v']
     """
 
     local: bool = True
@@ -41,20 +41,12 @@ class AsyncMemoryStore:
         self.table = Table(size, clock, most)
         self._clock = clock
 
-    async def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        return self.table.get_many((key,))[0]
-
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in order."""
         return self.table.get_many(keys)
 
-    async def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        self.table.put_many({key: raw}, life)
-
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life."""
+        """Store entries with one life, whatever was there."""
         self.table.put_many(entries, life)
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
@@ -86,17 +78,9 @@ class AsyncMemoryStore:
             finally:
                 self.table.unlisten(key, bell.ring)
 
-    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there."""
-        return self.table.exchange(key, raw, life)
-
-    async def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several."""
-        return [self.table.exchange(key, raw, life) for key, raw in entries.items()]
-
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there."""
-        return [self.table.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
+    async def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks, and return what was there; see `AsyncStore`."""
+        return [self.table.exchange(key, mark, life) for key, mark in marks.items()]
 
     async def aclose(self) -> None:
         """Forget everything."""
@@ -124,21 +108,13 @@ class AsyncRedisStore:
         self._claim = Script(CLAIM)
         self._swap = Script(SWAP)
         self._write = Script(WRITE)
+        self._replace = Script(REPLACE)
         self.get_many = channel.get_many
         """The bytes under each key, in order; one round trip to each server."""
 
-    async def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        found: bytes | None = await self._call("GET", key)
-        return found
-
-    async def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        await self._call("SET", key, raw, "PX", life)
-
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life, in one round trip."""
-        self._all(await self.channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+        """Store entries with one life, whatever was there; in one round trip."""
+        self._all(await self._replies([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `AsyncStore`. Where nothing was seen, one plain command does it if that is still so."""
@@ -175,53 +151,28 @@ class AsyncRedisStore:
         milliseconds = max(1, int(seconds * 1000))
         await self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
-    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there. On a server that has no room, what was there is deleted all the same."""
-        try:
-            before: bytes | None = await self._call("SET", key, raw, "PX", life, "GET")
-        except self._refusals:
-            (before,) = await self._deleted([key])
-        return before
+    async def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks, and return what was there, in one round trip; where one is refused, in two.
 
-    async def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several, in one round trip, or in two where there is no room."""
-        commands = [("SET", key, raw, "PX", life, "GET") for key, raw in entries.items()]
-        replies = await self.channel.call_many(commands)
-        refused = {key: place for place, key in enumerate(entries) if isinstance(replies[place], self._refusals)}
+        Refused they are for want of room, or since somebody else has put a list there.
+        """
+        entries = list(marks.items())
+        replies = await self._replies([("SET", key, mark, "PX", life, "GET") for key, mark in entries])
+        refused = [at for at, reply in enumerate(replies) if isinstance(reply, self._refusals)]
         if refused:
-            for place, was in zip(refused.values(), await self._deleted(list(refused)), strict=True):
-                replies[place] = was
+            runs = [((key,), (mark, life)) for key, mark in (entries[at] for at in refused)]
+            for at, was in zip(refused, await self.channel.script_many(self._replace, runs), strict=True):
+                replies[at] = replies[at] if isinstance(was, Exception) else was  # the first says why
         return self._all(replies)
 
-    async def _deleted(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Delete keys, whatever they hold: a list that somebody else has put there too. The bytes that were there."""
-        found = await self.channel.call_many([("GETDEL", key) for key in keys])
-        refused = [(at, reply) for at, reply in enumerate(found) if isinstance(reply, self._refusals)]
-        strange = [at for at, reply in refused if str(reply).startswith("WRONGTYPE")]
-        if strange:
-            self._all(await self.channel.call_many([("DEL", keys[at]) for at in strange]))
-            for at in strange:
-                found[at] = None
-        return self._all(found)
-
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there.
-
-        A server that has no room for them can still delete. Whoever began to load before finds the claim gone, and
-        stores nothing. Then there may be room, for a tombstone or for the fence of a writer that is at work.
-        """
-        commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
+    async def _replies(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What the server answers to each, errors among it; one command is sent in fewer steps than several."""
+        if len(commands) != 1:
+            return await self.channel.call_many(commands)
         try:
-            if len(keys) == 1:
-                return [await self._call(*commands[0])]
-            return self._all(await self.channel.call_many(commands))
-        except self._refusals:
-            before = await self._deleted(keys)
-            again = [fenced(mark) if is_fence(was) else mark for mark, was in zip(raw, before, strict=True)]
-            await self.channel.call_many(
-                [("SET", key, mark, "PX", life, "NX") for key, mark in zip(keys, again, strict=True)]
-            )  # refused once more, it is no error: nothing is there
-            return [None] * len(keys)
+            return [await self._call(*commands[0])]
+        except self._refusals as error:
+            return [error]
 
     @staticmethod
     def _all(replies: list[Any]) -> list[Any]:

@@ -166,7 +166,7 @@ class Cache(Reading, Writing, Tagging, SqlFace):
             store: A store, or a cache whose store is taken. Raises ConfigurationError where it is neither.
         """
         before = self.main
-        other = checked_store(store.store if isinstance(store, Cache) else store)
+        other = checked_store(store.store if isinstance(store, Cache) else store, Store)
         self.main = self._make_engine(other)
         self.local = self.main.tier.local
         try:
@@ -257,7 +257,7 @@ class Cache(Reading, Writing, Tagging, SqlFace):
                     "a store of your own tells of no changes, so that nothing of it can be kept beside it",
                     advice="leave out local=, or give the address of a server",
                 )
-            given: Store = target
+            given: Store = checked_store(target, Store)
             return given, None
         from resilient.wire.redis import classify, open_channel
 

@@ -60,10 +60,6 @@ class LocalStore:
         found = self.tier.look(keys)
         return None if None in found else Kept(found)
 
-    def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        return (self.get_many((key,)))[0]
-
     def _change(self, keys: Sequence[str], operation: Loader[..., Any], *args: Any) -> Any:
         """Run an operation that changes these keys. An operation without an answer may have changed them too."""
         try:
@@ -76,12 +72,8 @@ class LocalStore:
                 self.channel.call_many(news)
         return done
 
-    def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        self._change((key,), self.store.put, key, raw, life)
-
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life."""
+        """Store entries with one life, whatever was there."""
         self._change(tuple(entries), self.store.put_many, entries, life)
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
@@ -115,19 +107,9 @@ class LocalStore:
         """Until the lease with that token is over; so many seconds at most."""
         self.store.wait(key, token, seconds)
 
-    def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there."""
-        before: bytes | None = self._change((key,), self.store.exchange, key, raw, life)
-        return before
-
-    def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several."""
-        before: list[bytes | None] = self._change(tuple(entries), self.store.exchange_many, entries, life)
-        return before
-
-    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there."""
-        before: list[bytes | None] = self._change(keys, self.store.bury, keys, raw, life)
+    def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks, and return what was there; see `Store`."""
+        before: list[bytes | None] = self._change(tuple(marks), self.store.exchange_many, marks, life)
         return before
 
     def forget(self, keys: Sequence[str]) -> None:

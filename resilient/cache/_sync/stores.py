@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient.cache._bells import Bell
-from resilient.cache._entry import HEAD, TOKEN, fenced, is_fence
+from resilient.cache._entry import HEAD, TOKEN
 from resilient.cache._memory import Table
-from resilient.cache._scripts import CLAIM, SWAP, WRITE, wake_key
+from resilient.cache._scripts import CLAIM, REPLACE, SWAP, WRITE, wake_key
 from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
 
@@ -30,9 +30,9 @@ class MemoryStore:
     Examples:
         >>> import asyncio
         >>> store = MemoryStore(size=100)
-        >>> store.put("k", b"v", life=1000)
-        >>> store.get("k")
-        b'v'
+        >>> store.put_many({"k": b"v"}, life=1000)
+        >>> store.get_many(["k"])
+        [b'v']
     """
 
     local: bool = True
@@ -42,20 +42,12 @@ class MemoryStore:
         self.table = Table(size, clock, most)
         self._clock = clock
 
-    def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        return self.table.get_many((key,))[0]
-
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in order."""
         return self.table.get_many(keys)
 
-    def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        self.table.put_many({key: raw}, life)
-
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life."""
+        """Store entries with one life, whatever was there."""
         self.table.put_many(entries, life)
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
@@ -87,17 +79,9 @@ class MemoryStore:
             finally:
                 self.table.unlisten(key, bell.ring)
 
-    def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there."""
-        return self.table.exchange(key, raw, life)
-
-    def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several."""
-        return [self.table.exchange(key, raw, life) for key, raw in entries.items()]
-
-    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there."""
-        return [self.table.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
+    def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks, and return what was there; see `Store`."""
+        return [self.table.exchange(key, mark, life) for key, mark in marks.items()]
 
     def close(self) -> None:
         """Forget everything."""
@@ -125,21 +109,13 @@ class RedisStore:
         self._claim = Script(CLAIM)
         self._swap = Script(SWAP)
         self._write = Script(WRITE)
+        self._replace = Script(REPLACE)
         self.get_many = channel.get_many
         """The bytes under each key, in order; one round trip to each server."""
 
-    def get(self, key: str) -> bytes | None:
-        """The bytes under a key."""
-        found: bytes | None = self._call("GET", key)
-        return found
-
-    def put(self, key: str, raw: bytes, life: int) -> None:
-        """Store, whatever was there."""
-        self._call("SET", key, raw, "PX", life)
-
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store several with one life, in one round trip."""
-        self._all(self.channel.call_many([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+        """Store entries with one life, whatever was there; in one round trip."""
+        self._all(self._replies([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `Store`. Where nothing was seen, one plain command does it if that is still so."""
@@ -176,53 +152,28 @@ class RedisStore:
         milliseconds = max(1, int(seconds * 1000))
         self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
 
-    def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        """Store, and return what was there. On a server that has no room, what was there is deleted all the same."""
-        try:
-            before: bytes | None = self._call("SET", key, raw, "PX", life, "GET")
-        except self._refusals:
-            (before,) = self._deleted([key])
-        return before
+    def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
+        """Store marks, and return what was there, in one round trip; where one is refused, in two.
 
-    def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """The same for several, in one round trip, or in two where there is no room."""
-        commands = [("SET", key, raw, "PX", life, "GET") for key, raw in entries.items()]
-        replies = self.channel.call_many(commands)
-        refused = {key: place for place, key in enumerate(entries) if isinstance(replies[place], self._refusals)}
+        Refused they are for want of room, or since somebody else has put a list there.
+        """
+        entries = list(marks.items())
+        replies = self._replies([("SET", key, mark, "PX", life, "GET") for key, mark in entries])
+        refused = [at for at, reply in enumerate(replies) if isinstance(reply, self._refusals)]
         if refused:
-            for place, was in zip(refused.values(), self._deleted(list(refused)), strict=True):
-                replies[place] = was
+            runs = [((key,), (mark, life)) for key, mark in (entries[at] for at in refused)]
+            for at, was in zip(refused, self.channel.script_many(self._replace, runs), strict=True):
+                replies[at] = replies[at] if isinstance(was, Exception) else was  # the first says why
         return self._all(replies)
 
-    def _deleted(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Delete keys, whatever they hold: a list that somebody else has put there too. The bytes that were there."""
-        found = self.channel.call_many([("GETDEL", key) for key in keys])
-        refused = [(at, reply) for at, reply in enumerate(found) if isinstance(reply, self._refusals)]
-        strange = [at for at, reply in refused if str(reply).startswith("WRONGTYPE")]
-        if strange:
-            self._all(self.channel.call_many([("DEL", keys[at]) for at in strange]))
-            for at in strange:
-                found[at] = None
-        return self._all(found)
-
-    def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
-        """Store tombstones, and return what was there.
-
-        A server that has no room for them can still delete. Whoever began to load before finds the claim gone, and
-        stores nothing. Then there may be room, for a tombstone or for the fence of a writer that is at work.
-        """
-        commands = [("SET", key, mark, "PX", life, "GET") for key, mark in zip(keys, raw, strict=True)]
+    def _replies(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What the server answers to each, errors among it; one command is sent in fewer steps than several."""
+        if len(commands) != 1:
+            return self.channel.call_many(commands)
         try:
-            if len(keys) == 1:
-                return [self._call(*commands[0])]
-            return self._all(self.channel.call_many(commands))
-        except self._refusals:
-            before = self._deleted(keys)
-            again = [fenced(mark) if is_fence(was) else mark for mark, was in zip(raw, before, strict=True)]
-            self.channel.call_many(
-                [("SET", key, mark, "PX", life, "NX") for key, mark in zip(keys, again, strict=True)]
-            )  # refused once more, it is no error: nothing is there
-            return [None] * len(keys)
+            return [self._call(*commands[0])]
+        except self._refusals as error:
+            return [error]
 
     @staticmethod
     def _all(replies: list[Any]) -> list[Any]:

@@ -156,11 +156,11 @@ class Kind:
 
     def put_raw(self, cache: Any, key: str, raw: bytes, life: int = 60_000) -> None:
         """Put bytes under a key of the store, past the cache."""
-        self.done(cache.store.put(f"shop:{key}", raw, life))
+        self.done(cache.store.put_many({f"shop:{key}": raw}, life))
 
     def get_raw(self, cache: Any, key: str) -> bytes | None:
         """The bytes under a key of the store."""
-        found: bytes | None = self.done(cache.store.get(f"shop:{key}"))
+        found: bytes | None = self.done(cache.store.get_many([f"shop:{key}"]))[0]
         return found
 
     def close(self) -> None:

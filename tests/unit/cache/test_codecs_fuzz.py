@@ -179,7 +179,7 @@ def test_a_damaged_entry_is_a_miss_or_the_value(
     value, kind, options = CASES[name]()
     cache = Cache(ttl=60, jitter=0.0, **options)
     cache.set("k", value, type=kind)
-    raw = cache.store.get("cache:k")
+    raw = cache.store.get_many(["cache:k"])[0]
     assert raw is not None
     expected = readable(value)
     assert readable(cache.get("k", type=kind)) == expected
@@ -188,14 +188,14 @@ def test_a_damaged_entry_is_a_miss_or_the_value(
     count = repeat(10_000)
     executed.clear()
     for _ in range(count):
-        cache.store.put("cache:k", mutate(raw, chance), 60_000)
+        cache.store.put_many({"cache:k": mutate(raw, chance)}, 60_000)
         found = cache.get("k", type=kind)
         misses += found is None
         assert found is None or readable(found) == expected
     assert misses > count * 0.5
     if name != "pickle":
         assert executed == []
-    cache.store.put("cache:k", raw[:-1], 60_000)
+    cache.store.put_many({"cache:k": raw[:-1]}, 60_000)
     assert readable(cache.get_or_load("k", lambda: value, type=kind)) == expected
 
 
@@ -241,7 +241,7 @@ def test_a_pickle_bomb_in_the_store_is_a_miss(executed: list[str], tmp_path: Any
         cache = Cache(ttl=60, **options)
         for number in range(256):
             for body in (bomb, Seal().close(number, bomb)):
-                cache.store.put("cache:k", pack(Entry(body, number, 0, 0, 1, 1e12, 60.0, 60.0, 0.0)), 60_000)
+                cache.store.put_many({"cache:k": pack(Entry(body, number, 0, 0, 1, 1e12, 60.0, 60.0, 0.0))}, 60_000)
                 try:
                     assert cache.get("k") is None
                 except NotFound:

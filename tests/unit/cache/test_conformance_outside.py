@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from people import Database, writer
 
-from resilient.cache import Cache
+from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
 from resilient.errors import ConfigurationError
 
 
@@ -58,3 +59,22 @@ def test_only_what_keeps_entries_is_used_as_a_store() -> None:
         with pytest.raises(ConfigurationError, match="cannot keep entries"), cache.use(wrong):  # type: ignore[arg-type]  # on purpose
             pass
     assert cache.store is before
+
+
+@pytest.mark.parametrize("part", ["get_many", "exchange_many", "failures"])
+def test_a_store_that_lacks_a_part_is_told_which(part: str) -> None:
+    """Where the cache is made, or where the store is used: not when the part is missed."""
+    parts = {name: getattr(MemoryStore(), name) for name in dir(MemoryStore) if name[0] != "_" and name != part}
+    store: Any = SimpleNamespace(**parts)
+    with pytest.raises(ConfigurationError, match=rf"it has no {part}\b"):
+        Cache(store, ttl=60)
+    with pytest.raises(ConfigurationError, match=rf"it has no {part}\b"), Cache(ttl=60).use(store):
+        pass
+
+
+def test_a_store_of_the_other_face_is_refused() -> None:
+    """An async cache awaits what its store does; what it closes tells the two apart."""
+    with pytest.raises(ConfigurationError, match="it has no aclose"):
+        AsyncCache(MemoryStore(), ttl=60)
+    with pytest.raises(ConfigurationError, match="it has no close"):
+        Cache(AsyncMemoryStore(), ttl=60)

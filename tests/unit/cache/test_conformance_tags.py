@@ -203,7 +203,7 @@ def test_an_absent_stamp_is_a_miss(kind: Any, place: int) -> None:
     for raw in (None, b"", b"x" * 100, b"x"):  # evicted, empty, foreign, short
         cache.set("k", "old", tags=["t"])
         assert cache.get("k") == "old"
-        before = kind.done(engine.tier.store.get(key))
+        before = kind.done(engine.tier.store.get_many([key]))[0]
         assert kind.done(engine.tier.store.swap(key, before, raw, 60_000))
         assert cache.get("k") is None, raw
         assert cache.get_or_load("k", lambda: "new", tags=["t"]) == "new"
@@ -413,7 +413,7 @@ def test_of_two_writers_of_a_tag_neither_brings_back_what_the_other_changed(kind
     if not second_ends_first:
         kind.done(cache.main.tags.cancel(second))
         assert cache.get("k") in {None, "after"}
-    raw = kind.done(cache.main.tier.store.get(cache.main.stamps.keys(["t"])[1]))
+    raw = kind.done(cache.main.tier.store.get_many(cache.main.stamps.keys(["t"])))[1]
     assert raw[2] == TOMBSTONE
     assert is_unsure(raw), "another writer may be at work: the stamp is a short one"
 

@@ -27,7 +27,6 @@ from resilient.cache._entry import (
     Unreadable,
     bearing,
     claimed,
-    fenced,
     is_fence,
     keeping,
     kept_in,
@@ -218,14 +217,6 @@ def test_a_fence_is_told_by_its_head_alone() -> None:
     assert is_fence(fence) is True
     others = [marker(TOMBSTONE, 100.0, 10.0), marker(LEASE, 100.0, 10.0), pack(VALUE._replace(codec=FENCE))]
     assert not any(map(is_fence, [None, b"", fence[:-1], b"\0" + fence[1:], *others]))
-
-
-def test_a_tombstone_becomes_a_fence_in_place() -> None:
-    """Only what it is changes: its token, its times and its note stay."""
-    tombstone = marker(TOMBSTONE, 100.0, 10.0, NOTE, generation=9, tags=TAGS)
-    fence = fenced(tombstone)
-    assert is_fence(fence)
-    assert unpack(fence) == unpack(tombstone)._replace(flags=FENCE)
 
 
 @pytest.mark.parametrize("flag", EMPTY)

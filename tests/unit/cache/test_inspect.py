@@ -61,7 +61,7 @@ def test_a_stale_value_and_one_that_is_gone(cache: Cache, clock: FakeClock) -> N
 )
 def test_what_is_no_value_is_told_by_its_kind(cache: Cache, clock: FakeClock, flag: int, words: str) -> None:
     """A tombstone, a fence, a lease."""
-    cache.store.put("shop:k", marker(flag, clock.wall(), 10.0), 10_000)
+    cache.store.put_many({"shop:k": marker(flag, clock.wall(), 10.0)}, 10_000)
     served, lines = lines_of_key(cache, "k")
     assert not served
     assert words in lines[1]
@@ -80,7 +80,7 @@ def test_an_absence_tags_and_a_load_on_its_way(cache: Cache, clock: FakeClock) -
     number, body = cache.codec().encode(1)
     tags = pack_tags([("users", 1), ("user:1", 2)])
     entry = Entry(body, number, 0, 0, 1, clock.wall(), 60.0, 60.0, 0.25, tags=tags, busy=5.0)
-    cache.store.put("shop:k", pack(entry), 10_000)
+    cache.store.put_many({"shop:k": pack(entry)}, 10_000)
     text = told(cache, "k")
     assert "tags: users, user:1" in text
     assert "its load took 0.25 s" in text
@@ -90,12 +90,12 @@ def test_an_absence_tags_and_a_load_on_its_way(cache: Cache, clock: FakeClock) -
 def test_bytes_that_are_none_of_ours_are_told(cache: Cache) -> None:
     """Foreign, damaged or signed: with the reason, and not as served."""
     assert lines_of_key(cache, "nothing") == (False, ["nothing", "  nothing"])
-    cache.store.put("shop:foreign", b"hello", 10_000)
+    cache.store.put_many({"shop:foreign": b"hello"}, 10_000)
     assert "no entry of this version" in told(cache, "foreign")
     cache.set("k", 1)
-    raw = cache.store.get("shop:k")
+    raw = cache.store.get_many(["shop:k"])[0]
     assert raw is not None
-    cache.store.put("shop:k", raw[:-1] + b"\xff", 10_000)
+    cache.store.put_many({"shop:k": raw[:-1] + b"\xff"}, 10_000)
     served, lines = lines_of_key(cache, "k")
     assert not served
     assert "bad checksum" in "\n".join(lines)
@@ -108,7 +108,7 @@ def test_bytes_that_are_none_of_ours_are_told(cache: Cache) -> None:
 def test_a_whole_cache_is_told_with_its_keys_and_reads(cache: Cache) -> None:
     """Keys of this namespace only, and the hit ratio of this process."""
     cache.set_many({f"k{number}": number for number in range(30)})
-    cache.store.put("other:k", b"x", 10_000)
+    cache.store.put_many({"other:k": b"x"}, 10_000)
     cache.get("k1")
     cache.get("nothing")
     text = "\n".join(lines_of_cache(cache))

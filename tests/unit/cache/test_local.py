@@ -431,7 +431,7 @@ def test_a_stamp_that_lives_for_one_lease_is_not_kept(two: tuple[Process, Proces
         loads.append(number)
         return number
 
-    other.cache.store.store.put("shop:tag:{users}", planted(clock.wall(), 10.0), 10_000)
+    other.cache.store.store.put_many({"shop:tag:{users}": planted(clock.wall(), 10.0)}, 10_000)
     warm(lambda: user(1))
     clock.advance(10.1)
     mine.hear()
@@ -445,7 +445,7 @@ def test_a_value_of_writers_who_met_is_not_kept(two: tuple[Process, Process], cl
     far = other.cache.store.store
     for life, seconds, ends in ((10_000, 10.1, True), (300_000, 31.0, False)):
         other.cache.set("k", "v", version=life)
-        far.put("shop:k", far.get("shop:k"), life)
+        far.put_many({"shop:k": far.get_many(["shop:k"])[0]}, life)
         assert [mine.cache.get("k"), mine.cache.get("k")] == ["v", "v"]
         clock.advance(seconds)
         mine.hear()
@@ -478,13 +478,13 @@ def test_what_the_server_was_not_told_of_is_not_kept_from_it(clock: FakeClock) -
     mine = Process(MemoryStore(clock=clock), clock, channel=channel)
     mine.cache.main.tier.timer.interval = 1e6  # who comes next tells what was not told
     mine.cache.set("k", "old")
-    bury = mine.far.bury
+    exchange_many = mine.far.exchange_many
 
     def lost(*args: Any) -> Any:
-        mine.far.bury = bury  # type: ignore[method-assign]
+        mine.far.exchange_many = exchange_many  # type: ignore[method-assign]
         raise ConnectionError("lost")
 
-    mine.far.bury = lost  # type: ignore[method-assign,assignment]
+    mine.far.exchange_many = lost  # type: ignore[method-assign,assignment]
     channel.meanwhile = lambda: mine.cache.invalidate("k")
     mine.cache.get("k")
     assert mine.cache.stats().journal == 1

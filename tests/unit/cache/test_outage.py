@@ -172,13 +172,13 @@ def test_a_cancelled_invalidation_is_remembered(clock: FakeClock) -> None:
             stuck.set()
             await asyncio.Event().wait()
 
-        bury, cache.store.bury = cache.store.bury, never  # type: ignore[method-assign]
+        exchange_many, cache.store.exchange_many = cache.store.exchange_many, never  # type: ignore[method-assign]
         task = asyncio.create_task(cache.invalidate("k"))
         await stuck.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert cache.stats().journal == 1
-        cache.store.bury = bury  # type: ignore[method-assign]
+        cache.store.exchange_many = exchange_many  # type: ignore[method-assign]
         assert await cache.get("k") is None
         assert cache.stats().journal == 0
 
@@ -460,7 +460,7 @@ class _SlowStore(_Slow):
         time.sleep(0.02)
         raise ConnectionError
 
-    def bury(self, *_: Any) -> Any:
+    def exchange_many(self, *_: Any) -> Any:
         return self.get_many(())
 
 
@@ -470,7 +470,7 @@ class _AsyncSlowStore(_Slow):
         await asyncio.sleep(0.02)
         raise ConnectionError
 
-    def bury(self, *_: Any) -> Any:
+    def exchange_many(self, *_: Any) -> Any:
         return self.get_many(())
 
 

@@ -83,13 +83,13 @@ def test_the_server_writes_by_versions_as_the_table_does(data: st.DataObject) ->
         done = []
         for store in stores:
             if step == "put":
-                done.append(store.put("k", raw, 60_000))
+                done.append(store.put_many({"k": raw}, 60_000))
             elif step == "swap":
                 done.append(store.swap("k", mine, raw, 60_000))
             else:
                 done.append(store.write_versioned("k", mine, raw, 60_000, 5_000))
         assert done[0] == done[1]
-        there = [store.get("k") for store in stores]
+        there = [store.get_many(["k"])[0] for store in stores]
         assert there[0] == there[1]
         known += [raw, there[0]]
 
@@ -106,12 +106,12 @@ def test_the_older_of_two_writers_who_ends_last_gives_way(store: MemoryStore | R
     """What the newer one left in the fence of the older is what stays."""
     first, second = marker(FENCE, 0.0, 10.0), marker(FENCE, 0.0, 10.0)
     older, newer = value(7), value(8)
-    store.exchange("k", first, 10_000)
-    store.exchange("k", second, 10_000)
+    store.exchange_many({"k": first}, 10_000)
+    store.exchange_many({"k": second}, 10_000)
     assert store.write_versioned("k", first, newer, 60_000, 10_000) == Written.LEFT
-    assert store.get("k")[:HEAD] == second[:HEAD]  # type: ignore[index]
+    assert store.get_many(["k"])[0][:HEAD] == second[:HEAD]  # type: ignore[index]
     assert store.write_versioned("k", second, older, 60_000, 10_000) == Written.OLDER
-    assert store.get("k") == newer
+    assert store.get_many(["k"])[0] == newer
 
 
 def test_the_older_of_two_writers_who_began_first_and_ends_last_changes_nothing(
@@ -120,21 +120,21 @@ def test_the_older_of_two_writers_who_began_first_and_ends_last_changes_nothing(
     """The newer value is there already."""
     first, second = marker(FENCE, 0.0, 10.0), marker(FENCE, 0.0, 10.0)
     older, newer = value(7), value(8)
-    store.exchange("k", first, 10_000)
-    store.exchange("k", second, 10_000)
+    store.exchange_many({"k": first}, 10_000)
+    store.exchange_many({"k": second}, 10_000)
     assert store.write_versioned("k", second, newer, 60_000, 10_000) == Written.STORED
     assert store.write_versioned("k", first, older, 60_000, 10_000) == Written.OLDER
-    assert store.get("k") == newer
+    assert store.get_many(["k"])[0] == newer
 
 
 def test_a_load_of_an_older_row_does_not_replace_a_newer_one(store: MemoryStore | RedisStore) -> None:
     """A copy of the database that lags behind is asked for a value that is renewed: what was there stays, unclaimed."""
     newer = value(8)
-    store.put("k", newer, 60_000)
+    store.put_many({"k": newer}, 60_000)
     claimed = newer[:8] + bytes(8) + newer[16:47] + b"\1\1\1\1" + newer[51:59]
     assert store.claim("k", newer, claimed, 0) is None
     assert store.swap("k", claimed, value(7), 60_000) is False
-    kept = unpack(store.get("k") or b"")
+    kept = unpack(store.get_many(["k"])[0] or b"")
     assert (kept.version, kept.busy) == (8, 0.0)
     assert store.swap("k", claimed, value(8), 60_000) is True
 
@@ -144,9 +144,9 @@ def test_without_a_fence_of_ones_own_nothing_is_known(store: MemoryStore | Redis
     fence = marker(FENCE, 0.0, 10.0)
     assert store.write_versioned("k", fence, value(5), 60_000, 10_000) == Written.UNKNOWN
     for there in (marker(LEASE, 0.0, 10.0), marker(TOMBSTONE, 0.0, 10.0), value(0), b"strange"):
-        store.put("k", there, 60_000)
+        store.put_many({"k": there}, 60_000)
         assert store.write_versioned("k", fence, value(5), 60_000, 10_000) == Written.UNKNOWN
-        assert store.get("k") == there
+        assert store.get_many(["k"])[0] == there
         assert store.write_versioned("k", None, value(5), 60_000, 10_000) == Written.STORED
 
 
@@ -165,7 +165,7 @@ def test_values_of_writers_who_met_live_one_lease() -> None:
 def test_who_waits_is_woken_by_a_value_that_is_refused_for_its_version(store: MemoryStore | RedisStore) -> None:
     """A load that gives an older version than what is there ends like any other: nobody waits for the lease."""
     newer = value(8)
-    store.put("k", newer, 60_000)
+    store.put_many({"k": newer}, 60_000)
     entry = unpack(newer)
     header = claimed(entry, entry.created, 10.0)
     assert store.claim("k", newer, header, 10_000) is None

@@ -196,14 +196,8 @@ class Process:
 
     # ------------------------------------------------------------------------------------------------------ the store
 
-    async def get(self, key: str) -> bytes | None:
-        return (await self._send(self.world.table.get_many, [key]))[0]
-
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         return await self._send(self.world.table.get_many, keys)
-
-    async def put(self, key: str, raw: bytes, life: int) -> None:
-        await self._send(self.world.table.put_many, {key: raw}, life)
 
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         await self._send(self.world.table.put_many, entries, life)
@@ -223,15 +217,9 @@ class Process:
     async def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
         return await self._send(self.world.table.write_versioned, key, fence, raw, life, lease)
 
-    async def exchange(self, key: str, raw: bytes, life: int) -> bytes | None:
-        return await self._send(self.world.table.exchange, key, raw, life)
-
-    async def exchange_many(self, entries: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        return await self._send(lambda: [self.world.table.exchange(key, raw, life) for key, raw in entries.items()])
-
-    async def bury(self, keys: Sequence[str], raw: Sequence[bytes], life: int) -> list[bytes | None]:
+    async def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
         """One by one, as the servers of a Cluster hear of them."""
-        return [await self.exchange(key, mark, life) for key, mark in zip(keys, raw, strict=True)]
+        return [await self._send(self.world.table.exchange, key, mark, life) for key, mark in marks.items()]
 
     async def wait(self, key: str, token: int, seconds: float) -> None:
         """Whoever waits may be woken at any moment, also for nothing."""

@@ -178,14 +178,15 @@ class AsyncTier:
         """
         now, life = self._clock.wall(), int(self._lease * 1000)
         mine = merged(raised(self._told, now) if self.journal else b"", note(now))
-        before = await self.store.bury(keys, [marker(TOMBSTONE, now, self._lease, mine) for _ in keys], life)
+        marks = {key: marker(TOMBSTONE, now, self._lease, mine) for key in keys}
+        before = await self.store.exchange_many(marks, life)
         again: dict[str, bytes] = {}
-        for key, was in zip(keys, before, strict=True):
+        for key, was in zip(marks, before, strict=True):
             whole = merged(told_in(was), mine)
             if is_fence(was) or whole != mine:
                 again[key] = marker(FENCE if is_fence(was) else TOMBSTONE, now, self._lease, whole)
         if again:
-            await self.store.put_many(again, life)
+            await self.store.exchange_many(again, life)
 
     async def fence(self, keys: Iterable[str]) -> list[Fence]:
         """Put a fence into each key, which stands for one lease: nobody but its writer stores there.

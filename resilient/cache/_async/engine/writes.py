@@ -49,7 +49,7 @@ class AsyncWrites:
         if entry.version:
             done = await self._tier.change([key], store.write_versioned, key, None, raw, life, life)
             self._counts.add("stores" if done == Written.STORED else "refused")
-        elif await self._tier.change([key], store.put, key, raw, life) is not UNREACHABLE:
+        elif await self._tier.change([key], store.put_many, {key: raw}, life) is not UNREACHABLE:
             self._counts.add("stores")
 
     async def put_many(self, entries: Mapping[str, Entry]) -> None:
@@ -221,7 +221,7 @@ class AsyncWrites:
         if keys:
             mark, life = self.mark(FENCE)
             with contextlib.suppress(DeadlineExceeded):  # remembered in the journal
-                await self._tier.change(keys, self._tier.store.put_many, dict.fromkeys(keys, mark), life)
+                await self._tier.change(keys, self._tier.store.exchange_many, dict.fromkeys(keys, mark), life)
 
     def glance(self, raw: bytes | None) -> Seen:
         """What an entry is worth, its value unread."""

@@ -158,13 +158,14 @@ class StampBook:
     def _change(self, keys: Sequence[str]) -> None:
         now = self._clock.wall()
         mine = note(now)
-        before = self._tier.store.bury(keys, [planted(now, LIFE, mine) for _ in keys], milliseconds(LIFE))
-        for key, was in zip(keys, before, strict=True):
-            whole = merged(note_in(was, now), mine)
-            if is_unsure(was):
-                self._tier.store.put(key, planted(now, self._lease, whole), milliseconds(self._lease))
-            elif whole != mine:
-                self._tier.store.put(key, planted(now, LIFE, whole), milliseconds(LIFE))
+        marks = {key: planted(now, LIFE, mine) for key in keys}
+        again: dict[float, dict[str, bytes]] = {}
+        for key, was in zip(marks, self._tier.store.exchange_many(marks, milliseconds(LIFE)), strict=True):
+            whole, life = merged(note_in(was, now), mine), self._lease if is_unsure(was) else LIFE
+            if life != LIFE or whole != mine:
+                again.setdefault(life, {})[key] = planted(now, life, whole)
+        for life, stamps in again.items():
+            self._tier.store.exchange_many(stamps, milliseconds(life))
 
     def finish(self, fences: Iterable[Fence]) -> dict[str, bytes]:
         """After a COMMIT before which these were fenced: new stamps in the place of the fences.
@@ -224,4 +225,4 @@ class StampBook:
         """Put stamps that live for one lease."""
         if stamps:
             with contextlib.suppress(DeadlineExceeded):  # remembered
-                self._tier.change(list(stamps), self._tier.store.put_many, stamps, milliseconds(self._lease))
+                self._tier.change(list(stamps), self._tier.store.exchange_many, stamps, milliseconds(self._lease))
