@@ -155,7 +155,7 @@ class LocalTier:
     # ------------------------------------------------------------------------------------------------------ own changes
 
     def forget(self, keys: Iterable[str]) -> None:
-        """This process has changed these keys, or may have."""
+        """This process has changed these keys, or may have, or is about to change them on the server."""
         with self._lock:
             self._changed(keys)
 
@@ -210,6 +210,11 @@ class LocalTier:
             held = slot or self._marks.get(key)
             found.append(held.raw if held is not None and now < held.limit else None)
         return found
+
+    def kept(self, keys: Sequence[str]) -> Kept | None:
+        """The bytes under each key, if all of them are kept."""
+        found = self.look(keys)
+        return None if None in found else Kept(found)
 
     def keep(self, keys: Sequence[str], found: Sequence[bytes | None], ticket: int, asked: float) -> None:
         """Keep what the server gave for these keys, as far as it is worth it and still right.

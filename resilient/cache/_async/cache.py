@@ -135,6 +135,7 @@ class AsyncCache(AsyncReading, AsyncWriting, AsyncTagging, AsyncSqlFace):
             counts=self._counts,
             judge=judge,
             watchers=self._watchers,
+            local=store.tier if isinstance(store, AsyncLocalStore) else None,
         )
         return AsyncEngine(
             self.namespace,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resilient.cache._functions import AsyncMode
-from resilient.cache._local_tier import Kept, LocalTier
+from resilient.cache._local_tier import LocalTier
 from resilient.cache._stamps import is_ours
 from resilient.cache._values import AsyncLoader, AsyncStore, Claim, Swap
 
@@ -53,11 +53,6 @@ class AsyncLocalStore:
             return asked
         there = dict(zip(missing, asked, strict=True))
         return [there.get(key, raw) for key, raw in zip(keys, found, strict=True)]
-
-    def kept(self, keys: Sequence[str]) -> Kept | None:
-        """The bytes under each key, if all of them are kept."""
-        found = self.tier.look(keys)
-        return None if None in found else Kept(found)
 
     async def _change(self, keys: Sequence[str], operation: AsyncLoader[..., Any], *args: Any) -> Any:
         """Run an operation that changes these keys. An operation without an answer may have changed them too."""
@@ -110,10 +105,6 @@ class AsyncLocalStore:
         """Store marks, and return what was there; see `AsyncStore`."""
         before: list[bytes | None] = await self._change(tuple(marks), self.store.exchange_many, marks, life)
         return before
-
-    def forget(self, keys: Sequence[str]) -> None:
-        """These keys are about to be changed on the server, as soon as it answers."""
-        self.tier.forget(keys)
 
     async def aclose(self) -> None:
         """Be told no more, keep nothing, and close the connections, if they were made for this store."""

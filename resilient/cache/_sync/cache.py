@@ -136,6 +136,7 @@ class Cache(Reading, Writing, Tagging, SqlFace):
             counts=self._counts,
             judge=judge,
             watchers=self._watchers,
+            local=store.tier if isinstance(store, LocalStore) else None,
         )
         return Engine(
             self.namespace,

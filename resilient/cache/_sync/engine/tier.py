@@ -55,6 +55,7 @@ class Tier:
         counts: Where calls without an answer are counted.
         watchers: Who is told of changed keys.
         judge: Says what errors of the store mean.
+        local: What this process keeps of the store, above it.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Tier:
         counts: Counts,
         watchers: Watchers,
         judge: Classifier | None = None,
+        local: LocalTier | None = None,
     ) -> None:
         self.store = store
         self.journal = journal
@@ -90,13 +92,12 @@ class Tier:
         self.timer = Timer(self.replay, _EVERY, f"cache-{name}-journal")
         self._told = b""
         """What the writers have seen whose changes the journal holds."""
-        self.local: LocalTier | None = getattr(store, "tier", None)
-        """What this process keeps of the store."""
-        if self.local is not None:
-            self.local.heed(journal)
-        self._kept: Callable[[Any], Any] | None = getattr(store, "kept", None)
-        self.forget: Callable[[Sequence[str]], None] = getattr(store, "forget", _forget_nothing)
+        self.local = local
+        self._kept = None if local is None else local.kept
+        self.forget: Callable[[Sequence[str]], None] = _forget_nothing if local is None else local.forget
         """Has keys read from the server again, whatever this process keeps of them."""
+        if local is not None:
+            local.heed(journal)
         self._caught: tuple[type[BaseException], ...] = (*store.failures, Unavailable)
         self._call = None if pipeline is None else pipeline.call
         self._breaker = None if pipeline is None else pipeline.breaker
