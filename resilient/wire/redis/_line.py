@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from resilient.clock import SYSTEM
@@ -19,8 +20,7 @@ with needs_extra("redis"):
 
 __all__ = ["Line"]
 
-_CHUNK = 65536
-_FIRST = 16384  # bytes: nearly every reply is shorter, and making room for more takes time
+_ROOM = 131_072  # bytes; of these the system gives memory for as many as the longest reply so far has filled
 _AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)
 _LONGEST = 3600.0  # seconds
 _now = SYSTEM.monotonic
@@ -42,6 +42,7 @@ class Line:
         "_limit",
         "_reader",
         "_receive",
+        "_room",
         "_send",
         "_sock",
         "_usual",
@@ -56,9 +57,11 @@ class Line:
         self._usual = usual if self._reader is not None and _watched_by_kernel(self._sock, usual) else None
         self._limit: float | None = None
         # What `ask` calls: bound here, since each look-up on the way of a hit is a cost that is seen.
-        self._send, self._receive = self._sock.sendall, self._sock.recv
+        self._send: Callable[[bytes], None] = self._sock.sendall
+        self._receive: Callable[..., int] = self._sock.recv_into
         self._feed: Any = getattr(self._reader, "feed", None)
         self._gets: Any = getattr(self._reader, "gets", None)
+        self._room = bytearray(_ROOM)  # all replies are read into it: to make room for each takes time
         self.era = era
         self.used = 0.0  # when a reply last came; 0 means never
 
@@ -71,12 +74,12 @@ class Line:
             if limit != self._limit:
                 self._bound(limit)
             self._send(wire)
-            chunk = self._receive(_FIRST)
+            size = self._receive(room := self._room)
         except OSError as error:
             raise _failed(error) from error
-        if not chunk:
+        if not size:
             raise Closed("Connection closed by server.")
-        feed(chunk)
+        feed(room, 0, size)
         reply = self._gets()
         return self._rest(limit) if reply is UNFINISHED else reply
 
@@ -115,30 +118,30 @@ class Line:
         until = _now() + limit
         while True:
             try:
-                chunk = self._receive(_CHUNK) if fresh and limit == self._limit else self._more(until)
+                size = self._receive(self._room) if fresh and limit == self._limit else self._more(until)
             except OSError as error:
                 raise _failed(error) from error
-            if not chunk:
+            if not size:
                 kind = Closed if fresh else redis.exceptions.ConnectionError
                 raise kind("Connection closed by server.")
             fresh = False
-            self._reader.feed(chunk)
-            reply = self._reader.gets()
+            self._feed(self._room, 0, size)
+            reply = self._gets()
             if reply is not UNFINISHED:
                 return reply
             if _now() >= until:
                 raise late()
 
-    def _more(self, until: float) -> bytes:
-        """The next bytes of a reply, before that moment: where they are there already, the limit need not change."""
+    def _more(self, until: float) -> int:
+        """Read more of a reply, before that moment: where it is there already, the limit need not change."""
         if self._usual is not None and self._limit == self._usual:  # the socket blocks
             try:
-                return bytes(self._receive(_CHUNK, _AT_ONCE))
+                return self._receive(self._room, 0, _AT_ONCE)
             except BlockingIOError:
                 pass
         self._sock.settimeout(max(LEAST, until - _now()))
         self._limit = None
-        return bytes(self._receive(_CHUNK))
+        return self._receive(self._room)
 
     def _parsed(self) -> Any:
         """A reply read by redis-py's own parser."""
