@@ -69,27 +69,29 @@ def fresh_many(
     """The same of several, judged in place; and the places of those that are to be looked at with care."""
     found: list[Any] = []
     left: list[int] = []
-    add, read, checksum = found.append, sealed_header, zlib.crc32
+    # Bound here, as is all that is asked of each: a hundred values are read with one call.
+    add, read, checksum, body, longest = found.append, sealed_header, zlib.crc32, slice(_BODY, None), FOREVER
     usual, quick, begins = codec.usual, codec.quick, b"" if block else codec.head
     for raw in raws:
-        value = NOTHING
         if raw:
             try:
                 head, created, lasts, bears, check = read(raw)
                 if (
                     head == begins
                     and bears == borne
-                    and now - created < lasts < FOREVER
-                    and checksum(data := raw[_BODY:], usual) == check
+                    and now - created < lasts < longest
+                    and checksum(data := raw[body], usual) == check
                 ):
                     add(quick(data))
                     continue
             except Exception:  # noqa: BLE001 - as above
                 pass
             value = _fresh_of_all_kinds(raw, now, borne, block, codec)
-        if value is NOTHING:
-            left.append(len(found))
-        add(value)
+            if value is not NOTHING:
+                add(value)
+                continue
+        left.append(len(found))
+        add(NOTHING)
     return found, left
 
 
