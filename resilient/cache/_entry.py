@@ -32,13 +32,12 @@ The pure part of the cache: no clock, no I/O.
 from __future__ import annotations
 
 import math
-import os
+import random
 import struct
-from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from resilient.errors import InvalidInput
+from resilient.runtime import after_fork
 
 __all__ = [
     "BUSY",
@@ -51,6 +50,7 @@ __all__ = [
     "HEADER",
     "LEASE",
     "MAGIC",
+    "MOST_TAGS",
     "NEGATIVE",
     "PLAIN",
     "SIZE",
@@ -71,14 +71,13 @@ __all__ = [
     "marker",
     "new_token",
     "pack",
-    "pack_tags",
+    "pack_bearing",
     "plain_header",
     "released",
     "sealed_header",
     "told",
     "told_in",
     "unpack",
-    "unpack_tags",
     "version_in",
 ]
 
@@ -124,7 +123,8 @@ LEASE = 8
 """Flag: somebody loads; there is no value, and nobody else needs to load one."""
 FAILED = 16
 """Flag: the loader raised an error that its policy caches; the body names it."""
-_MOST_TAGS = 0xFFFF  # bytes, with their names and stamps: so many the header can count
+MOST_TAGS = 0xFFFF
+"""Bytes of tags, with their names and stamps, that the header can count."""
 _KNOWN = NEGATIVE | TOMBSTONE | FENCE | LEASE | FAILED
 _EMPTY = TOMBSTONE | FENCE | LEASE
 
@@ -215,17 +215,26 @@ def bearing(generation: int, tags: bytes = b"") -> bytes:
     return struct.pack(">BHQ", 0, len(tags), generation) if generation else b""
 
 
+_tokens = random.Random()  # noqa: S311 - no secret; and not the common one, which users seed alike in all processes
+after_fork(_tokens.seed)
+
+
 def new_token() -> int:
-    """A random number, for a write that differs from every other."""
-    return int.from_bytes(os.urandom(8), "big")
+    """A random number, for a write that differs from every other: in this process and in all others."""
+    return _tokens.getrandbits(64)
 
 
 def pack(entry: Entry) -> bytes:
     """An entry's bytes."""
-    return _header(entry) + entry.tags + entry.body
+    return pack_bearing(entry, entry.generation, entry.tags)
 
 
-def _header(entry: Entry) -> bytes:
+def pack_bearing(entry: Entry, generation: int, tags: bytes) -> bytes:
+    """The bytes of an entry with other stamps than it has."""
+    return _header(entry, generation, len(tags)) + tags + entry.body
+
+
+def _header(entry: Entry, generation: int, tags: int) -> bytes:
     return HEADER.pack(
         MAGIC,
         FORMAT,
@@ -238,8 +247,8 @@ def _header(entry: Entry) -> bytes:
         entry.keep,
         entry.cost,
         entry.waited,
-        len(entry.tags),
-        entry.generation,
+        tags,
+        generation,
         entry.busy,
         entry.version,
     )
@@ -284,7 +293,10 @@ def marker(flags: int, now: float, lease: float, body: bytes = b"", *, generatio
         generation: The namespace's stamp, with which what is loaded under a lease is to be stored.
         tags: The tags with theirs.
     """
-    return pack(Entry(body, 0, 0, flags, new_token(), now, 0.0, lease, 0.0, generation, tags))
+    header = HEADER.pack(
+        MAGIC, FORMAT, flags, 0, 0, new_token(), now, 0.0, lease, 0.0, False, len(tags), generation, 0.0, 0
+    )
+    return header + tags + body
 
 
 def told(entry: Entry | None) -> bytes:
@@ -337,55 +349,14 @@ def _note(body: bytes) -> tuple[bytes, bytes]:
 
 def claimed(entry: Entry, now: float, lease: float) -> bytes:
     """The new header of a value that somebody begins to load anew: it keeps tags, body and life."""
-    return _header(entry._replace(token=new_token(), busy=now - entry.created + lease, waited=False))
+    return _again(entry, now - entry.created + lease)
 
 
 def released(entry: Entry) -> bytes:
     """The new header of a value that nobody loads anew any more."""
-    return _header(entry._replace(token=new_token(), busy=0.0, waited=False))
+    return _again(entry, 0.0)
 
 
-# ------------------------------------------------------------------------------------------------------------- tags
-
-
-def pack_tags(tags: Iterable[tuple[str, int]]) -> bytes:
-    """Tags with their stamps, as an entry keeps them.
-
-    Raises:
-        InvalidInput: They are more than an entry can bear.
-
-    Examples:
-        >>> unpack_tags(pack_tags([("price-list", 7)]))
-        [('price-list', 7)]
-    """
-    parts = []
-    for name, mark in tags:
-        text = name.encode()
-        parts += [struct.pack(">H", len(text)), text, struct.pack(">Q", mark)]
-    block = b"".join(parts)
-    if len(block) > _MOST_TAGS:
-        raise InvalidInput(
-            f"an entry cannot bear {len(parts) // 3} tags",
-            advice="give it a tag that several share: all of a table, say, or all of a customer",
-        )
-    return block
-
-
-def unpack_tags(block: bytes) -> list[tuple[str, int]]:
-    """Read what `pack_tags` wrote.
-
-    Raises:
-        Unreadable: These are not such bytes.
-    """
-    tags: list[tuple[str, int]] = []
-    at = 0
-    try:
-        while at < len(block):
-            (length,) = struct.unpack_from(">H", block, at)
-            end = at + 2 + length
-            (mark,) = struct.unpack_from(">Q", block, end)
-            tags.append((block[at + 2 : end].decode(), mark))
-            at = end + 8
-    except (struct.error, UnicodeDecodeError) as error:
-        raise Unreadable("bad tags") from error
-    return tags
+def _again(entry: Entry, busy: float) -> bytes:
+    renewed = entry._replace(token=new_token(), busy=busy, waited=False)
+    return _header(renewed, entry.generation, len(entry.tags))

@@ -188,6 +188,10 @@ class _Table:
         self._leave(flight)
         return flight.shared
 
+    def flies(self, key: str) -> bool:
+        """Whether a load of this key is under way."""
+        return key in self._flights
+
     def overtake(self, key: str) -> None:
         """The key has changed: whoever comes now must not get, nor store, what is being loaded."""
         if not self._flights:

@@ -19,11 +19,11 @@ from resilient.cache._entry import (
     Life,
     Unreadable,
     unpack,
-    unpack_tags,
 )
 from resilient.cache._keys import physical
 from resilient.cache._stamps import is_ours, namespace_key, number, tag_key
 from resilient.cache._sync.cache import Cache
+from resilient.cache._tags import unpack_tags
 
 __all__ = ["lines_of_cache", "lines_of_key"]
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 
-from resilient.cache._entry import FAILED, NEGATIVE, Entry, new_token, pack_tags
+from resilient.cache._entry import FAILED, NEGATIVE, Entry, new_token
 from resilient.cache._seen import Plan
+from resilient.cache._tags import pack_tags
 from resilient.cache._versions import numbered
 
 __all__ = ["absent", "failed", "made", "made_now"]

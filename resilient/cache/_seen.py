@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from resilient.cache._codecs import Codec
@@ -45,6 +46,8 @@ class Lease(NamedTuple):
     """The value that is loaded anew; ``None`` where there is none."""
     marks: Marks = UNKNOWN
     """The stamps that what is stored is to bear: those that stood before its load began, or its write."""
+    ends: float = math.inf
+    """When it is over, by the clock's monotonic reading."""
 
 
 class Fence(NamedTuple):

@@ -15,7 +15,6 @@ The pure part: no clock, no I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from resilient.cache._causal import merged
 from resilient.cache._entry import (
@@ -32,11 +31,11 @@ from resilient.cache._entry import (
     bearing,
     marker,
     pack,
-    pack_tags,
+    pack_bearing,
     told_in,
     unpack,
-    unpack_tags,
 )
+from resilient.cache._tags import pack_tags, unpack_tags
 
 __all__ = [
     "LIFE",
@@ -165,57 +164,74 @@ def tags_of(entry: Entry) -> tuple[str, ...]:
     return tuple(name for name, _ in unpack_tags(entry.tags)) if entry.tags else ()
 
 
-class Marks(NamedTuple):
-    """The stamps of the namespace and of some tags, as they stood at one moment.
+class Marks:
+    """The stamps of the namespace and of some tags, as they stood at one moment; nobody changes them.
+
+    What is asked of them again and again is found out once, since those of a namespace hardly ever change.
 
     Args:
         names: The tags.
         raws: The bytes under the namespace's key, then under each tag's; nothing where the store did not answer.
     """
 
-    names: tuple[str, ...] = ()
-    raws: tuple[bytes | None, ...] = ()
+    __slots__ = ("_block", "_borne", "_seen", "generation", "names", "numbers", "raws", "whole")
 
-    @property
-    def generation(self) -> int:
-        """The namespace's stamp; 0 where there is none."""
-        return number(self.raws[0]) if self.raws else 0
-
-    @property
-    def whole(self) -> bool:
+    def __init__(self, names: tuple[str, ...] = (), raws: tuple[bytes | None, ...] = ()) -> None:
+        self.names = names
+        self.raws = raws
+        self.numbers = tuple([number(raw) for raw in raws])
+        """The stamps; 0 where there is none."""
+        self.generation = self.numbers[0] if raws else 0
+        """The namespace's."""
+        self.whole = bool(raws) and 0 not in self.numbers
         """Whether every stamp is there, so that what is loaded now may be stored."""
-        return bool(self.raws) and all(map(number, self.raws))
+        self._block: bytes | None = None if names else b""
+        self._borne: tuple[bytes, bytes] | None = None
+        self._seen: tuple[bytes | None, ...] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Marks) and (self.names, self.raws) == (other.names, other.raws)
+
+    def __hash__(self) -> int:
+        return hash((self.names, self.raws))
+
+    def __repr__(self) -> str:
+        return f"Marks({self.names!r}, {self.raws!r})"
+
+    def note(self, now: float) -> bytes:
+        """What the writers had seen who put these stamps: a load that begins now reads no older database."""
+        for raw in self.raws:
+            if raw is not None and len(raw) > SIZE:
+                return merged(*[note_in(each, now) for each in self.raws])
+        return b""
 
     @property
     def seen(self) -> tuple[bytes | None, ...]:
         """What tells these stamps, and fences, from any others: whoever finds the same may share a load."""
-        return tuple([None if raw is None else raw[TOKEN] for raw in self.raws])
-
-    def note(self, now: float) -> bytes:
-        """What the writers had seen who put these stamps: a load that begins now reads no older database."""
-        if all(raw is None or len(raw) <= SIZE for raw in self.raws):
-            return b""
-        return merged(*(note_in(raw, now) for raw in self.raws))
+        if self._seen is None:
+            self._seen = tuple([None if raw is None else raw[TOKEN] for raw in self.raws])
+        return self._seen
 
     def block(self) -> bytes:
         """The tags as an entry bears them."""
-        if not self.names:
-            return b""
-        return pack_tags(zip(self.names, map(number, self.raws[1:]), strict=True))
+        block = self._block
+        if block is None:
+            block = self._block = pack_tags(zip(self.names, self.numbers[1:], strict=True))
+        return block
 
     def borne(self) -> tuple[bytes, bytes]:
         """The same, after what stands in the header of an entry that bears these stamps.
 
         Nothing where one is not there, so that nothing can bear it.
         """
-        if not self.whole:
-            return b"", b""
-        block = self.block()
-        return bearing(self.generation, block), block
+        if self._borne is None:
+            block = self.block() if self.whole else b""
+            self._borne = (bearing(self.generation, block), block) if self.whole else (b"", b"")
+        return self._borne
 
-    def bare_on(self, entry: Entry) -> Entry:
-        """What was loaded while these stood, with them."""
-        return entry._replace(generation=self.generation, tags=self.block()) if self.whole else entry
+    def pack(self, entry: Entry) -> bytes:
+        """The bytes of what was loaded while these stood, with them."""
+        return pack_bearing(entry, self.generation, self.block()) if self.whole else pack(entry)
 
     def on(self, entry: Entry) -> Entry:
         """An entry with these stamps; without a generation, so that nobody reads it, where one of its tags has none."""
@@ -231,11 +247,11 @@ class Marks(NamedTuple):
         return entry._replace(generation=self.generation, tags=pack_tags(zip(names, numbers, strict=True)))
 
     def _known(self) -> dict[str, int]:
-        return dict(zip(self.names, map(number, self.raws[1:]), strict=False))
+        return dict(zip(self.names, self.numbers[1:], strict=False))
 
     def changed(self, places: Mapping[int, bytes | None]) -> Marks:
         """The same with other bytes at some places: 0 is the namespace's, 1 that of the first tag."""
-        return self._replace(raws=tuple([places.get(at, raw) for at, raw in enumerate(self.raws)]))
+        return Marks(self.names, tuple([places.get(at, raw) for at, raw in enumerate(self.raws)]))
 
     def lacking(self, raw: bytes | None) -> tuple[str, ...]:
         """The tags of an entry, if it can be read, that are not among these."""

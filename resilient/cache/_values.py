@@ -126,11 +126,18 @@ class CacheStats:
 class Counts:
     """Counters that threads may share.
 
-    A hit is counted by one step of an `itertools.count`, which is atomic: the read that costs least takes no lock.
+    What happens at every hit, and at every load, is counted by one step of an `itertools.count`, which is atomic and
+    takes no lock; the rest by `add`.
     """
 
     hit: Callable[[], int]
     """Counts a hit."""
+    miss: Callable[[], int]
+    """Counts a miss."""
+    load: Callable[[], int]
+    """Counts a loader that ran to its end."""
+    store: Callable[[], int]
+    """Counts a value that was stored."""
 
     def __init__(self) -> None:
         self._lock = fork_safe_lock()
@@ -138,7 +145,8 @@ class Counts:
 
     def reset(self) -> None:
         """Start from zero."""
-        self.hit = itertools.count().__next__
+        self.hit, self.miss, self.load, self.store = (itertools.count().__next__ for _ in range(4))
+        self._steps = {"hits": self.hit, "misses": self.miss, "loads": self.load, "stores": self.store}
         self._looks = 0
         self._values: dict[str, int] = {}
 
@@ -150,9 +158,11 @@ class Counts:
     def read(self) -> dict[str, Any]:
         """What was counted so far."""
         with self._lock:
-            hits = self.hit() - self._looks  # looking is a step too
+            found = dict(self._values)
+            for name, step in self._steps.items():
+                found[name] = found.get(name, 0) + step() - self._looks  # looking is a step too
             self._looks += 1
-            return {**self._values, "hits": hits + self._values.get("hits", 0)}
+            return found
 
 
 class Store(Protocol):
@@ -179,6 +189,13 @@ class Store(Protocol):
         ``None``: the caller is to load. A header that is no lease is written over that of the value that was seen,
         which keeps its body and stays for so long at least. Otherwise return what is there and for how many seconds;
         where it says that somebody loads, the byte is set that says that somebody waits.
+        """
+        ...
+
+    def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """What `get_many` gives; and where nothing is under the first key, begin to load it, with that header.
+
+        The look comes first; something else may change the key between the two. Returns also whether it was claimed.
         """
         ...
 
@@ -246,6 +263,13 @@ class AsyncStore(Protocol):
         ``None``: the caller is to load. A header that is no lease is written over that of the value that was seen,
         which keeps its body and stays for so long at least. Otherwise return what is there and for how many seconds;
         where it says that somebody loads, the byte is set that says that somebody waits.
+        """
+        ...
+
+    async def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """What `get_many` gives; and where nothing is under the first key, begin to load it, with that header.
+
+        The look comes first; something else may change the key between the two. Returns also whether it was claimed.
         """
         ...
 

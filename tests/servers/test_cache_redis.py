@@ -138,6 +138,30 @@ def test_a_cold_read_is_one_mget_and_one_set_and_a_warm_one_an_mget(redis_server
         assert all(0 < client.pttl(key) <= (stamp if b"{" in key else 300_000) for key in keys)
 
 
+def test_a_read_that_misses_takes_three_round_trips_and_two_after_others_that_missed(
+    redis_server: Any, client: redis.Redis
+) -> None:
+    """The server counts how often it finds something to read: a look with a claim is one such."""
+    with Cache(redis_server.url, namespace="shop", ttl=300, timeout=2.0) as cache:
+        user = cache.lazy("user:{user_id}")(lambda user_id: {"id": user_id})
+        user(0)  # the connection is open and the scripts are known
+        numbers = iter(range(1, 1000))
+
+        def trips(call: Callable[[], object]) -> int:
+            before = int(client.info("stats")["total_reads_processed"])
+            call()
+            return int(client.info("stats")["total_reads_processed"]) - before - 1  # asking is one too
+
+        assert trips(lambda: user(next(numbers))) == 3
+        for _ in range(20):
+            user(next(numbers))
+        assert trips(lambda: user(next(numbers))) == 2
+        assert trips(lambda: user(1)) == 1  # what is there costs no more
+        for _ in range(5):
+            user(1)
+        assert trips(lambda: user(next(numbers))) == 3
+
+
 def test_four_processes_worth_of_threads_never_store_a_value_read_before_an_invalidation(redis_server: Any) -> None:
     """Loaders race with a writer that invalidates; what is cached in the end is what the source says."""
     row = [0]

@@ -49,6 +49,10 @@ class AsyncMemoryStore:
         """Store entries with one life, whatever was there."""
         self.table.put_many(entries, life)
 
+    async def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """Look, and begin to load what is not there; see `AsyncStore`."""
+        return self.table.get_many(keys), self.table.claim(keys[0], None, header, life) is None
+
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `AsyncStore`."""
         return self.table.claim(key, seen, header, life)
@@ -115,6 +119,11 @@ class AsyncRedisStore:
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store entries with one life, whatever was there; in one round trip."""
         self._all(await self._replies([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+
+    async def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """Look, and begin to load what is not there, in one round trip; see `AsyncStore`."""
+        found, done = await self.channel.get_many_and(keys, ("SET", keys[0], header, "PX", life, "NX"))
+        return found, done is not None
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `AsyncStore`. Where nothing was seen, one plain command does it if that is still so."""

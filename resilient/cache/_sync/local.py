@@ -71,6 +71,11 @@ class LocalStore:
         """Store entries with one life, whatever was there."""
         self._change(tuple(entries), self.store.put_many, entries, life)
 
+    def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """Look on the server, and begin to load what is not there."""
+        found: tuple[list[bytes | None], bool] = self._change(keys[:1], self.store.get_or_claim, keys, header, life)
+        return found
+
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `Store`."""
         found: tuple[bytes | None, float] | None = self._change((key,), self.store.claim, key, seen, header, life)

@@ -50,6 +50,10 @@ class MemoryStore:
         """Store entries with one life, whatever was there."""
         self.table.put_many(entries, life)
 
+    def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """Look, and begin to load what is not there; see `Store`."""
+        return self.table.get_many(keys), self.table.claim(keys[0], None, header, life) is None
+
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `Store`."""
         return self.table.claim(key, seen, header, life)
@@ -116,6 +120,11 @@ class RedisStore:
     def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store entries with one life, whatever was there; in one round trip."""
         self._all(self._replies([("SET", key, raw, "PX", life) for key, raw in entries.items()]))
+
+    def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """Look, and begin to load what is not there, in one round trip; see `Store`."""
+        found, done = self.channel.get_many_and(keys, ("SET", keys[0], header, "PX", life, "NX"))
+        return found, done is not None
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `Store`. Where nothing was seen, one plain command does it if that is still so."""

@@ -89,8 +89,11 @@ class Line:
 
     def ask_many(self, wire: bytes, count: int, limit: float) -> list[Any]:
         """Send several and return their replies."""
-        self.send(wire, limit)
-        return self.receive(count, limit)
+        until = _now() + limit
+        if self._feed is None:
+            self.send(wire, limit)
+            return self.receive(count, limit)
+        return self._further([self.ask(wire, limit)], count, until)
 
     def send(self, wire: bytes, limit: float) -> None:
         """Send, and leave the replies for later."""
@@ -106,8 +109,11 @@ class Line:
         if self._reader is None:
             return [self._parsed() for _ in range(count)]
         first = self._reader.gets()
-        replies = [self._rest(limit, fresh=True) if first is UNFINISHED else first]
         until = _now() + limit
+        return self._further([self._rest(limit, fresh=True) if first is UNFINISHED else first], count, until)
+
+    def _further(self, replies: list[Any], count: int, until: float) -> list[Any]:
+        """The first replies with those that follow, before that moment."""
         while len(replies) < count:
             reply = self._reader.gets()
             replies.append(self._rest(max(LEAST, until - _now())) if reply is UNFINISHED else reply)

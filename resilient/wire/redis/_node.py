@@ -139,8 +139,8 @@ class AsyncNode:
 
     # ------------------------------------------------------------------------------------------------- commands
 
-    async def call(self, wire: bytes, reading: bool) -> Any:  # noqa: FBT001 - on the way of every hit
-        """Send one command and return the reply, which may be an error of the server.
+    async def call(self, wire: bytes, reading: bool, count: int = 1) -> Any:  # noqa: FBT001 - on the way of every hit
+        """Send one command and return the reply, which may be an error of the server; of several a list of replies.
 
         Raises:
             redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
@@ -154,11 +154,11 @@ class AsyncNode:
             stream = await self._opened()
         again = reading and stream.served
         try:
-            return await stream.send(wire, 1, self._answer)
+            return await stream.send(wire, count, self._answer)
         except Closed:
             if not again:
                 raise
-        return await self.anew(wire, 1)
+        return await self.anew(wire, count)
 
     async def begin(self, wire: bytes, count: int, reading: bool) -> AsyncExchange:  # noqa: FBT001 - as in `call`
         """Send several commands; the replies are fetched later."""

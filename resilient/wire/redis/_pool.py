@@ -105,8 +105,8 @@ class Node:
 
     # ------------------------------------------------------------------------------------------------- commands
 
-    def call(self, wire: bytes, reading: bool) -> Any:  # noqa: FBT001 - on the way of every hit
-        """Send one command and return the reply, which may be an error of the server.
+    def call(self, wire: bytes, reading: bool, count: int = 1) -> Any:  # noqa: FBT001 - on the way of every hit
+        """Send one command and return the reply, which may be an error of the server; of several a list of replies.
 
         Raises:
             redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
@@ -121,12 +121,13 @@ class Node:
             if _now() - line.used > (_TRUSTED if reading else _WATCHED):
                 line = self._checked(line)
         try:
-            reply = line.ask(wire, limit)
+            reply = line.ask(wire, limit) if count == 1 else line.ask_many(wire, count, limit)
         except Closed:
             self.lost(line)
             if not reading or not line.used:
                 raise
-            return self.anew(wire, 1)[0]
+            replies = self.anew(wire, count)
+            return replies[0] if count == 1 else replies
         except BaseException:
             self.drop(line)
             raise

@@ -32,14 +32,13 @@ from resilient.cache._entry import (
     kept_in,
     marker,
     pack,
-    pack_tags,
     released,
     told,
     told_in,
     unpack,
-    unpack_tags,
     version_in,
 )
+from resilient.cache._tags import pack_tags, unpack_tags
 from resilient.errors import InvalidInput
 
 TAGS = pack_tags([("price-list", 7)])

@@ -12,8 +12,9 @@ import fakeredis
 import pytest
 
 from resilient.cache import AsyncCache, Cache
-from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, Entry, marker, pack, pack_tags
+from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, Entry, marker, pack
 from resilient.cache._inspect import lines_of_cache, lines_of_key
+from resilient.cache._tags import pack_tags
 from resilient.cli import main
 from resilient.errors import NotFound
 from resilient.testing import FakeClock

@@ -38,6 +38,11 @@ class Lossy(MemoryStore):
         self._lose()
         return done
 
+    def get_or_claim(self, *args: Any) -> Any:
+        done = super().get_or_claim(*args)
+        self._lose()
+        return done
+
     def claim_many(self, *args: Any) -> Any:
         done = super().claim_many(*args)
         self._lose()
@@ -79,6 +84,11 @@ class AsyncLossy(AsyncMemoryStore):
         await self._lose()
         return done
 
+    async def get_or_claim(self, *args: Any) -> Any:
+        done = await super().get_or_claim(*args)
+        await self._lose()
+        return done
+
     async def claim_many(self, *args: Any) -> Any:
         done = await super().claim_many(*args)
         await self._lose()
@@ -95,22 +105,29 @@ async def aloaded() -> str:
     return "new"
 
 
+MISSES = 20
+"""Reads that find nothing, after which the claim of a key is sent along with the look."""
+
+
 @pytest.mark.parametrize("stale", [False, True], ids=["nothing", "a value"])
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
-def test_a_claim_whose_answer_is_lost_is_given_back(stale: bool, many: bool) -> None:
+@pytest.mark.parametrize("way", ["one", "with the look", "many"])
+def test_a_claim_whose_answer_is_lost_is_given_back(stale: bool, way: str) -> None:
     """The next process loads at once, whether the key was empty or held an old value."""
     store = Lossy()
     mine, theirs = (Cache(store, namespace="n", ttl=300, lease=LEASE) for _ in range(2))
+    for number in range(MISSES if way == "with the look" else 0):
+        mine.get_or_load(f"other {number}", loaded)
     if stale:
         mine.get_or_load("k", lambda: "old", ttl=0.01, stale_if_error=60)
         time.sleep(0.02)
     store.loses = True
-    if many:
+    if way == "many":
         assert mine.get_many(["k"], load_many=lambda keys: dict.fromkeys(keys, "new"), stale_if_error=60) == {
             "k": "new"
         }
     else:
         assert mine.get_or_load("k", loaded, stale_if_error=60) == "new"
+    assert not store.loses
     began = time.monotonic()
     assert theirs.get_or_load("k", loaded, stale_if_error=60) == "new"
     assert time.monotonic() - began < AT_ONCE
@@ -118,14 +135,16 @@ def test_a_claim_whose_answer_is_lost_is_given_back(stale: bool, many: bool) -> 
 
 
 @pytest.mark.parametrize("how", ["lost", "cancelled", "late"])
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
-def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, many: bool) -> None:
+@pytest.mark.parametrize("way", ["one", "with the look", "many"])
+def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, way: str) -> None:
     """The same with tasks, and where the one who claims is cancelled or runs out of time."""
 
     async def main() -> None:
         store = AsyncLossy()
         mine, theirs = (AsyncCache(store, namespace="n", ttl=300, lease=LEASE) for _ in range(2))
         await mine.set("other", "value")  # so that the claim is soon reached
+        for number in range(MISSES if way == "with the look" else 0):
+            await mine.get_or_load(f"other {number}", aloaded)
         asked = asyncio.Event()
         if how == "lost":
             store.loses = True
@@ -134,7 +153,7 @@ def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, many: bo
 
         async def read(seconds: float) -> Any:
             async with deadline(seconds):
-                if many:
+                if way == "many":
                     return await mine.get_many(["k", "l"], load_many=load_many)
                 return await mine.get_or_load("k", aloaded)
 
@@ -156,6 +175,31 @@ def test_a_claim_of_a_task_that_does_not_get_it_is_given_back(how: str, many: bo
         await mine.aclose()
 
     asyncio.run(main())
+
+
+class Changing(MemoryStore):
+    """A store in which a value is invalidated after it was looked at, and before its key is claimed."""
+
+    local = False
+
+    def get_or_claim(self, keys: Any, header: bytes, life: int) -> Any:
+        found = self.get_many(keys)
+        self.swap(keys[0], found[0], None, 0)
+        return found, super().get_or_claim(keys, header, life)[1]
+
+
+def test_a_claim_that_came_with_a_value_is_given_back() -> None:
+    """What ended between the look and the claim is served once more, to who looked before; the next one loads."""
+    store = Changing()
+    mine, theirs = (Cache(store, namespace="n", ttl=300, lease=LEASE) for _ in range(2))
+    for number in range(MISSES):
+        mine.get_or_load(f"other {number}", loaded)
+    mine.set("k", "old")
+    assert mine.get_or_load("k", loaded) == "old"
+    began = time.monotonic()
+    assert theirs.get_or_load("k", loaded) == "new"
+    assert time.monotonic() - began < AT_ONCE
+    mine.close()
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
@@ -191,7 +235,7 @@ def test_what_an_open_breaker_keeps_back_is_not_given_back() -> None:
         raise ConnectionError
 
     store.get_many = store.claim = gone  # type: ignore[method-assign]
-    store.swap = swap  # type: ignore[method-assign]
+    store.swap = store.swap_many = swap  # type: ignore[method-assign]
     for number in range(20):
         assert cache.get_or_load(f"k{number}", loaded) == "new"
     cache.close()

@@ -10,12 +10,13 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from resilient.cache._codecs import Codecs, Settings
-from resilient.cache._entry import Entry, pack, pack_tags
+from resilient.cache._entry import Entry, pack
 from resilient.cache._journal import Journal
 from resilient.cache._local import Local
 from resilient.cache._local_coherence import LEASE, NO_TICKET, Coherence
 from resilient.cache._local_tier import LocalTier
 from resilient.cache._stamps import LIFE, namespace_key, number, planted, tag_key
+from resilient.cache._tags import pack_tags
 from resilient.testing import FakeClock
 
 KEYS = ("s:a", "s:b")

@@ -24,7 +24,7 @@ from resilient.cache._entry import (
 )
 from resilient.cache._keys import physical, physical_many
 from resilient.cache._quick import NOTHING, fresh, fresh_many
-from resilient.cache._stamps import pack_tags
+from resilient.cache._tags import pack_tags
 from resilient.errors import InvalidInput
 
 NOW, GENERATION = 1000.0, 7

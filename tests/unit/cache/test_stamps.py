@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from threads import Slow, start
 
 from resilient.cache import Cache
-from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, Entry, marker, pack, pack_tags, unpack
+from resilient.cache._entry import FENCE, LEASE, TOMBSTONE, Entry, marker, pack, unpack
 from resilient.cache._flight import Flights
 from resilient.cache._inspect import lines_of_key
 from resilient.cache._keys import physical, tag_name
@@ -28,6 +28,7 @@ from resilient.cache._stamps import (
     tag_key,
     tags_of,
 )
+from resilient.cache._tags import pack_tags
 from resilient.errors import InvalidInput
 from resilient.testing import FakeClock
 

@@ -167,6 +167,8 @@ class Process:
         self._slips = world.slips
         self.cache = AsyncCache(self, namespace="n", ttl=ttl, jitter=0.0, lease=LEASE, clock=world.clock)
         self.cache.main.tier.timer.interval = 1e6  # who comes next tells what was not told
+        if world.likely(0.5):
+            self.cache.main.loads.missed = 2**64  # claims are sent along with looks, however many reads find something
 
     async def step(self) -> None:
         """Wait for the next turn; the dead wait for ever."""
@@ -201,6 +203,11 @@ class Process:
 
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         await self._send(self.world.table.put_many, entries, life)
+
+    async def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
+        """One after the other, as servers may hear of them."""
+        found = await self._send(self.world.table.get_many, keys)
+        return found, await self._send(self.world.table.claim, keys[0], None, header, life) is None
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> Any:
         return await self._send(self.world.table.claim, key, seen, header, life)

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from resilient import events
 from resilient.cache._async.engine.leases import Ask, AsyncLeases, returned
-from resilient.cache._async.engine.loads import READ, RENEW, AsyncLoads, Errand, Outcome
+from resilient.cache._async.engine.loads import AsyncLoads
 from resilient.cache._async.engine.reads import AsyncReader
+from resilient.cache._async.engine.source import READ, RENEW, AsyncSource, Errand, Outcome
 from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._causal import at_or_after
-from resilient.cache._entry import Entry, Life, pack
+from resilient.cache._entry import Entry, Life
 from resilient.cache._events import CacheRead
 from resilient.cache._failures import another
 from resilient.cache._flight import CIRCLE, LATE, Flight, Landed
@@ -46,11 +47,12 @@ class AsyncBulk:
     Args:
         reader: What is read, and how.
         leases: How a load is claimed, run and stored.
+        source: Where a value comes from that is not there.
         loads: What loads single keys.
     """
 
-    def __init__(self, reader: AsyncReader, leases: AsyncLeases, loads: AsyncLoads) -> None:
-        self._reader, self._leases, self._loads = reader, leases, loads
+    def __init__(self, reader: AsyncReader, leases: AsyncLeases, source: AsyncSource, loads: AsyncLoads) -> None:
+        self._reader, self._leases, self._source, self._loads = reader, leases, source, loads
         self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
         self._clock, self._counts, self._throttle, self._name = (
             reader.clock,
@@ -73,7 +75,7 @@ class AsyncBulk:
             found: list[Any] = [NOTHING] * count
             seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
             return await self._rest(keys, found, list(enumerate(seen)), load, plan)
-        marks = Marks(tags, tuple(raws[count:]))
+        marks = self._stamps.stood(tags, raws[count:])
         found, left = (
             unjudged(count)
             if plan.policy.early
@@ -91,7 +93,7 @@ class AsyncBulk:
         needed: list[tuple[int, Seen]] = []
         renewed: list[tuple[int, Seen]] = []
         for place, found_there in left:
-            seen = self._loads.without_error(found_there)
+            seen = self._source.without_error(found_there)
             use = self._use(seen, plan)
             if use is Use.LOAD:
                 needed.append((place, seen))
@@ -173,7 +175,7 @@ class AsyncBulk:
         """What needs no load after all: its lookup, ``None`` for an absence, or `NOTHING`."""
         if seen.life is Life.FRESH:  # stored by somebody quicker, together with the first stamps
             return None if is_absence(seen) else self._reader.answer(seen)
-        if self._throttle.holds(key, now) and self._loads.stands_in(seen, policy):
+        if self._throttle.holds(key, now) and self._source.stands_in(seen, policy):
             return self._reader.answer(seen, stale=True)  # its source failed a moment ago
         return NOTHING
 
@@ -181,7 +183,7 @@ class AsyncBulk:
         """What was seen of one key, once the stamps are there by which it is judged."""
         if stamped.raw is UNREACHABLE:
             return stamped
-        return self._loads.without_error(self._leases.under(seen, stamped.marks, plan.codec))
+        return self._source.without_error(self._leases.under(seen, stamped.marks, plan.codec))
 
     async def _await_part(self, part: _Part, load: LoadMany, plan: Plan, limit: float | None) -> Lookup[Any] | None:
         """What another caller loads, or the background."""
@@ -242,11 +244,11 @@ class AsyncBulk:
                 errand = Errand(partial(self._one, load, part.place), plan, why)
                 gained: Outcome | NotFound | None
                 try:
-                    seen = self._loads.without_error(part.seen)
+                    seen = self._source.without_error(part.seen)
                     if seen.life is Life.FRESH:  # somebody stored it since this one looked
                         gained = (self._reader.answer(seen), *written(seen))
                     else:
-                        gained = await self._loads.obtain(part.flight, seen, errand)
+                        gained = await self._source.obtain(part.flight, seen, errand)
                 except NotFound as error:
                     gained = error
                 if gained is not None:
@@ -332,8 +334,8 @@ class AsyncBulk:
                     values = await self._leases.run(errand.load, away, *(part.flight for part, _ in granted))
             except Exception as error:  # noqa: BLE001 - raised again, unless there is something to serve instead
                 self._counts.add("load_errors")
-                return {part.place: self._loads.instead(part.flight, part.seen, errand, error) for part, _ in granted}
-            self._counts.add("loads")
+                return {part.place: self._source.instead(part.flight, part.seen, errand, error) for part, _ in granted}
+            self._counts.load()
             cost = self._clock.monotonic() - began
             outcomes: dict[int, Outcome | NotFound] = {}
             swaps: list[tuple[str, bytes | None, bytes | None, int]] = []
@@ -342,12 +344,13 @@ class AsyncBulk:
                 outcome, entry = self._made_of(part, values, plan, created, cost)
                 outcomes[part.place] = outcome
                 if lease is None or part.flight.overtaken:  # the latter's lease is let go below
-                    self._counts.add("refused", int(part.seen.raw is not UNREACHABLE))
+                    if part.seen.raw is not UNREACHABLE:
+                        self._counts.add("refused")
                     continue
                 if entry is None:  # let go, with the value there was
                     swaps.append((part.flight.key, lease.header, None, 0))
                 else:
-                    raw = pack(lease.marks.bare_on(entry))
+                    raw = lease.marks.pack(entry)
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
             if await self._leases.end(swaps, count=True):
                 for key, *_ in swaps:

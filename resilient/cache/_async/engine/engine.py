@@ -8,6 +8,7 @@ from resilient.cache._async.engine.counters import AsyncCounters
 from resilient.cache._async.engine.leases import AsyncLeases
 from resilient.cache._async.engine.loads import AsyncLoads
 from resilient.cache._async.engine.reads import AsyncReader
+from resilient.cache._async.engine.source import AsyncSource
 from resilient.cache._async.engine.tags import AsyncTags
 from resilient.cache._async.engine.tier import AsyncTier
 from resilient.cache._async.engine.writes import AsyncWrites
@@ -37,8 +38,9 @@ class AsyncEngine:
         self.reads = reads = AsyncReader(name, tier, lease=lease, clock=clock, counts=counts)
         self.stamps = reads.stamps
         self.leases = leases = AsyncLeases(reads, max_loads)
-        self.loads = loads = AsyncLoads(reads, leases)
-        self.bulk = bulk = AsyncBulk(reads, leases, loads)
+        source = AsyncSource(reads, leases)
+        self.loads = loads = AsyncLoads(reads, leases, source)
+        self.bulk = bulk = AsyncBulk(reads, leases, source, loads)
         self.writes = writes = AsyncWrites(reads)
         self.commits = AsyncCommits(reads, writes)
         self.counters = counters = AsyncCounters(reads, writes)

@@ -10,7 +10,7 @@ from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._background import AsyncBackground, AsyncCap
 from resilient.cache._causal import at_or_after, merged
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, pack, released, told
+from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, released, told
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Plan, Seen, milliseconds
 from resilient.cache._stamps import Marks
@@ -48,7 +48,9 @@ class AsyncLeases:
         self._reader = reader
         self._tier, self._stamps = reader.tier, reader.stamps
         self._clock, self._counts, self._lease = reader.clock, reader.counts, reader.lease
-        self._capped = max_loads is not None
+        self._life = milliseconds(reader.lease)
+        self.capped = max_loads is not None
+        """Whether loads take turns at any time, and not only while the shared tier is away."""
         most = max_loads or _LOADS
         self.cap = AsyncCap(reader.name, most, reader.lease)
         """How many loaders run at once."""
@@ -65,7 +67,7 @@ class AsyncLeases:
         That is before the claim: a lease whose holder waits for its turn would keep other processes waiting, and their
         loads may hold the places for which other holders wait. What this returns is to be handed to `leave`.
         """
-        if not self._capped or self.cap.inside():
+        if not self.capped or self.cap.inside():
             return None
         taken = await self.cap.take()
         for flight in flights:
@@ -85,7 +87,7 @@ class AsyncLeases:
         It reads no database older than what made it necessary.
         """
         note = self.noted(seen)
-        capped = self._capped or seen.raw is UNREACHABLE
+        capped = self.capped or seen.raw is UNREACHABLE
         taken = await self.cap.take() if capped else None
         try:
             for flight in flights:
@@ -95,7 +97,8 @@ class AsyncLeases:
             with at_or_after(note):
                 return await load()
         finally:
-            self.cap.give(taken)
+            if taken is not None:
+                self.cap.give(taken)
 
     def noted(self, seen: Seen) -> bytes:
         """What the writers had seen that made a load necessary: of the key itself, and of its tags."""
@@ -104,19 +107,16 @@ class AsyncLeases:
 
     # --------------------------------------------------------------------------------------------------------- claims
 
-    async def whole(self, seen: Seen, plan: Plan) -> Seen:
-        """What was seen, with stamps where there were none, for who is about to join a flight.
-
-        Who finds none could not tell whether one came and went since the flight's leader found none.
-        """
-        return seen if seen.marks.whole else await self.with_stamps(seen, plan)
+    def lasting(self, marks: Marks, plan: Plan) -> bool:
+        """Whether these stamps are all there, and known to outlive what bears them: `with_stamps` has nothing to do."""
+        return self._stamps.last(marks, self._clock.wall(), plan.policy.ttl + plan.policy.stale)
 
     async def with_stamps(self, seen: Seen, plan: Plan) -> Seen:
         """What was seen, with the stamps that what is loaded now is to bear: made where they are absent.
 
         They are read before the load begins, so that an invalidation while it runs makes its result a miss.
         """
-        if seen.raw is UNREACHABLE:
+        if seen.raw is UNREACHABLE or self.lasting(seen.marks, plan):
             return seen
         marks = await self._stamps.ensured(seen.marks, plan.policy.ttl + plan.policy.stale)
         if not marks.raws:
@@ -154,27 +154,51 @@ class AsyncLeases:
             raise
         if found is UNREACHABLE and ask.sent:
             self.background.finish(self.release, flight.key, lease)
-        return await self.answered(flight, found, lease, codec, seen.marks)
+        return lease if found is None else await self.answered(flight, found, lease, codec, seen.marks)
 
     def asking(self, flight: Flight, seen: Seen, *, force: bool = False) -> tuple[Claim, Lease]:
         """What to ask of the store, and the lease it gives.
 
         The flight knows the lease from now on: another thread may find it in the store before its answer is here.
         """
-        now, entry = self._clock.wall(), seen.entry
-        ends = self._clock.monotonic() + self._lease
+        now, entry, marks = self._clock.wall(), seen.entry, seen.marks
         # A lease that is there lasts, whatever this machine's clock shows: the server ends it.
         held = entry is not None and (bool(entry.flags & LEASE) or entry.held(now) > 0) and not force
         expected = None if held else seen.raw
         if entry is not None and seen.life is not Life.GONE and not held:
-            lease = Lease(claimed(entry, now, self._lease), entry, seen.marks)
-            flight.saw(lease.header, ends)
-            return (flight.key, expected, lease.header, milliseconds(self._lease)), lease
-        marks = seen.marks
-        header = marker(LEASE, now, self._lease, told(entry), generation=marks.generation, tags=marks.block())
-        lease = Lease(header, marks=marks)
-        flight.saw(lease.header, ends)
-        return (flight.key, expected, lease.header, milliseconds(self._lease)), lease
+            lease = Lease(claimed(entry, now, self._lease), entry, marks, self._clock.monotonic() + self._lease)
+        else:
+            lease = self.ahead(marks, told(entry))
+        flight.saw(lease.header, lease.ends)
+        return (flight.key, expected, lease.header, self._life), lease
+
+    def ahead(self, marks: Marks, note: bytes = b"") -> Lease:
+        """The lease of who loads what is not there.
+
+        Args:
+            marks: The stamps that stand.
+            note: What the writers had seen who made the load necessary.
+        """
+        now, ends = self._clock.wall(), self._clock.monotonic() + self._lease
+        header = marker(LEASE, now, self._lease, note, generation=marks.generation, tags=marks.block())
+        return Lease(header, None, marks, ends)
+
+    async def look_or_claim(self, key: str, lease: Lease) -> Any:
+        """What stands under a key and under that of the namespace, and a claim of that key if nothing does.
+
+        Returns:
+            The two as they were found, and whether the key was claimed; or `UNREACHABLE`.
+        """
+        ask = Ask(self._tier.store.get_or_claim)
+        try:
+            found = await self._tier.run(ask, (key, self._stamps.namespace), lease.header, self._life)
+        except BaseException:  # cancelled, or out of time: the store may have granted it
+            if ask.sent:
+                await self.release(key, lease)
+            raise
+        if found is UNREACHABLE and ask.sent:
+            self.background.finish(self.release, key, lease)
+        return found
 
     async def answered(self, flight: Flight, found: Any, lease: Lease, codec: Codec, marks: Marks) -> Lease | Seen:
         """What the store's answer to a claim means."""
@@ -215,64 +239,60 @@ class AsyncLeases:
             if lease is not None:
                 self._counts.add("refused")
             return lease
-        raw = pack(lease.marks.bare_on(entry))
-        done: list[bool] = []
-        sent = await self.end([(flight.key, lease.header, raw, milliseconds(entry.keep))], count=True, done=done)
-        flight.stored = done == [True]
-        return None if sent else lease
+        swap = (flight.key, lease.header, lease.marks.pack(entry), milliseconds(entry.keep))
+        ask = Ask(self._tier.store.swap)
+        try:
+            done = await self._tier.run(ask, *swap)
+        except DeadlineExceeded:  # the caller has no time left for it
+            self.background.finish(self._swap, [swap], True)
+            return None
+        if done is UNREACHABLE:
+            if ask.sent:
+                self.background.finish(self._swap, [swap], True, True)  # see there
+            return None if ask.sent else lease
+        flight.stored = done
+        if done:
+            self._counts.store()
+        else:
+            self._counts.add("refused")
+        return None
 
     async def release(self, key: str, lease: Lease) -> None:
         """Give the right to load back, so that the next caller may try at once; without harm where it was not had."""
         await self.end([returned(key, lease)])
 
-    async def end(self, swaps: Sequence[Swap], *, count: bool = False, done: list[bool] | None = None) -> bool:
+    async def end(self, swaps: Sequence[Swap], *, count: bool = False) -> bool:
         """Put something in the place of claims; where the caller has no time left for it, in the background.
 
         Args:
             swaps: What is put.
             count: Whether it counts as storing.
-            done: Takes whether each was done, as far as that is known.
 
         Returns:
             Whether the store was told, or will be; not while another tells it what the journal holds.
         """
         if not swaps:
             return True
-        if deadline.remaining() == 0.0:
-            self.background.finish(self._swap, swaps, count)
-            return True
         try:
-            return await self._swap(swaps, count, done=done)
+            return await self._swap(swaps, count)
         except DeadlineExceeded:
             self.background.finish(self._swap, swaps, count)
             return True
 
-    async def _swap(
-        self,
-        swaps: Sequence[Swap],
-        count: bool,  # noqa: FBT001 - a job
-        again: bool = False,  # noqa: FBT001, FBT002 - a job
-        done: list[bool] | None = None,
-    ) -> bool:
-        store = self._tier.store
+    async def _swap(self, swaps: Sequence[Swap], count: bool, again: bool = False) -> bool:  # noqa: FBT001, FBT002 - a job
         # What was loaded is stored once the journal was told; to give a lease back is right at any time.
         run = self._tier.run if count else self._tier.run_anyway
-        if len(swaps) == 1:
-            ask = Ask(store.swap)
-            found = await run(ask, *swaps[0])
-        else:
-            ask = Ask(store.swap_many)
-            found = await run(ask, swaps)
+        ask = Ask(self._tier.store.swap_many)
+        found = await run(ask, swaps)
         if found is UNREACHABLE:
             if ask.sent and not again:
                 # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
                 self.background.finish(self._swap, swaps, count, True)
         elif count:
-            did: list[bool] = [found] if len(swaps) == 1 else found
-            self._counts.add("stores", sum(did))
-            self._counts.add("refused", 0 if again else len(swaps) - sum(did))
-            if done is not None:
-                done += did
+            stored = sum(found)
+            self._counts.add("stores", stored)
+            if not again:
+                self._counts.add("refused", len(swaps) - stored)
         return ask.sent
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from resilient.cache._async.engine.tier import UNREACHABLE, AsyncTier
 from resilient.cache._causal import merged, note
-from resilient.cache._entry import Entry, bearing, is_fence
+from resilient.cache._entry import Entry, is_fence
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._stamps import (
     LIFE,
@@ -31,6 +31,7 @@ __all__ = ["AsyncStampBook"]
 
 _REMEMBERED = 1000  # stamps
 _WHILE = 60.0  # seconds
+_NEVER = (float("-inf"), 0.0)
 
 
 class AsyncStampBook:
@@ -51,22 +52,17 @@ class AsyncStampBook:
         self._clock = clock
         self._lasting: dict[bytes, tuple[float, float]] = {}
         """Stamps that need no longer life, since when, and for entries that live how long."""
-        self._last: tuple[bytes | None, bytes] = (None, b"")
+        self.namespaced = Marks((), (None,))
+        """The namespace's, as it was last found."""
 
-    def borne(self, raw: bytes | None) -> bytes:
-        """What the header of an entry says that bears the namespace's stamp, which these bytes are, and no tags.
-
-        Remembered, as that stamp hardly ever changes.
-        """
-        known, borne = self._last
-        if raw != known:
-            borne = bearing(number(raw))
-            self._last = (raw, borne)
-        return borne
-
-    def borne_with(self, marks: Marks) -> tuple[bytes, bytes]:
-        """What `Marks.borne` gives; remembered as above where there are no tags."""
-        return marks.borne() if marks.names else (self.borne(marks.raws[0]), b"")
+    def stood(self, tags: tuple[str, ...], raws: Sequence[bytes | None]) -> Marks:
+        """The stamps that these bytes are, in the order of `keys`; that of the namespace alone is remembered."""
+        if tags:
+            return Marks(tags, tuple(raws))
+        known = self.namespaced
+        if known.raws[0] != raws[0]:
+            known = self.namespaced = Marks((), (raws[0],))
+        return known
 
     def keys(self, tags: Iterable[str]) -> tuple[str, ...]:
         """Where the stamps stand: the namespace's first."""
@@ -75,7 +71,7 @@ class AsyncStampBook:
     async def read(self, tags: tuple[str, ...]) -> Marks:
         """The stamps as they stand."""
         found = await self._tier.run(self._tier.store.get_many, self.keys(tags))
-        return Marks(tags) if found is UNREACHABLE else Marks(tags, tuple(found))
+        return Marks(tags) if found is UNREACHABLE else self.stood(tags, found)
 
     async def read_more(self, tags: tuple[str, ...]) -> Any:
         """The bytes under the keys of further tags, by tag, or `UNREACHABLE`."""
@@ -101,7 +97,7 @@ class AsyncStampBook:
         if not marks.raws:
             return marks
         now = self._clock.wall()
-        if all(self._lasts(raw, now, keep) for raw in marks.raws):
+        if self.last(marks, now, keep):
             return marks
         places: dict[int, bytes] = {}
         refused = False
@@ -109,7 +105,7 @@ class AsyncStampBook:
             if number(raw) or is_fence(raw):
                 new = extended(raw, now, keep)
                 if new is None:
-                    self._lasting[raw or b""] = now, keep
+                    self._note(raw or b"", now, keep)
                     continue
             else:
                 new = planted(now, life_for(keep))  # nothing is there, or no bytes of ours
@@ -123,14 +119,19 @@ class AsyncStampBook:
             return await self.read(marks.names)
         return marks.changed(places) if places else marks
 
-    def _lasts(self, raw: bytes | None, now: float, keep: float) -> bool:
-        """Whether a stamp was found to need nothing a while ago, for entries that live as long."""
-        if raw is None:
-            return False
-        since, longest = self._lasting.get(raw, (0.0, 0.0))
-        if len(self._lasting) > _REMEMBERED:
+    def last(self, marks: Marks, now: float, keep: float) -> bool:
+        """Whether these are all there, and were found to need nothing a while ago, for entries that live as long."""
+        for raw in marks.raws:
+            since, longest = self._lasting.get(raw, _NEVER)  # type: ignore[arg-type]  # None is not among them
+            if not 0.0 <= now - since < _WHILE or keep > longest:
+                return False
+        return bool(marks.raws)
+
+    def _note(self, raw: bytes, now: float, keep: float) -> None:
+        """This stamp needs no longer life."""
+        if len(self._lasting) >= _REMEMBERED:
             self._lasting.clear()
-        return 0.0 <= now - since < _WHILE and keep <= longest
+        self._lasting[raw] = now, keep
 
     async def onto(self, entry: Entry) -> Entry:
         """An entry with the stamps of this moment."""

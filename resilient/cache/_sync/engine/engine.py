@@ -9,6 +9,7 @@ from resilient.cache._sync.engine.counters import Counters
 from resilient.cache._sync.engine.leases import Leases
 from resilient.cache._sync.engine.loads import Loads
 from resilient.cache._sync.engine.reads import Reader
+from resilient.cache._sync.engine.source import Source
 from resilient.cache._sync.engine.tags import Tags
 from resilient.cache._sync.engine.tier import Tier
 from resilient.cache._sync.engine.writes import Writes
@@ -38,8 +39,9 @@ class Engine:
         self.reads = reads = Reader(name, tier, lease=lease, clock=clock, counts=counts)
         self.stamps = reads.stamps
         self.leases = leases = Leases(reads, max_loads)
-        self.loads = loads = Loads(reads, leases)
-        self.bulk = bulk = Bulk(reads, leases, loads)
+        source = Source(reads, leases)
+        self.loads = loads = Loads(reads, leases, source)
+        self.bulk = bulk = Bulk(reads, leases, source, loads)
         self.writes = writes = Writes(reads)
         self.commits = Commits(reads, writes)
         self.counters = counters = Counters(reads, writes)

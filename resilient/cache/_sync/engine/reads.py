@@ -63,7 +63,7 @@ class Reader:
         found = self.tier.read(self.tier.store.get_many, keys)
         if found is UNREACHABLE:
             return Seen(UNREACHABLE, marks=Marks(tags))
-        raw, marks = found[0], Marks(tags, tuple(found[1:]))
+        raw, marks = found[0], stamps.stood(tags, found[1:])
         if raw is None or not marks.lacking(raw):
             seen = self.judge(raw, codec, marks)
         else:
@@ -135,7 +135,7 @@ class Reader:
             for _ in keys:
                 self._missed()
             return [NOTHING] * count
-        marks = Marks(tags, tuple(raws[count:]))
+        marks = self.stamps.stood(tags, raws[count:])
         kept = raws.__class__ is Kept
         found, left = self.quick(raws[:count], marks, codec, kept=kept) if forgets is None else unjudged(count)
         if left:
@@ -149,7 +149,7 @@ class Reader:
         self, raws: Sequence[bytes | None], marks: Marks, codec: Codec, *, kept: bool = False
     ) -> tuple[list[Any], list[int]]:
         """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
-        found, left = fresh_many(raws, self.clock.wall(), *self.stamps.borne_with(marks), codec)
+        found, left = fresh_many(raws, self.clock.wall(), *marks.borne(), codec)
         hits = len(raws) - len(left)
         if hits:
             self.counts.add("kept" if kept else "hits", hits)
@@ -168,7 +168,7 @@ class Reader:
         return None
 
     def _missed(self) -> None:
-        self.counts.add("misses")
+        self.counts.miss()
         if events.wanted(CacheRead):
             events.emit(CacheRead(cache=self.name, source="none"))
 

@@ -68,6 +68,18 @@ class AsyncChannel(ABC):
             return found
         return [_value(reply) for reply in await self.call_many([("GET", key) for key in keys])]
 
+    async def get_many_and(self, keys: Sequence[Argument], command: Sequence[Argument]) -> tuple[list[Any], Any]:
+        """What `get_many` gives, and the reply of a command that is sent after it, in one round trip to each node."""
+        if self.clustered:
+            *found, reply = await self.call_many([*[("GET", key) for key in keys], command])
+            values = [_value(each) for each in found]
+        else:
+            values, reply = await self.call_many([("MGET", *keys), command])
+        for each in (values, reply):
+            if isinstance(each, Exception):
+                raise each
+        return values, reply
+
     async def script(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument] = ()) -> Any:
         """Run a script by its name; its text goes along where the server does not know it yet."""
         try:

@@ -44,8 +44,9 @@ class AsyncServerChannel(AsyncChannel):
         """See `AsyncChannel.call_many`."""
         if not commands:
             return []
-        exchange = await self._node.begin(pack_many(commands), len(commands), only_reads(commands))
-        return await exchange.finish()
+        count = len(commands)
+        replies: Any = await self._node.call(pack_many(commands), only_reads(commands), count)
+        return replies if count > 1 else [replies]
 
     async def block(self, seconds: float, *args: Argument) -> Any:
         """See `AsyncChannel.block`."""

@@ -45,8 +45,9 @@ class ServerChannel(Channel):
         """See `Channel.call_many`."""
         if not commands:
             return []
-        exchange = self._node.begin(pack_many(commands), len(commands), only_reads(commands))
-        return exchange.finish()
+        count = len(commands)
+        replies: Any = self._node.call(pack_many(commands), only_reads(commands), count)
+        return replies if count > 1 else [replies]
 
     def block(self, seconds: float, *args: Argument) -> Any:
         """See `Channel.block`."""
