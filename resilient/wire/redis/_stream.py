@@ -152,6 +152,10 @@ class Stream(asyncio.Protocol):
 
     # --------------------------------------------------------------------------------------------------- its end
 
+    def eof_received(self) -> None:
+        """The server hung up. It is known from now on, a turn before the connection is lost: nobody sends any more."""
+        self._end(Closed("Connection closed by server."))
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - closed is closed
         """The server closed it, or the network did."""
         self._end(Closed("Connection closed by server."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -304,5 +305,25 @@ def test_what_tasks_say_who_are_handed_replies_goes_out_together(monkeypatch):
         await asyncio.gather(*tasks)
         assert heard == [1, 2, 3, 4, 5, 6]
         assert stream.closed
+
+    run(main)
+
+
+def test_nothing_is_sent_to_a_server_that_hung_up(monkeypatch):
+    """What is said in the very turn in which its end was read is refused: it can be said elsewhere, even a write."""
+    hiredis = pytest.importorskip("hiredis")
+    monkeypatch.setattr(_stream, "new_reader", lambda _: hiredis.Reader(notEnoughData=_stream.UNFINISHED))
+
+    async def main() -> None:
+        near, far = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+        stream = Stream(SimpleNamespace(_writer=SimpleNamespace(transport=transport), _reader=None))
+        far.close()
+        while not transport.is_closing():  # noqa: ASYNC110 - the turns of the loop are what is tested
+            await asyncio.sleep(0)
+        assert stream.closed
+        with pytest.raises(redis.ConnectionError, match="closed by server"):
+            stream.send(b"SET k v", 1, 60.0)
+        await turns()
 
     run(main)
