@@ -17,8 +17,9 @@ Slices = list[tuple[float, float]]
 Pairs = dict[str, dict[str, Slices]]
 """Of each measure, and of each contender."""
 
-COUNTS = {"hit": 10, "miss": 3, "many": 1}
-"""Calls in a slice: short enough that some slices of each run undisturbed on a busy machine."""
+COUNTS = {"hit": 30, "miss": 10, "many": 3}
+"""Calls in a slice of some two milliseconds: long enough that what the base left in the processor's caches does not
+count, and short enough that some slices of each run undisturbed on a busy machine."""
 TASKS = 50
 _fresh = itertools.count()
 
@@ -73,8 +74,8 @@ def _paired(contenders: list[Contender], measure: str, base: str, rounds: int) -
     count, pairs = COUNTS[measure], defaultdict[str, Slices](list)
     for call in found.values():
         seconds(call, count)  # opens what it needs
-    for _ in range(rounds):
-        for name, call in found.items():
+    for name, call in found.items():
+        for _ in range(rounds):
             pairs[name].append((seconds(against, count), seconds(call, count)))
     return pairs
 
@@ -177,7 +178,7 @@ async def _apaired(
     count, pairs = 1 if spend is crowd else COUNTS[measure], defaultdict[str, Slices](list)
     for call in found.values():
         await spend(call, count)
-    for _ in range(rounds):
-        for name, call in found.items():
+    for name, call in found.items():
+        for _ in range(rounds):
             pairs[name].append((await spend(base, count), await spend(call, count)))
     return pairs
