@@ -2,10 +2,10 @@
 
     python benchmarks/cache.py [--rounds 30] [--runs 30] [--only speed|herds|outages]
 
-Speed is told in ratios: short slices that alternate with those of raw redis-py's GET (of MGET and orjson for many keys)
-in the same process. A busy machine only ever adds, so that the tenth of the slices counts that was disturbed least, theirs as
-well as ours. Where a goal is missed all is measured again, up to twice, and added to what there is. A library that is
-not installed is left out (``pip install --group bench``).
+Speed is told in ratios: short slices that alternate with those of raw redis-py's GET (of MGET and orjson for many
+keys) in the same process. A busy machine only ever adds, so that the tenth of the slices counts that was disturbed
+least, theirs as well as ours. Where a goal is missed all is measured again, up to twice, and added to what there is. A
+library that is not installed is left out (``pip install --group bench``).
 
 Exits with 1 where a result is wrong: a second load, an error to a caller, an old value, a thread too many. A goal of
 speed that is missed is said, not punished: it depends on the machine.

@@ -48,7 +48,7 @@ class Written(IntEnum):
     LEFT = 3  # another writer is at work, in whose fence the value was left
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes longer to make than all else of a load's answer
 class Lookup(Generic[T_co]):
     """A value, and where it came from.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["DEEPEST", "JSON_SCALARS", "SCALARS", "is_plain", "is_plain_json"]
@@ -12,30 +13,34 @@ DEEPEST = 200  # nesting; a deeper value is refused rather than overflowing the 
 SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 JSON_SCALARS = frozenset({str, int, float, bool, type(None)})
 _FINITE = JSON_SCALARS - {float}
+_all_scalars = SCALARS.issuperset
 _TEXT = frozenset({str})
 
 
-def is_plain(value: Any, depth: int = 0) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether msgpack brings a value back as it is.
 
     Examples:
         >>> is_plain({"a": [1, {2: None}]}), is_plain({"a": [(1,)]})
         (True, False)
     """
-    kind = type(value)
-    if kind is dict:
-        if not SCALARS.issuperset(map(type, value)):
-            return False
-        value = value.values()
-    elif kind is not list:
-        return kind in SCALARS
-    if SCALARS.issuperset(map(type, value)):
-        return True
-    if depth >= DEEPEST:
-        return False
-    for each in value:
+    return _are_plain((value,), 0)
+
+
+def _are_plain(values: Iterable[Any], depth: int) -> bool:
+    for each in values:
         kind = type(each)
-        if kind not in SCALARS and ((kind is not dict and kind is not list) or not is_plain(each, depth + 1)):
+        if kind is dict:
+            if not _all_scalars(map(type, each)):
+                return False
+            inner = each.values()
+        elif kind is list:
+            inner = each
+        elif kind in SCALARS:
+            continue
+        else:
+            return False
+        if not _all_scalars(map(type, inner)) and (depth >= DEEPEST or not _are_plain(inner, depth + 1)):
             return False
     return True
 

@@ -79,7 +79,7 @@ def only_reads(commands: Sequence[Sequence[Argument]]) -> bool:
         >>> only_reads([("GET", "a"), ("TTL", "a")]), only_reads([("GET", "a"), ("DEL", "a")])
         (True, False)
     """
-    return all(args[0] in READS for args in commands)
+    return READS.issuperset([args[0] for args in commands])
 
 
 def slot_of(key: Argument) -> int:

@@ -25,7 +25,7 @@ from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen
 from resilient.cache._stamps import Marks
-from resilient.cache._values import Lookup
+from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, Overloaded, ResilientError, Unavailable
 
 __all__ = ["AsyncLoads"]
@@ -114,8 +114,12 @@ class AsyncLoads:
         raws, claimed = found
         marks = self._stamps.stood((), raws[1:])
         if claimed and raws[0] is None and marks == lease.marks:
-            return await self._join(key, Seen(None, marks=marks), Errand(load, plan, READ, lease))
-        if claimed:  # what was there ended at that moment, or the namespace was cleared
+            inside = self._leases.cap.inside()
+            flight, new = self._flights.join(key, None, self._clock.monotonic(), marks, inside=inside)
+            if new:
+                errand = Errand(load, plan, READ, lease)
+                return await self._counted(self._lead, flight, Seen(None, marks=marks), errand)
+        if claimed:  # what was there ended at that moment, the namespace was cleared, or somebody else leads
             await self._leases.release(key, lease)
         elif raws[0] is not None:
             self.missed >>= 1
@@ -164,9 +168,13 @@ class AsyncLoads:
     # ------------------------------------------------------------------------------------------------------- flights
 
     async def _join(self, key: str, seen: Seen, errand: Errand) -> Lookup[Any]:
-        """What a reader gets who needs a load, counted."""
+        """What a reader gets who needs a load."""
+        return await self._counted(self.fly, key, seen, errand)
+
+    async def _counted(self, fly: AsyncLoader[..., Lookup[Any]], *args: Any) -> Lookup[Any]:
+        """What a load gives, counted."""
         try:
-            lookup = await self.fly(key, seen, errand)
+            lookup = await fly(*args)
         except Exception:
             self._counts.miss()
             raise
@@ -201,7 +209,6 @@ class AsyncLoads:
             )
             if new and patience is None:
                 return await self._lead(flight, seen, errand)
-            errand = await self._unclaimed(key, errand)
             if not new and self._flights.mine(flight):
                 return Lookup(await errand.load(), "loader", 0.0)  # the loader reads its own key: no end to waiting
             if new and not self._leases.background.start(self._lead_away, flight, seen, errand):
@@ -222,13 +229,6 @@ class AsyncLoads:
             if landed.error is not None:
                 raise another(landed.error)
             return self.share(landed, errand.plan)
-
-    async def _unclaimed(self, key: str, errand: Errand) -> Errand:
-        """The same without a claim of its own: somebody else was quicker to lead, and would wait for it."""
-        if errand.lease is None:
-            return errand
-        await self._leases.release(key, errand.lease)
-        return errand._replace(lease=None)
 
     def give_up(self, seen: Seen, stale: bool, error: ResilientError) -> Lookup[Any]:  # noqa: FBT001 - a state
         """No answer in the time a reader has: the old value, or an error."""

@@ -26,7 +26,7 @@ from resilient.cache._sync.engine.leases import Leases
 from resilient.cache._sync.engine.reads import Reader
 from resilient.cache._sync.engine.source import READ, REFRESH, RENEW, Errand, Load, Source
 from resilient.cache._sync.engine.tier import UNREACHABLE
-from resilient.cache._values import Lookup
+from resilient.cache._values import Loader, Lookup
 from resilient.errors import DeadlineExceeded, Overloaded, ResilientError, Unavailable
 
 __all__ = ["Loads"]
@@ -115,8 +115,12 @@ class Loads:
         raws, claimed = found
         marks = self._stamps.stood((), raws[1:])
         if claimed and raws[0] is None and marks == lease.marks:
-            return self._join(key, Seen(None, marks=marks), Errand(load, plan, READ, lease))
-        if claimed:  # what was there ended at that moment, or the namespace was cleared
+            inside = self._leases.cap.inside()
+            flight, new = self._flights.join(key, None, self._clock.monotonic(), marks, inside=inside)
+            if new:
+                errand = Errand(load, plan, READ, lease)
+                return self._counted(self._lead, flight, Seen(None, marks=marks), errand)
+        if claimed:  # what was there ended at that moment, the namespace was cleared, or somebody else leads
             self._leases.release(key, lease)
         elif raws[0] is not None:
             self.missed >>= 1
@@ -163,9 +167,13 @@ class Loads:
     # ------------------------------------------------------------------------------------------------------- flights
 
     def _join(self, key: str, seen: Seen, errand: Errand) -> Lookup[Any]:
-        """What a reader gets who needs a load, counted."""
+        """What a reader gets who needs a load."""
+        return self._counted(self.fly, key, seen, errand)
+
+    def _counted(self, fly: Loader[..., Lookup[Any]], *args: Any) -> Lookup[Any]:
+        """What a load gives, counted."""
         try:
-            lookup = self.fly(key, seen, errand)
+            lookup = fly(*args)
         except Exception:
             self._counts.miss()
             raise
@@ -200,7 +208,6 @@ class Loads:
             )
             if new and patience is None:
                 return self._lead(flight, seen, errand)
-            errand = self._unclaimed(key, errand)
             if not new and self._flights.mine(flight):
                 return Lookup(errand.load(), "loader", 0.0)  # the loader reads its own key: no end to waiting
             if new and not self._leases.background.start(self._lead_away, flight, seen, errand):
@@ -221,13 +228,6 @@ class Loads:
             if landed.error is not None:
                 raise another(landed.error)
             return self.share(landed, errand.plan)
-
-    def _unclaimed(self, key: str, errand: Errand) -> Errand:
-        """The same without a claim of its own: somebody else was quicker to lead, and would wait for it."""
-        if errand.lease is None:
-            return errand
-        self._leases.release(key, errand.lease)
-        return errand._replace(lease=None)
 
     def give_up(self, seen: Seen, stale: bool, error: ResilientError) -> Lookup[Any]:  # noqa: FBT001 - a state
         """No answer in the time a reader has: the old value, or an error."""

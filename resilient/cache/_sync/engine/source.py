@@ -142,14 +142,14 @@ class Source:
                 return self.instead(flight, seen, errand, error)
             self._counts.load()
             self._throttle.lift(flight.key)
-            age = max(0.0, self._clock.wall() - created)
+            cost = self._clock.monotonic() - began
             if lease is None and not self._flights.close(flight):
-                return Lookup(value, "loader", age), 0, b""  # it is stored nowhere, and nobody waits for a copy
-            entry = made(value, plan, created, cost=self._clock.monotonic() - began)
+                return Lookup(value, "loader", cost), 0, b""  # it is stored nowhere, and nobody waits for a copy
+            entry = made(value, plan, created, cost=cost)
             lease = self._leases.store(flight, lease, entry)
             after = entry.keep - entry.fresh
-            left = entry.fresh - age if flight.stored else None
-            return Lookup(value, "loader", age, False, left, after, after), entry.codec, entry.body
+            left = entry.fresh - cost if flight.stored else None
+            return Lookup(value, "loader", cost, False, left, after, after), entry.codec, entry.body
         finally:
             if lease is not None:
                 self._leases.release(flight.key, lease)
