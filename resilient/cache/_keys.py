@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 _LONGEST = 200  # characters; a longer key keeps its head, for people, and ends in a hash
-_is_usual = re.compile(rf"[^#{{}}\x80-\U0010ffff]{{1,{_LONGEST}}}").fullmatch
-"""Whether a key is as most are: stored as it is, and told so in one step."""
 _SAFE = " !#$&'()*+,-./;<=>?@[]^_`|~"  # everything printable but the quote, the colon, the percent sign and braces
 
 is_safe = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
@@ -116,13 +114,21 @@ def physical(namespace: str, key: str) -> str:
     Raises:
         InvalidInput: The key is no text, or empty.
     """
-    if key.__class__ is str and _is_usual(key):
+    if (  # as most are, which are stored as they are: asked in the shortest way, for every hit
+        key.__class__ is str
+        and key.isascii()
+        and 0 < len(key) <= _LONGEST
+        and not ("#" in key or "{" in key or "}" in key)
+    ):
         return f"{namespace}:{key}"
+    return f"{namespace}:{_stored(key)}"
+
+
+def _stored(key: str) -> str:
+    """The same without the namespace, of any key."""
     if not isinstance(key, str) or not key:  # type: ignore[redundant-expr]  # callers may not check types
         raise _no_text("a cache key", key)
-    if key[-33:-32] == "#" or not _is_plain(key):
-        key = _hashed(key)
-    return f"{namespace}:{key}"
+    return _hashed(key) if key[-33:-32] == "#" or not _is_plain(key) else key
 
 
 def physical_many(namespace: str, keys: Sequence[str]) -> list[str]:
