@@ -154,7 +154,7 @@ class AsyncNode:
             stream = await self._opened()
         again = reading and stream.served
         try:
-            return await stream.send(wire, count, self._answer)
+            return await stream.send(wire, count, self._answer, reading)
         except Closed:
             if not again:
                 raise

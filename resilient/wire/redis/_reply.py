@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -31,10 +32,12 @@ class Reply:
     value: Any = None
     """What came: the reply, or the list of them."""
     _error: BaseException | None = None
-    _step: Callable[[Any], object] | None = None
-    _context: contextvars.Context
+    step: Callable[[Any], object] | None = None
+    context: contextvars.Context
     settled = False
     """Whether it came, failed, or is waited for no more."""
+    twins: list[Reply] | tuple[()] = ()
+    """Those of other tasks that the same command brings."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, gives_up: float, expires: float, count: int) -> None:
         self._loop = loop
@@ -46,12 +49,27 @@ class Reply:
 
     # --------------------------------------------------------------------------------------------- who reads replies
 
-    def wake(self) -> None:
-        """Let the task go on with the reply, now. To be called by the loop itself, not by a task."""
-        self.settled = True
-        step, self._step = self._step, None
-        if step is not None:
-            self._context.run(step, self)
+    def join(self, twin: Reply) -> None:
+        """Have the reply brought to another task too."""
+        if self.twins:
+            self.twins.append(twin)
+        else:
+            self.twins = [twin]
+
+    def whole(self) -> Sequence[Reply]:
+        """It and its twins."""
+        return (self, *self.twins)
+
+    def come_to_all(self) -> list[Reply]:
+        """Give the twins what came, to each a copy of his own: what one does to it is nothing to the others."""
+        value = self.value
+        for twin in self.twins:
+            twin.value = value.copy() if value.__class__ is list else copy.copy(value)
+        return [self, *self.twins]
+
+    def due(self) -> float:
+        """When its task can wait no longer; where none waits, when it is late."""
+        return self.expires if self.settled else self.gives_up
 
     def fail(self, error: BaseException) -> None:
         """Let the task go on with an error, in the next turn of the loop."""
@@ -63,9 +81,9 @@ class Reply:
     def wake_soon(self) -> None:
         """Let the task go on in the next turn of the loop."""
         self.settled = True
-        step, self._step = self._step, None
+        step, self.step = self.step, None
         if step is not None:
-            self._loop.call_soon(step, self, context=self._context)
+            self._loop.call_soon(step, self, context=self.context)
 
     # ------------------------------------------------------------------------------------------------- the task's side
 
@@ -81,8 +99,8 @@ class Reply:
         self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
     ) -> None:
         """What steps the task; a task calls this itself, once."""
-        self._step = callback
-        self._context = contextvars.copy_context() if context is None else context
+        self.step = callback
+        self.context = contextvars.copy_context() if context is None else context
         if self.settled:
             self.wake_soon()
 
@@ -118,12 +136,21 @@ class Reply:
         return True
 
 
-def hand_out(ready: Sequence[Reply]) -> None:
-    """Let the tasks of these go on, one after the other."""
+def hand_out(ready: Sequence[Reply], done: asyncio.Future[None]) -> None:
+    """Let the tasks of these go on, one after the other. To be called by the loop itself, not by a task.
+
+    Args:
+        ready: Their replies.
+        done: A future that is done, for the tasks to ask in their stead: they ask a future without a call of Python
+            code, and what came is told by the reply to whoever awaits it.
+    """
     for at, reply in enumerate(ready):
-        try:
-            reply.wake()
-        except BaseException:  # an interrupt, which ends the loop: should it run again, the others must not hang
-            for other in ready[at + 1 :]:
-                other.wake_soon()
-            raise
+        reply.settled = True
+        step, reply.step = reply.step, None
+        if step is not None:
+            try:
+                reply.context.run(step, done)
+            except BaseException:  # an interrupt, which ends the loop: should it run again, the others must not hang
+                for other in ready[at + 1 :]:
+                    other.wake_soon()
+                raise

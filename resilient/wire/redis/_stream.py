@@ -7,9 +7,12 @@ import contextlib
 import math
 import socket
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any, cast
 
 from resilient.errors import needs_extra
+from resilient.policy._deadline import current
 from resilient.wire.redis._limits import Busy, Closed, late, within
 from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
 from resilient.wire.redis._reply import Reply, hand_out
@@ -23,10 +26,6 @@ _MOST = 10_000  # replies that may be outstanding on one connection; more is a q
 _GRACE = 0.001  # seconds for which a late reply is still looked for, in case it is this loop that was late
 
 
-def _due(waiter: Reply) -> float:
-    return waiter.expires if waiter.settled else waiter.gives_up
-
-
 class Stream(asyncio.Protocol):
     """A connection after its handshake, which takes commands while replies are outstanding.
 
@@ -37,6 +36,8 @@ class Stream(asyncio.Protocol):
     def __init__(self, connection: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._done.set_result(None)
         reader: Any = new_reader(connection)
         self._feed, self._gets = reader.feed, reader.gets
         writer = connection._writer  # noqa: SLF001 - its transport is driven directly: its layers cost more than the net
@@ -48,6 +49,8 @@ class Stream(asyncio.Protocol):
         self._pending: deque[Reply] = deque()
         """Replies that are outstanding; whoever went away leaves his behind, so that the others' do not shift."""
         self._unsent: list[bytes] = []
+        self._asked: dict[bytes, Reply] = {}
+        """Of those unsent what only reads, and who waits for it: whoever wants the same waits along."""
         self._handing = False
         self._crowd = False
         self._retired = False
@@ -60,10 +63,11 @@ class Stream(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------------- commands
 
-    def send(self, wire: bytes, count: int, answer: float) -> Reply:
+    def send(self, wire: bytes, count: int, answer: float, reading: bool = False) -> Reply:  # noqa: FBT001, FBT002 - on the way of every hit
         """Send commands; what is returned gives the reply, or where there are several commands, the list of replies.
 
-        Errors of the server are replies.
+        Errors of the server are replies. One command that only reads is sent once for all tasks that ask for the same
+        in one turn of the loop, so that a herd costs the server one.
         """
         if self.closed:
             raise Closed("Connection closed by server.")
@@ -71,25 +75,35 @@ class Stream(asyncio.Protocol):
         if len(pending) >= _MOST:
             raise Busy
         now = self._time()
-        gives_up = now + within(answer)
+        gives_up = now + (answer if current.get() is None else within(answer))
         reply = Reply(self._loop, gives_up, now + answer, count)
-        if self._handing:
-            self._unsent.append(wire)  # goes along with what the others say who are handed a reply now
-        elif not pending and not self._crowd:
-            self._write(wire)
-        else:
-            if not self._unsent:
-                self._loop.call_soon(self._flush)  # what other tasks have to say in this turn goes along
-            self._unsent.append(wire)
-        pending.append(reply)
         if gives_up < self._wakes:
             self._watch(gives_up)
+        if not (pending or self._handing or self._crowd):
+            self._write(wire)
+        elif reading and wire in self._asked:
+            self._asked[wire].join(reply)
+            return reply
+        else:
+            self._later(wire)
+            if reading:
+                self._asked[wire] = reply
+            else:
+                self._asked.clear()  # what reads after this finds what it did
+        pending.append(reply)
         return reply
+
+    def _later(self, wire: bytes) -> None:
+        """Have it sent with what others say: those who are handed a reply now, or all in this turn of the loop."""
+        if not self._unsent and not self._handing:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(wire)
 
     def _flush(self) -> None:
         if self._unsent and not self.closed:
             self._write(b"".join(self._unsent))
         self._unsent.clear()
+        self._asked.clear()
 
     def data_received(self, data: bytes) -> None:
         """Hand out the replies, in the order of the commands, and send what those say to whom they are handed."""
@@ -105,20 +119,24 @@ class Stream(asyncio.Protocol):
                     waiter.value.append(reply)
                     if len(waiter.value) < waiter.count:
                         continue
-                ready.append(pending.popleft())
+                pending.popleft()
+                if waiter.twins:
+                    ready += waiter.come_to_all()
+                else:
+                    ready.append(waiter)
         except Exception as error:  # noqa: BLE001 - a reply that nobody asked for, or bytes that are none
             self._end(redis.exceptions.ConnectionError(f"what the server said was not understood: {error}"))
         else:
             self.served = True
             self._crowd = len(ready) > 1
+            self._handing = self._crowd or bool(pending)
             if self._retired and not pending:
                 self.close()
-        self._handing = True
         try:
-            hand_out(ready)
+            hand_out(ready, self._done)
         finally:
-            self._handing = False
-            if self._unsent:
+            if self._handing:
+                self._handing = False
                 self._flush()
 
     # -------------------------------------------------------------------------------------------------- lateness
@@ -136,19 +154,25 @@ class Stream(asyncio.Protocol):
         if self.closed or not self._pending:
             return
         now = self._loop.time()
-        first = min(map(_due, self._pending))
+        first = self._first()
         if first > now or not self._second_look:
             self._second_look = first <= now
             self._watch(now + _GRACE if self._second_look else first)
             return
         self._second_look = False
-        for waiter in self._pending:
-            if waiter.gives_up <= now:
-                waiter.fail(late())
+        for each in self._waiting():
+            if each.gives_up <= now:
+                each.fail(late())
         if self._pending[0].expires <= now:
             self._end(redis.exceptions.ConnectionError("Connection dropped: a reply on it was late."))
         else:
-            self._watch(min(map(_due, self._pending)))
+            self._watch(self._first())
+
+    def _waiting(self) -> Iterator[Reply]:
+        return chain.from_iterable(waiter.whole() for waiter in self._pending)
+
+    def _first(self) -> float:
+        return min(each.due() for each in self._waiting())
 
     # --------------------------------------------------------------------------------------------------- its end
 
@@ -181,7 +205,7 @@ class Stream(asyncio.Protocol):
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        waiters, self._pending = self._pending, deque()
+        waiters, self._pending = list(self._waiting()), deque()
         for waiter in waiters:
             waiter.fail(type(error)(str(error)))
         self._transport.abort()
@@ -198,7 +222,7 @@ class SlowStream:
         self.served = False
         self.closed = False
 
-    def send(self, wire: bytes, count: int, answer: float) -> asyncio.Future[Any]:
+    def send(self, wire: bytes, count: int, answer: float, reading: bool = False) -> asyncio.Future[Any]:  # noqa: ARG002, FBT001, FBT002 - as in `Stream`
         """See `Stream.send`."""
         if self.closed:
             raise Closed("Connection closed by server.")

@@ -12,6 +12,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilient.policy import deadline
 from resilient.wire.redis import _stream
 from resilient.wire.redis._reply import Reply, hand_out
 from resilient.wire.redis._stream import Stream
@@ -45,6 +46,13 @@ def by_the_loop(step: Any, *args: Any) -> asyncio.Future[Any]:
     return done
 
 
+def bring(replies: list[Reply]) -> None:
+    """Let their tasks go on, as a stream does."""
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    hand_out(replies, done)
+
+
 def new() -> Reply:
     return Reply(asyncio.get_running_loop(), 0.0, 0.0, 1)
 
@@ -67,13 +75,13 @@ def test_a_task_goes_on_in_the_turn_that_brings_its_reply(factory):
         tasks = [asyncio.create_task(wait(reply)) for reply in replies]
         await turns()
 
-        def bring() -> list[Any]:
+        def bring_all() -> list[Any]:
             for number, reply in enumerate(replies):
                 reply.value = number
-            hand_out(replies)
+            bring(replies)
             return list(heard)
 
-        assert await by_the_loop(bring) == [0, 1, 2]
+        assert await by_the_loop(bring_all) == [0, 1, 2]
         await asyncio.gather(*tasks)
 
     run(main, factory)
@@ -87,7 +95,7 @@ def test_what_came_before_it_was_awaited_is_there(factory, awaited):
     async def main() -> None:
         reply = new()
         reply.value = [1]
-        await by_the_loop(hand_out, [reply])
+        await by_the_loop(bring, [reply])
         if awaited:
             assert await reply == [1]
         assert (reply.done(), reply.cancelled(), reply.exception(), reply.cancel()) == (True, False, None, False)
@@ -111,7 +119,7 @@ def test_a_task_that_is_cancelled_while_others_are_handed_theirs_is_cancelled(fa
 
         waiting, cancelling = asyncio.create_task(wait()), asyncio.create_task(cancel())
         await turns()
-        await by_the_loop(hand_out, [first, second])
+        await by_the_loop(bring, [first, second])
         await cancelling
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -133,7 +141,7 @@ def test_an_interrupt_leaves_nobody_waiting_for_ever():
 
         tasks = [loop.create_task(wait(place)) for place in range(3)]
         loop.run_until_complete(turns())
-        loop.call_soon(hand_out, replies)
+        loop.call_soon(bring, replies)
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(turns())
         assert loop.run_until_complete(asyncio.gather(tasks[0], tasks[2])) == [0, 2]
@@ -153,7 +161,7 @@ def test_a_limit_around_it_holds(factory):
                 await reply
         assert reply.cancelled()
         reply.value = 1
-        await by_the_loop(hand_out, [reply])
+        await by_the_loop(bring, [reply])
         with pytest.raises(asyncio.CancelledError):
             reply.result()
 
@@ -211,7 +219,7 @@ def test_tasks_end_as_they_do_with_a_future(actions, together, factory):
     def give_reply(reply: Reply, value: int) -> None:
         if not reply.settled:
             reply.value = value
-        hand_out([reply])
+        bring([reply])
 
     def give_future(future: asyncio.Future[Any], value: int) -> None:
         if not future.done():
@@ -325,5 +333,102 @@ def test_nothing_is_sent_to_a_server_that_hung_up(monkeypatch):
         with pytest.raises(redis.ConnectionError, match="closed by server"):
             stream.send(b"SET k v", 1, 60.0)
         await turns()
+
+    run(main)
+
+
+def herd(monkeypatch: pytest.MonkeyPatch) -> tuple[Stream, Wire]:
+    """A stream on which one reply is outstanding, so that what is said now goes out at the end of the turn."""
+    hiredis = pytest.importorskip("hiredis")
+    monkeypatch.setattr(_stream, "new_reader", lambda _: hiredis.Reader(notEnoughData=_stream.UNFINISHED))
+    wire = Wire()
+    stream = Stream(SimpleNamespace(_writer=SimpleNamespace(transport=wire), _reader=None))
+    stream.send(b"first ", 1, 60.0)
+    return stream, wire
+
+
+async def outcome(reply: Reply) -> Any:
+    """What it brings, or its error."""
+    try:
+        return await reply
+    except (redis.RedisError, asyncio.CancelledError) as error:
+        return error
+
+
+def test_what_a_herd_reads_is_asked_for_once(monkeypatch):
+    """Each gets a reply of his own; once it is sent, whoever asks then has it asked anew."""
+
+    async def main() -> None:
+        stream, wire = herd(monkeypatch)
+        asked = [stream.send(b"a ", 1, 60.0, True) for _ in range(3)]
+        other = stream.send(b"b ", 1, 60.0, True)
+        await turns()
+        late = stream.send(b"a ", 1, 60.0, True)
+        await turns()
+        assert wire.written == [b"first ", b"a b ", b"a "]
+        tasks = [asyncio.create_task(outcome(reply)) for reply in (*asked, other, late)]
+        await turns()
+        await by_the_loop(stream.data_received, b":0\r\n*1\r\n:1\r\n-ERR no\r\n:3\r\n")
+        found = await asyncio.gather(*tasks)
+        assert found[:3] == [[1], [1], [1]]
+        assert found[4] == 3
+        assert len({id(each) for each in found[:3]}) == 3
+        stream.close()
+
+    run(main)
+
+
+def test_a_herd_is_told_of_an_error_each_by_himself(monkeypatch):
+    """Of the server's, which is a reply, and of the connection's, which is raised."""
+
+    async def main() -> None:
+        stream, _ = herd(monkeypatch)
+        refused = [stream.send(b"a ", 1, 60.0, True) for _ in range(2)]
+        lost = [stream.send(b"b ", 1, 60.0, True) for _ in range(2)]
+        tasks = [asyncio.create_task(outcome(reply)) for reply in (*refused, *lost)]
+        await turns()
+        await by_the_loop(stream.data_received, b":0\r\n-ERR no\r\n")
+        stream.connection_lost(None)
+        found = await asyncio.gather(*tasks)
+        assert [str(each) for each in found] == ["ERR no"] * 2 + ["Connection closed by server."] * 2
+        assert len({id(each) for each in found}) == 4
+
+    run(main)
+
+
+def test_what_is_read_after_a_change_is_asked_for_after_it(monkeypatch):
+    """Though the same was to be read before it in the same turn."""
+
+    async def main() -> None:
+        stream, wire = herd(monkeypatch)
+        for command, reading in ((b"read ", True), (b"write ", False), (b"read ", True), (b"read ", True)):
+            stream.send(command, 1, 60.0, reading)
+        await turns()
+        assert wire.written == [b"first ", b"read write read "]
+        stream.close()
+
+    run(main)
+
+
+def test_one_of_a_herd_goes_away_alone(monkeypatch):
+    """Who is cancelled, the first or another, and whose deadline comes: the rest have their reply."""
+
+    async def main() -> None:
+        stream, _ = herd(monkeypatch)
+        first, second, third = (stream.send(b"a ", 1, 60.0, True) for _ in range(3))
+        with deadline(0.0):
+            hurried = stream.send(b"a ", 1, 60.0, True)
+        tasks = [asyncio.create_task(outcome(reply)) for reply in (first, second, third, hurried)]
+        await turns()
+        assert tasks[0].cancel()
+        assert tasks[1].cancel()
+        assert isinstance(await tasks[3], redis.TimeoutError)
+        await by_the_loop(stream.data_received, b":0\r\n:1\r\n")
+        gone, also, there, _ = await asyncio.gather(*tasks)
+        assert isinstance(gone, asyncio.CancelledError)
+        assert isinstance(also, asyncio.CancelledError)
+        assert there == 1
+        assert not stream.closed
+        stream.close()
 
     run(main)
