@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient.cache._entry import HEAD
-from resilient.cache._stamps import UNKNOWN, Marks
+from resilient.cache._stamps import UNKNOWN, Stamps
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
 from resilient.runtime import after_fork, fork_safe_lock
@@ -41,8 +41,8 @@ class Flight:
     """One load of one key, led by one thread or task."""
 
     __slots__ = (
+        "_borne",
         "_known",
-        "_stamps",
         "_until",
         "key",
         "leader",
@@ -56,7 +56,7 @@ class Flight:
         "tags",
     )
 
-    def __init__(self, key: str, place: int, leader: object, seen: Any, marks: Marks = UNKNOWN) -> None:
+    def __init__(self, key: str, place: int, leader: object, seen: Any, stamps: Stamps = UNKNOWN) -> None:
         self.key = key
         self.place = place
         self.leader = leader
@@ -73,9 +73,9 @@ class Flight:
         """The store has taken what was loaded."""
         self.pushes = False
         """It took the place of one that waited for its turn, and takes the lease of that one too."""
-        self.tags = marks.names
+        self.tags = stamps.names
         """Those that its value is to bear."""
-        self._stamps = [marks.seen]
+        self._borne = [stamps.seen]
         self._known = [_head(seen)]
         self._until = math.inf
 
@@ -89,20 +89,20 @@ class Flight:
         self._known.append(_head(raw))
         self._until = min(self._until, until)
 
-    def bears(self, marks: Marks) -> None:
+    def bears(self, stamps: Stamps) -> None:
         """What it loads will bear these stamps: who finds them may share it."""
-        if marks.seen not in self._stamps:
-            self._stamps.append(marks.seen)
+        if stamps.seen not in self._borne:
+            self._borne.append(stamps.seen)
 
-    def suits(self, raw: Any, now: float, marks: Marks = UNKNOWN) -> bool:
+    def suits(self, raw: Any, now: float, stamps: Stamps = UNKNOWN) -> bool:
         """Whether who found these bytes and stamps in the store may share what this flight loads.
 
         Other bytes than the leader knows of stem from a change by another process, which may be newer than the load; so
         do other stamps, and one that is absent may have come and gone. So may nothing at all, once a tombstone that was
         put over the lease could be over too.
         """
-        seen = marks.seen
-        if seen not in self._stamps or None in seen or marks.names != self.tags:
+        seen = stamps.seen
+        if seen not in self._borne or None in seen or stamps.names != self.tags:
             return False
         return _head(raw) in self._known and (raw is not None or now < self._until)
 
@@ -157,7 +157,7 @@ class _Table:
         key: str,
         seen: object,
         now: float,
-        marks: Marks,
+        stamps: Stamps,
         place: int,
         caller: object,
         leader: object,
@@ -168,12 +168,12 @@ class _Table:
             flight = places.get(place)
             # Who waits here from inside a load holds a place that a flight which waits for its turn may be waiting for.
             pushes = inside and flight is not None and not flight.started and flight.leader != caller
-            if flight is not None and not pushes and (flight.leader == caller or flight.suits(seen, now, marks)):
+            if flight is not None and not pushes and (flight.leader == caller or flight.suits(seen, now, stamps)):
                 if flight.signal is None:
                     flight.signal = self._make_signal()
                 flight.shared = True
                 return flight, False
-            flight = places[place] = Flight(key, place, leader, seen, marks)
+            flight = places[place] = Flight(key, place, leader, seen, stamps)
             flight.pushes, flight.started = pushes, inside and leader is not None
             if leader is None:
                 flight.signal = self._make_signal()
@@ -243,7 +243,7 @@ class Flights(_Table):
     """Flights led by threads."""
 
     def join(
-        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False, inside: bool = False
+        self, key: str, seen: object, now: float, stamps: Stamps = UNKNOWN, *, away: bool = False, inside: bool = False
     ) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new: then who called sees to it that it is led, and lands.
 
@@ -251,13 +251,13 @@ class Flights(_Table):
             key: The key.
             seen: The bytes that the caller found in the store.
             now: The clock's monotonic reading.
-            marks: The stamps that it found there.
+            stamps: The stamps that it found there.
             away: A new flight will be led by another thread, which says so with `lead`.
             inside: The caller runs inside a load that holds one of the places for loads: it joins no flight whose
                 loader has not begun, but leads one in its place.
         """
         me = threading.get_ident()
-        return self._join(key, seen, now, marks, 0, me, None if away else me, inside)
+        return self._join(key, seen, now, stamps, 0, me, None if away else me, inside)
 
     def _make_signal(self) -> _Signal:
         return _Signal()
@@ -304,14 +304,14 @@ class AsyncFlights(_Table):
     """Flights led by tasks; those of different event loops do not share."""
 
     def join(
-        self, key: str, seen: object, now: float, marks: Marks = UNKNOWN, *, away: bool = False, inside: bool = False
+        self, key: str, seen: object, now: float, stamps: Stamps = UNKNOWN, *, away: bool = False, inside: bool = False
     ) -> tuple[Flight, bool]:
         """The flight for a key, and whether it is new; the arguments are those of `Flights.join`."""
         import asyncio  # who never awaits does without it
 
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
-        return self._join(key, seen, now, marks, id(loop), me, None if away else me, inside)
+        return self._join(key, seen, now, stamps, id(loop), me, None if away else me, inside)
 
     def _make_signal(self) -> asyncio.Future[Landed | None]:
         import asyncio

@@ -85,7 +85,7 @@ def _quick(tier: LocalTier, maker: KeyMaker, namespace: str, owner: object) -> Q
             return NOTHING
         if now >= ready.until or aside():
             return NOTHING
-        for mark in ready.marks:
+        for mark in ready.stamps:
             if not mark.alive:
                 return NOTHING
         slot.hot = True

@@ -43,20 +43,20 @@ class Ready:
     Args:
         owner: Whoever has judged it: nobody else is served it.
         until: The clock's seconds from which on it is not served.
-        marks: The stamps it depends on.
+        stamps: The stamps it depends on.
         value: The value, where all may hold the same.
         read: Makes a copy; ``None`` where none is needed.
         data: Of what it is made.
         at: From where on.
     """
 
-    __slots__ = ("at", "data", "marks", "owner", "read", "until", "value")
+    __slots__ = ("at", "data", "owner", "read", "stamps", "until", "value")
 
     def __init__(
         self,
         owner: object,
         until: float,
-        marks: tuple[Mark, ...],
+        stamps: tuple[Mark, ...],
         *,
         value: Any = None,
         read: Callable[[bytes], Any] | None = None,
@@ -65,7 +65,7 @@ class Ready:
     ) -> None:
         self.owner = owner
         self.until = until
-        self.marks = marks
+        self.stamps = stamps
         self.value = value
         self.read = read
         self.data = data

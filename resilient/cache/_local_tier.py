@@ -91,7 +91,7 @@ class LocalTier:
         self._room = Room(options.max_entries, options.max_bytes)
         self.table = self._room.table
         """The slots by key, for readers."""
-        self._marks: OrderedDict[str, Mark] = OrderedDict()
+        self._stamps: OrderedDict[str, Mark] = OrderedDict()
         self._coherence = Coherence()
         self._lock = fork_safe_lock()
         self._reset()
@@ -175,7 +175,7 @@ class LocalTier:
             if not is_ours(key):
                 self._room.drop(key)
                 continue
-            mark = self._marks.pop(key, None)
+            mark = self._stamps.pop(key, None)
             if mark is not None:
                 mark.alive = False
                 if key == self._namespace:
@@ -183,9 +183,9 @@ class LocalTier:
 
     def _forget_all(self) -> None:
         self._room.clear()
-        for mark in self._marks.values():
+        for mark in self._stamps.values():
             mark.alive = False
-        self._marks.clear()
+        self._stamps.clear()
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
@@ -207,7 +207,7 @@ class LocalTier:
             slot = self.table.get(key)
             if slot is not None:
                 slot.hot = True
-            held = slot or self._marks.get(key)
+            held = slot or self._stamps.get(key)
             found.append(held.raw if held is not None and now < held.limit else None)
         return found
 
@@ -248,16 +248,16 @@ class LocalTier:
     def _keep_mark(self, key: str, raw: bytes, limit: float) -> None:
         if not number(raw) or is_unsure(raw):
             return  # its end, of which a server tells when it likes, is an invalidation too
-        mark = self._marks.get(key)
+        mark = self._stamps.get(key)
         if mark is not None and mark.raw == raw:
             mark.raw, mark.limit = raw, limit
             return
         if mark is not None:
             mark.alive = False
-        self._marks[key] = Mark(raw, limit)
-        if len(self._marks) > self.options.max_entries + _MORE_STAMPS:
-            oldest = next(name for name in self._marks if name != self._namespace)
-            self._marks.pop(oldest).alive = False
+        self._stamps[key] = Mark(raw, limit)
+        if len(self._stamps) > self.options.max_entries + _MORE_STAMPS:
+            oldest = next(name for name in self._stamps if name != self._namespace)
+            self._stamps.pop(oldest).alive = False
 
     def prepare(
         self,
@@ -282,22 +282,22 @@ class LocalTier:
         slot = self.table.get(keys[0])
         if slot is None or slot.raw is not found[0]:
             return
-        marks: list[Mark] = []
+        stamps: list[Mark] = []
         for key, stamp in zip(keys[1:], found[1:], strict=True):
-            mark = self._marks.get(key)
+            mark = self._stamps.get(key)
             if mark is None or mark.raw is not stamp:
                 return
-            marks.append(mark)
+            stamps.append(mark)
         written, _, created, lasts, length, _ = plain_header(slot.raw)
-        limit = min([slot.limit, *[mark.limit for mark in marks]])
+        limit = min([slot.limit, *[mark.limit for mark in stamps]])
         until = min(limit, self.clock.monotonic() + created + lasts - self.clock.wall())
         read, data, at = codec.again(written, slot.raw, SIZE + length)
         beside = 0 if data is slot.raw else len(data)  # decompressed, it may be many times as long
         if (self.options.share if share is None else share) or is_immutable(value):
-            ready = Ready(owner, until, tuple(marks), value=value)
+            ready = Ready(owner, until, tuple(stamps), value=value)
             beside = (len(data) - at) * (1 if value.__class__ in _COMPACT else _OBJECT)
         else:
-            ready = Ready(owner, until, tuple(marks), read=read, data=data, at=at)
+            ready = Ready(owner, until, tuple(stamps), read=read, data=data, at=at)
         with self._lock:
             if self._room.weigh(slot, _size(slot.key, slot.raw) + beside):
                 slot.ready = ready

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, NEGATIVE, Entry, Life
 from resilient.cache._freshness import Policy
-from resilient.cache._stamps import UNKNOWN, Marks
+from resilient.cache._stamps import UNKNOWN, Stamps
 
 __all__ = ["Fence", "Lease", "Plan", "Seen", "is_absence", "is_fenced", "milliseconds", "written"]
 
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     entry: Entry | None = None
     value: Any = None
     life: Life = Life.GONE
-    marks: Marks = UNKNOWN
+    stamps: Stamps = UNKNOWN
     """The stamps that stood when it was looked at: of the namespace, and of the tags its reader asks for."""
     kept: bool = False
     """Whether it was found in this process, above a server."""
@@ -44,7 +44,7 @@ class Lease(NamedTuple):
     header: bytes
     over: Entry | None = None
     """The value that is loaded anew; ``None`` where there is none."""
-    marks: Marks = UNKNOWN
+    stamps: Stamps = UNKNOWN
     """The stamps that what is stored is to bear: those that stood before its load began, or its write."""
     ends: float = math.inf
     """When it is over, by the clock's monotonic reading."""

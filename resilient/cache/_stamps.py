@@ -41,7 +41,7 @@ __all__ = [
     "LIFE",
     "MARK",
     "UNKNOWN",
-    "Marks",
+    "Stamps",
     "extended",
     "invalidated",
     "is_ours",
@@ -164,7 +164,7 @@ def tags_of(entry: Entry) -> tuple[str, ...]:
     return tuple(name for name, _ in unpack_tags(entry.tags)) if entry.tags else ()
 
 
-class Marks:
+class Stamps:
     """The stamps of the namespace and of some tags, as they stood at one moment; nobody changes them.
 
     What is asked of them again and again is found out once, since those of a namespace hardly ever change.
@@ -190,13 +190,13 @@ class Marks:
         self._seen: tuple[bytes | None, ...] | None = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Marks) and (self.names, self.raws) == (other.names, other.raws)
+        return isinstance(other, Stamps) and (self.names, self.raws) == (other.names, other.raws)
 
     def __hash__(self) -> int:
         return hash((self.names, self.raws))
 
     def __repr__(self) -> str:
-        return f"Marks({self.names!r}, {self.raws!r})"
+        return f"Stamps({self.names!r}, {self.raws!r})"
 
     def note(self, now: float) -> bytes:
         """What the writers had seen who put these stamps: a load that begins now reads no older database."""
@@ -249,9 +249,9 @@ class Marks:
     def _known(self) -> dict[str, int]:
         return dict(zip(self.names, self.numbers[1:], strict=False))
 
-    def changed(self, places: Mapping[int, bytes | None]) -> Marks:
+    def changed(self, places: Mapping[int, bytes | None]) -> Stamps:
         """The same with other bytes at some places: 0 is the namespace's, 1 that of the first tag."""
-        return Marks(self.names, tuple([places.get(at, raw) for at, raw in enumerate(self.raws)]))
+        return Stamps(self.names, tuple([places.get(at, raw) for at, raw in enumerate(self.raws)]))
 
     def lacking(self, raw: bytes | None) -> tuple[str, ...]:
         """The tags of an entry, if it can be read, that are not among these."""
@@ -298,7 +298,7 @@ class Marks:
         )
 
 
-UNKNOWN = Marks()
+UNKNOWN = Stamps()
 """The store was not asked, or did not answer."""
 
 

@@ -92,7 +92,7 @@ class _Batch:
         self._changes: list[weakref.ref[_Change]] = []
         self._fences: dict[str, Fence] = {}
         self._tags: dict[str, Fence] = {}
-        self._marks = UNKNOWN
+        self._stamps = UNKNOWN
 
     # ------------------------------------------------------------------------------------------- what `Deferred` asks
 
@@ -122,16 +122,16 @@ class _Batch:
 
     def _fence(self, changes: Changes) -> None:
         engine = self._cache.main
-        borne = (*self._marks.names, *changes.borne())
-        if changes.entries() and (not self._marks.raws or set(borne) - set(self._marks.names)):
+        borne = (*self._stamps.names, *changes.borne())
+        if changes.entries() and (not self._stamps.raws or set(borne) - set(self._stamps.names)):
             # Stamps that were taken before stay as they were: another may have changed them since.
-            marks = engine.stamps.taken(borne)
-            self._marks = marks.changed(dict(enumerate(self._marks.raws)))
+            stamps = engine.stampbook.taken(borne)
+            self._stamps = stamps.changed(dict(enumerate(self._stamps.raws)))
         new = [key for key in changes.keys if key not in self._fences]
         for fence in engine.commits.begin(new) if new else ():
             self._fences[fence.key] = fence
-        stamps = engine.stamps.keys(tuple(changes.tags))[0 if changes.everything else 1 :]
-        for each in engine.tier.fence([key for key in stamps if key not in self._tags]):
+        keys = engine.stampbook.keys(tuple(changes.tags))[0 if changes.everything else 1 :]
+        for each in engine.tier.fence([key for key in keys if key not in self._tags]):
             self._tags[each.key] = each
 
     # ------------------------------------------------------------------------------------------------------- its end
@@ -154,17 +154,17 @@ class _Batch:
     def _make(self, changes: Changes) -> None:
         fences, self._fences = self._fences, {}
         tags, self._tags = self._tags, {}
-        marks, self._marks = self._marks, UNKNOWN
+        stamps, self._stamps = self._stamps, UNKNOWN
         engine, entries = self._cache.main, changes.entries()
         names = tuple(changes.tags)
-        changed = set(engine.stamps.keys(names)[0 if changes.everything else 1 :])
+        changed = set(engine.stampbook.keys(names)[0 if changes.everything else 1 :])
         ended = [fence for key, fence in tags.items() if key in changed]
         if names or changes.everything:  # first, so that the new entries bear the new stamps
-            marks = engine.tags.finish(ended, names, marks, everything=changes.everything)
+            stamps = engine.tags.finish(ended, names, stamps, everything=changes.everything)
         engine.tags.cancel([fence for key, fence in tags.items() if key not in changed])
         fenced = [fence for key, fence in fences.items() if key in changes.keys]
         if fenced:
-            engine.commits.finish(fenced, entries, marks, present=changes.present)
+            engine.commits.finish(fenced, entries, stamps, present=changes.present)
         # Outside of any transaction nothing is fenced, and of a block that failed nothing is stored.
         bare = [key for key in changes.keys if key not in fences]
         stored = [key for key in bare if key in entries and key not in changes.present]
@@ -187,9 +187,9 @@ class _Batch:
         gone = [fence for key, fence in self._fences.items() if key not in keys]
         self._fences = {key: fence for key, fence in self._fences.items() if key in keys}
         engine = self._cache.main
-        kept = set(engine.stamps.keys({tag for each in alive for tag in each.changes.tags} if not failed else ()))
+        kept = set(engine.stampbook.keys({tag for each in alive for tag in each.changes.tags} if not failed else ()))
         if failed or not any(each.changes.everything for each in alive):
-            kept.discard(engine.stamps.namespace)
+            kept.discard(engine.stampbook.namespace)
         lifted = [fence for key, fence in self._tags.items() if key not in kept]
         self._tags = {key: fence for key, fence in self._tags.items() if key in kept}
         with contextlib.suppress(ResilientError):  # no time left: they stand for one lease

@@ -56,7 +56,7 @@ def test_a_full_server_takes_the_stamp_of_a_tag_and_its_fence(
     """What bears a tag is forgotten; and another writer's fence leaves a stamp that lives for one lease, no longer."""
     lease = 600
     with Cache(redis_server.url, namespace="full", ttl=300, timeout=5.0, lease=lease) as cache:
-        key = cache.main.stamps.keys(["t"])[1]
+        key = cache.main.stampbook.keys(["t"])[1]
 
         def stamp() -> bytes | None:
             return cache.store.get_many([key])[0]

@@ -17,7 +17,7 @@ from resilient.cache._entry import Entry
 from resilient.cache._functions import AsyncMode
 from resilient.cache._pending import Changes, Pending
 from resilient.cache._seen import Fence
-from resilient.cache._stamps import UNKNOWN, Marks
+from resilient.cache._stamps import UNKNOWN, Stamps
 from resilient.cache._transactions import ending, plain, tables, wrote
 from resilient.errors import ResilientError
 
@@ -40,7 +40,7 @@ class AsyncCommit:
         self._pending = Pending()
         self._fences: list[Fence] = []
         self._tag_fences: list[Fence] = []
-        self._marks = UNKNOWN
+        self._stamps = UNKNOWN
         self._tags: tuple[str, ...] = ()
         self._kept: SessionTransaction | None = None
         self.commits = 0
@@ -146,7 +146,7 @@ class AsyncCommit:
         changes, engine = self._pending.whole(), self.cache.main
         self._tags = self._changed(changes)
         if changes.entries():
-            self._marks = await engine.stamps.taken(changes.borne())
+            self._stamps = await engine.stampbook.taken(changes.borne())
         if changes.keys:
             self._fences = await engine.commits.begin(list(changes.keys))
         if self._tags or changes.everything:
@@ -154,31 +154,31 @@ class AsyncCommit:
 
     async def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
-        fences, tag_fences, marks, tags = self._taken()
+        fences, tag_fences, stamps, tags = self._taken()
         changes, engine = self._pending.take(), self.cache.main
         everything, tags = changes.everything, tuple(dict.fromkeys((*tags, *changes.tags)))
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
             if tags or everything:  # first, so that the new entries bear the new stamps
-                marks = await engine.tags.finish(tag_fences, tags, marks, everything=everything)
-            await engine.commits.finish(fences, changes.entries(), marks, present=changes.present)
+                stamps = await engine.tags.finish(tag_fences, tags, stamps, everything=everything)
+            await engine.commits.finish(fences, changes.entries(), stamps, present=changes.present)
 
-    def _taken(self) -> tuple[list[Fence], list[Fence], Marks, tuple[str, ...]]:
+    def _taken(self) -> tuple[list[Fence], list[Fence], Stamps, tuple[str, ...]]:
         """What was put before the COMMIT, which is now for the caller to end."""
-        taken = self._fences, self._tag_fences, self._marks, self._tags
-        self._fences, self._tag_fences, self._marks, self._tags = [], [], UNKNOWN, ()
+        taken = self._fences, self._tag_fences, self._stamps, self._tags
+        self._fences, self._tag_fences, self._stamps, self._tags = [], [], UNKNOWN, ()
         return taken
 
     async def _ended(self) -> None:
         """The transaction ended without a commit, or without one that was confirmed."""
-        fences, tag_fences, marks, tags = self._taken()
+        fences, tag_fences, stamps, tags = self._taken()
         everything, engine = self._pending.whole().everything, self.cache.main
         self._pending = Pending()
         if not ending(self._session):
             await engine.tags.cancel(tag_fences)
             await engine.commits.cancel(fences)
             return
-        await engine.tags.finish(tag_fences, tags, marks, everything=everything and bool(tag_fences))
-        await engine.commits.finish(fences, {}, marks)
+        await engine.tags.finish(tag_fences, tags, stamps, everything=everything and bool(tag_fences))
+        await engine.commits.finish(fences, {}, stamps)
 
 
 class AsyncOnCommit(AsyncAfter):

@@ -193,7 +193,7 @@ class AsyncWriteBehind(Generic[V]):
         """Store one batch. The error, where its values wait again."""
         engine = self._cache.main
         tags = [tag for item in batch.values() for tag in tags_of(item.entry)]
-        marks = await engine.stamps.taken(tags, max(item.entry.keep for item in batch.values()))
+        stamps = await engine.stampbook.taken(tags, max(item.entry.keep for item in batch.values()))
         fences = await engine.commits.begin(batch)
         try:
             await self._store([item.value for item in batch.values()])
@@ -205,7 +205,7 @@ class AsyncWriteBehind(Generic[V]):
             raise
         self._buffer.done(batch)
         entries = {key: self._newest(key, item) for key, item in batch.items()}
-        await engine.commits.finish(fences, entries, marks)
+        await engine.commits.finish(fences, entries, stamps)
         return None
 
     async def _failed(self, batch: dict[str, Item], error: Exception) -> Exception | None:

@@ -16,7 +16,7 @@ from resilient.cache._entry import Entry
 from resilient.cache._functions import Mode
 from resilient.cache._pending import Changes, Pending
 from resilient.cache._seen import Fence
-from resilient.cache._stamps import UNKNOWN, Marks
+from resilient.cache._stamps import UNKNOWN, Stamps
 from resilient.cache._sync.deferred import After, deferring
 from resilient.cache._sync.host import Host
 from resilient.cache._transactions import ending, plain, tables, wrote
@@ -41,7 +41,7 @@ class Commit:
         self._pending = Pending()
         self._fences: list[Fence] = []
         self._tag_fences: list[Fence] = []
-        self._marks = UNKNOWN
+        self._stamps = UNKNOWN
         self._tags: tuple[str, ...] = ()
         self._kept: SessionTransaction | None = None
         self.commits = 0
@@ -147,7 +147,7 @@ class Commit:
         changes, engine = self._pending.whole(), self.cache.main
         self._tags = self._changed(changes)
         if changes.entries():
-            self._marks = engine.stamps.taken(changes.borne())
+            self._stamps = engine.stampbook.taken(changes.borne())
         if changes.keys:
             self._fences = engine.commits.begin(list(changes.keys))
         if self._tags or changes.everything:
@@ -155,31 +155,31 @@ class Commit:
 
     def _finish(self) -> None:
         """After COMMIT: the new values, or none. The commit has happened, whatever becomes of this."""
-        fences, tag_fences, marks, tags = self._taken()
+        fences, tag_fences, stamps, tags = self._taken()
         changes, engine = self._pending.take(), self.cache.main
         everything, tags = changes.everything, tuple(dict.fromkeys((*tags, *changes.tags)))
         with contextlib.suppress(ResilientError):  # no time left: the fences stand for one lease, the journal remembers
             if tags or everything:  # first, so that the new entries bear the new stamps
-                marks = engine.tags.finish(tag_fences, tags, marks, everything=everything)
-            engine.commits.finish(fences, changes.entries(), marks, present=changes.present)
+                stamps = engine.tags.finish(tag_fences, tags, stamps, everything=everything)
+            engine.commits.finish(fences, changes.entries(), stamps, present=changes.present)
 
-    def _taken(self) -> tuple[list[Fence], list[Fence], Marks, tuple[str, ...]]:
+    def _taken(self) -> tuple[list[Fence], list[Fence], Stamps, tuple[str, ...]]:
         """What was put before the COMMIT, which is now for the caller to end."""
-        taken = self._fences, self._tag_fences, self._marks, self._tags
-        self._fences, self._tag_fences, self._marks, self._tags = [], [], UNKNOWN, ()
+        taken = self._fences, self._tag_fences, self._stamps, self._tags
+        self._fences, self._tag_fences, self._stamps, self._tags = [], [], UNKNOWN, ()
         return taken
 
     def _ended(self) -> None:
         """The transaction ended without a commit, or without one that was confirmed."""
-        fences, tag_fences, marks, tags = self._taken()
+        fences, tag_fences, stamps, tags = self._taken()
         everything, engine = self._pending.whole().everything, self.cache.main
         self._pending = Pending()
         if not ending(self._session):
             engine.tags.cancel(tag_fences)
             engine.commits.cancel(fences)
             return
-        engine.tags.finish(tag_fences, tags, marks, everything=everything and bool(tag_fences))
-        engine.commits.finish(fences, {}, marks)
+        engine.tags.finish(tag_fences, tags, stamps, everything=everything and bool(tag_fences))
+        engine.commits.finish(fences, {}, stamps)
 
 
 class OnCommit(After):

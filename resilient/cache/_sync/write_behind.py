@@ -194,7 +194,7 @@ class WriteBehind(Generic[V]):
         """Store one batch. The error, where its values wait again."""
         engine = self._cache.main
         tags = [tag for item in batch.values() for tag in tags_of(item.entry)]
-        marks = engine.stamps.taken(tags, max(item.entry.keep for item in batch.values()))
+        stamps = engine.stampbook.taken(tags, max(item.entry.keep for item in batch.values()))
         fences = engine.commits.begin(batch)
         try:
             self._store([item.value for item in batch.values()])
@@ -206,7 +206,7 @@ class WriteBehind(Generic[V]):
             raise
         self._buffer.done(batch)
         entries = {key: self._newest(key, item) for key, item in batch.items()}
-        engine.commits.finish(fences, entries, marks)
+        engine.commits.finish(fences, entries, stamps)
         return None
 
     def _failed(self, batch: dict[str, Item], error: Exception) -> Exception | None:

@@ -199,7 +199,7 @@ def test_an_absent_stamp_is_a_miss(kind: Any, place: int) -> None:
     """A stamp that was evicted, or is no stamp, is made anew: nothing from before is served, and all goes on."""
     cache, other = kind(), kind()
     engine = cache.main
-    key = engine.stamps.keys(["t"])[place]
+    key = engine.stampbook.keys(["t"])[place]
     for raw in (None, b"", b"x" * 100, b"x"):  # evicted, empty, foreign, short
         cache.set("k", "old", tags=["t"])
         assert cache.get("k") == "old"
@@ -216,7 +216,7 @@ def test_stamps_outlive_what_bears_them(kind: Any, clock: FakeClock) -> None:
     """A stamp past half its life is extended by who loads, and stays the same stamp."""
     cache = kind()
     assert cache.get_or_load("k", lambda: 1, 10, tags=["t"]) == 1
-    stamps = cache.main.stamps.keys(["t"])
+    stamps = cache.main.stampbook.keys(["t"])
     first = kind.done(cache.main.tier.store.get_many(stamps))
     clock.advance(LIFE * 0.4)
     assert cache.get_or_load("k", lambda: 2, 10, tags=["t"]) == 2
@@ -328,8 +328,8 @@ def test_a_lease_from_before_an_invalidation_is_taken_over(kind: Any, clock: Fak
     """What its holder loads is of no use any more, dead or alive: nobody waits for it."""
     cache = kind(lease=30.0)
     cache.set("other", 1, tags=["t"])
-    marks = kind.done(cache.main.stamps.read(("t",)))
-    raw = marker(LEASE, clock.wall(), 30.0, generation=marks.generation, tags=marks.block())
+    stamps = kind.done(cache.main.stampbook.read(("t",)))
+    raw = marker(LEASE, clock.wall(), 30.0, generation=stamps.generation, tags=stamps.block())
     kind.put_raw(cache, "k", raw, 30_000)
     cache.invalidate_tags("t")
     began = time.monotonic()
@@ -366,8 +366,8 @@ def test_a_fenced_tag_is_neither_served_nor_stored(kind: Any) -> None:
     assert cache.get_or_load("k", lambda: "meanwhile", tags=["t"]) == "meanwhile"
     assert cache.get_or_load("k", lambda: "meanwhile too", tags=["t"]) == "meanwhile too"
     assert cache.get("apart") == 1
-    marks = kind.done(other.main.tags.finish(fences, ["t"], kind.done(other.main.stamps.read(("t",)))))
-    assert marks.whole
+    stamps = kind.done(other.main.tags.finish(fences, ["t"], kind.done(other.main.stampbook.read(("t",)))))
+    assert stamps.whole
     assert cache.get("k") is None
     assert cache.get_or_load("k", lambda: "new", tags=["t"]) == "new"
     assert other.get("k") == "new"
@@ -400,7 +400,7 @@ def test_of_two_writers_of_a_tag_neither_brings_back_what_the_other_changed(kind
     """Whichever ends first, and though one gives up: what was loaded before the last commit is served no more."""
     cache = kind()
     cache.set("k", "old", tags=["t"])
-    read = kind.done(cache.main.stamps.read(("t",)))
+    read = kind.done(cache.main.stampbook.read(("t",)))
     first = kind.done(cache.main.tags.fence(["t"]))
     second = kind.done(cache.main.tags.fence(["t"]))
     if second_ends_first:
@@ -413,7 +413,7 @@ def test_of_two_writers_of_a_tag_neither_brings_back_what_the_other_changed(kind
     if not second_ends_first:
         kind.done(cache.main.tags.cancel(second))
         assert cache.get("k") in {None, "after"}
-    raw = kind.done(cache.main.tier.store.get_many(cache.main.stamps.keys(["t"])))[1]
+    raw = kind.done(cache.main.tier.store.get_many(cache.main.stampbook.keys(["t"])))[1]
     assert raw[2] == TOMBSTONE
     assert is_unsure(raw), "another writer may be at work: the stamp is a short one"
 

@@ -16,7 +16,7 @@ from resilient.cache._inspect import lines_of_key
 from resilient.cache._keys import physical, tag_name
 from resilient.cache._stamps import (
     LIFE,
-    Marks,
+    Stamps,
     extended,
     invalidated,
     is_ours,
@@ -57,8 +57,8 @@ def worlds(draw: st.DrawFn) -> dict[str | None, bytes | None]:
     return {name: draw(RAWS) for name in (None, *NAMES)}
 
 
-def marks_in(world: dict[str | None, bytes | None], names: tuple[str, ...]) -> Marks:
-    return Marks(names, tuple(world[name] for name in (None, *names)))
+def marks_in(world: dict[str | None, bytes | None], names: tuple[str, ...]) -> Stamps:
+    return Stamps(names, tuple(world[name] for name in (None, *names)))
 
 
 # --------------------------------------------------------------------------------------------------------- the model
@@ -77,14 +77,14 @@ def test_an_entry_stands_exactly_while_its_stamps_do(
     assert bool(made.generation) is whole is taken.whole
     moved = data.draw(st.sets(st.sampled_from([None, *NAMES])))
     later = {name: planted(NOW, LIFE) if name in moved else raw for name, raw in world.items()}
-    marks = marks_in(later, tuple(asked))
+    stamps = marks_in(later, tuple(asked))
     raw = pack(made)
-    lacking = marks.lacking(raw)
+    lacking = stamps.lacking(raw)
     assert set(lacking) == set(borne) - set(asked)
-    stands = marks.stand(unpack(raw), {name: later[name] for name in lacking})
+    stands = stamps.stand(unpack(raw), {name: later[name] for name in lacking})
     assert stands is (whole and not moved & {None, *borne} and set(asked) <= set(borne))
     if whole:
-        assert marks.borne_by(raw) is (stands and marks.whole and tuple(asked) == tuple(borne))
+        assert stamps.borne_by(raw) is (stands and stamps.whole and tuple(asked) == tuple(borne))
         assert tags_of(made) == tuple(borne)
 
 
@@ -127,9 +127,9 @@ def test_what_a_stamp_is(raw: bytes | None) -> None:
     """Only a tombstone's number can be borne; whatever else stands there, nothing is valid beside it."""
     value = number(raw)
     assert (value != 0) is (raw is not None and len(raw) >= 59 and raw[:3] == planted(NOW, LIFE)[:3])
-    assert not Marks((), (raw,)).stand(entry(generation=0))
+    assert not Stamps((), (raw,)).stand(entry(generation=0))
     if value == 0:
-        assert not Marks((), (raw,)).whole
+        assert not Stamps((), (raw,)).whole
     if raw is not None and value and not is_unsure(raw):
         assert unpack(raw).keep >= LIFE / 2
     assert isinstance(note_in(raw, NOW), bytes)
@@ -140,8 +140,8 @@ def test_a_note_is_told_for_an_hour() -> None:
     raw = planted(NOW, LIFE, b"1!app:5")
     assert note_in(raw, NOW + 60) == b"1!app:5"
     assert note_in(raw, NOW + 3601) == b""
-    assert Marks(("t",), (planted(NOW, LIFE), raw)).note(NOW) == b"1!app:5"
-    assert Marks(("t",), (None, None)).note(NOW) == b""
+    assert Stamps(("t",), (planted(NOW, LIFE), raw)).note(NOW) == b"1!app:5"
+    assert Stamps(("t",), (None, None)).note(NOW) == b""
     assert note_in(marker(FENCE, NOW, 10.0, b"1!app:5"), NOW) == b"1!app:5"
     assert invalidated(NOW, 10.0, b"1!app:5").body == b"1!app:5"
 

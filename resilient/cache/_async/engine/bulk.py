@@ -23,7 +23,7 @@ from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, unjudged
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 
@@ -53,7 +53,7 @@ class AsyncBulk:
 
     def __init__(self, reader: AsyncReader, leases: AsyncLeases, source: AsyncSource, loads: AsyncLoads) -> None:
         self._reader, self._leases, self._source, self._loads = reader, leases, source, loads
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
         self._clock, self._counts, self._throttle, self._name = (
             reader.clock,
             reader.counts,
@@ -70,20 +70,20 @@ class AsyncBulk:
             plan: How they are kept.
         """
         count, tags = len(keys), plan.tags
-        raws = await self._tier.read(self._tier.store.get_many, (*keys, *self._stamps.keys(tags)))
+        raws = await self._tier.read(self._tier.store.get_many, (*keys, *self._stampbook.keys(tags)))
         if raws is UNREACHABLE:
             found: list[Any] = [NOTHING] * count
-            seen = [Seen(UNREACHABLE, marks=Marks(tags))] * count
+            seen = [Seen(UNREACHABLE, stamps=Stamps(tags))] * count
             return await self._rest(keys, found, list(enumerate(seen)), load, plan)
-        marks = self._stamps.stood(tags, raws[count:])
+        stamps = self._stampbook.stood(tags, raws[count:])
         found, left = (
             unjudged(count)
             if plan.policy.early
-            else self._reader.quick(raws[:count], marks, plan.codec, kept=raws.__class__ is Kept)
+            else self._reader.quick(raws[:count], stamps, plan.codec, kept=raws.__class__ is Kept)
         )
         if not left:
             return found
-        weighed = await self._reader.weigh([raws[place] for place in left], plan.codec, marks)
+        weighed = await self._reader.weigh([raws[place] for place in left], plan.codec, stamps)
         return await self._rest(keys, found, list(zip(left, weighed, strict=True)), load, plan)
 
     async def _rest(
@@ -122,7 +122,7 @@ class AsyncBulk:
         for place, seen in stale:
             key = keys[place]
             if seen.entry is not None and not seen.entry.held(now) and not self._throttle.holds(key, moment):
-                flight, new = self._flights.join(key, seen.raw, moment, seen.marks, away=True)
+                flight, new = self._flights.join(key, seen.raw, moment, seen.stamps, away=True)
                 if new:
                     batch.append(_Part(place, flight, seen))
         if batch and self._leases.background.start(self._lead_many_away, batch, load, plan, RENEW):
@@ -143,7 +143,7 @@ class AsyncBulk:
         found: dict[int, Lookup[Any] | None] = {}
         batch: list[_Part] = []
         waits: list[_Part] = []
-        if not needed[0][1].marks.whole:  # one look found them all
+        if not needed[0][1].stamps.whole:  # one look found them all
             stamped = await self._leases.with_stamps(needed[0][1], plan)
             needed = [(place, self._anew(seen, stamped, plan)) for place, seen in needed]
         for place, seen in needed:
@@ -151,7 +151,7 @@ class AsyncBulk:
                 found[place] = ready
                 continue
             flight, new = self._flights.join(
-                keys[place], seen.raw, began, seen.marks, away=patience is not None, inside=self._leases.cap.inside()
+                keys[place], seen.raw, began, seen.stamps, away=patience is not None, inside=self._leases.cap.inside()
             )
             (batch if new else waits).append(_Part(place, flight, seen))
         if batch and patience is None:
@@ -183,7 +183,7 @@ class AsyncBulk:
         """What was seen of one key, once the stamps are there by which it is judged."""
         if stamped.raw is UNREACHABLE:
             return stamped
-        return self._source.without_error(self._leases.under(seen, stamped.marks, plan.codec))
+        return self._source.without_error(self._leases.under(seen, stamped.stamps, plan.codec))
 
     async def _await_part(self, part: _Part, load: LoadMany, plan: Plan, limit: float | None) -> Lookup[Any] | None:
         """What another caller loads, or the background."""
@@ -276,7 +276,7 @@ class AsyncBulk:
         granted: list[tuple[_Part, Lease | None]] = []
         asked: list[tuple[_Part, Any, Lease]] = []
         for part in await self._stamped_many(batch, plan):
-            if not part.seen.marks.whole or is_fenced(part.seen):
+            if not part.seen.stamps.whole or is_fenced(part.seen):
                 granted.append((part, None))
             else:
                 asked.append((part, *self._leases.asking(part.flight, part.seen)))
@@ -304,7 +304,7 @@ class AsyncBulk:
                 if ask.sent:
                     self._leases.background.finish(self._leases.end, returns)  # some may have been granted
             return [
-                await self._leases.answered(part.flight, answer, lease, plan.codec, part.seen.marks)
+                await self._leases.answered(part.flight, answer, lease, plan.codec, part.seen.stamps)
                 for (part, _, lease), answer in zip(asked, answers, strict=True)
             ]
         except BaseException:  # cancelled, or out of time
@@ -317,7 +317,7 @@ class AsyncBulk:
         stamped = await self._leases.with_stamps(batch[0].seen, plan)
         if stamped.raw is not UNREACHABLE:
             for part in batch:
-                part.flight.bears(stamped.marks)
+                part.flight.bears(stamped.stamps)
         return [part._replace(seen=self._anew(part.seen, stamped, plan)) for part in batch]
 
     async def _load_many(
@@ -350,7 +350,7 @@ class AsyncBulk:
                 if entry is None:  # let go, with the value there was
                     swaps.append((part.flight.key, lease.header, None, 0))
                 else:
-                    raw = lease.marks.pack(entry)
+                    raw = lease.stamps.pack(entry)
                     swaps.append((part.flight.key, lease.header, raw, milliseconds(entry.keep)))
             if await self._leases.end(swaps, count=True):
                 for key, *_ in swaps:

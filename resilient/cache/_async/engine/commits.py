@@ -9,7 +9,7 @@ from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._async.engine.writes import AsyncWrites
 from resilient.cache._entry import TOMBSTONE, Entry, Life, pack
 from resilient.cache._seen import Fence, is_fenced, milliseconds
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 from resilient.cache._values import Swap
 from resilient.errors import DeadlineExceeded
 
@@ -39,7 +39,7 @@ class AsyncCommits:
         return await self._tier.fence(keys)
 
     async def finish(
-        self, fences: Iterable[Fence], entries: Mapping[str, Entry], marks: Marks, *, present: Collection[str] = ()
+        self, fences: Iterable[Fence], entries: Mapping[str, Entry], stamps: Stamps, *, present: Collection[str] = ()
     ) -> None:
         """The writer is done: put entries, or else tombstones, in the place of the fences.
 
@@ -48,7 +48,7 @@ class AsyncCommits:
         Args:
             fences: What `begin` gave.
             entries: The new entries; a key without one is forgotten.
-            marks: The stamps that they are to bear: of this moment or, since another may have changed them meanwhile,
+            stamps: The stamps that they are to bear: of this moment or, since another may have changed them meanwhile,
                 of a moment before the fences.
             present: Keys whose entry counts only where they were cached before.
         """
@@ -65,7 +65,7 @@ class AsyncCommits:
             if entry is not None and key in present and seen.life is Life.GONE:
                 entry = None
             raw, life = (
-                self._writes.mark(TOMBSTONE) if entry is None else (pack(marks.on(entry)), milliseconds(entry.keep))
+                self._writes.mark(TOMBSTONE) if entry is None else (pack(stamps.on(entry)), milliseconds(entry.keep))
             )
             if entry is not None and entry.version:
                 stored = await self._writes.end(key, mark, seen, raw, life)

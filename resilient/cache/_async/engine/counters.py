@@ -38,7 +38,7 @@ class AsyncCounters:
 
     def __init__(self, reader: AsyncReader, writes: AsyncWrites) -> None:
         self._reader, self._writes = reader, writes
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
         self._clock, self._name = reader.clock, reader.name
 
     async def incr(self, key: str, by: int, plan: Plan) -> int | None:
@@ -69,7 +69,7 @@ class AsyncCounters:
     async def _recount(self, key: str, seen: Seen, number: int, plan: Plan, *, fresh: bool) -> Any:
         entry = self._writes.entry(number, plan)
         if fresh or seen.entry is None:
-            entry = (await self._stamps.ensured(seen.marks, entry.keep)).on(entry)
+            entry = (await self._stampbook.ensured(seen.stamps, entry.keep)).on(entry)
             if not entry.generation:
                 return UNREACHABLE  # nobody could read it
             life = entry.keep

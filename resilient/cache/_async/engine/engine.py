@@ -36,7 +36,7 @@ class AsyncEngine:
     ) -> None:
         self.tier = tier
         self.reads = reads = AsyncReader(name, tier, lease=lease, clock=clock, counts=counts)
-        self.stamps = reads.stamps
+        self.stampbook = reads.stampbook
         self.leases = leases = AsyncLeases(reads, max_loads)
         source = AsyncSource(reads, leases)
         self.loads = loads = AsyncLoads(reads, leases, source)

@@ -24,7 +24,7 @@ from resilient.cache._freshness import Use
 from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, Overloaded, ResilientError, Unavailable
 
@@ -45,7 +45,7 @@ class AsyncLoads:
 
     def __init__(self, reader: AsyncReader, leases: AsyncLeases, source: AsyncSource) -> None:
         self._reader, self._leases, self._source = reader, leases, source
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
         self.missed = 0
         """How many reads found nothing of late; each that found something halves it."""
         self._clock, self._counts, self._throttle, self._name = (
@@ -63,15 +63,15 @@ class AsyncLoads:
         """
         if self.missed >= _MANY and (lease := self._ahead(key, plan)) is not None:
             return (await self._load_ahead(key, load, plan, lease)).value
-        tags, tier, stamps = plan.tags, self._tier, self._stamps
-        keys = (key, *stamps.keys(tags)) if tags else (key, stamps.namespace)
+        tags, tier, stampbook = plan.tags, self._tier, self._stampbook
+        keys = (key, *stampbook.keys(tags)) if tags else (key, stampbook.namespace)
         # A namespace may be cleared by any process at any moment, so that its stamp is read with every value: an MGET
         # of two keys takes hardly longer than a GET of one.
         found = await tier.read(tier.store.get_many, keys)
         if found is UNREACHABLE:
-            return (await self._answer(key, Seen(UNREACHABLE, marks=Marks(tags)), load, plan)).value
+            return (await self._answer(key, Seen(UNREACHABLE, stamps=Stamps(tags)), load, plan)).value
         if not plan.policy.early:
-            borne, block = stamps.stood(tags, found[1:]).borne()
+            borne, block = stampbook.stood(tags, found[1:]).borne()
             value = fresh(found[0], self._clock.wall(), borne, block, plan.codec)
             if value is not NOTHING:
                 if self.missed:
@@ -84,11 +84,11 @@ class AsyncLoads:
                 if local is not None and plan.owner is not None:
                     local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec, share=plan.share)
                 return value
-        marks = stamps.stood(tags, found[1:])
+        stamps = stampbook.stood(tags, found[1:])
         if found[0] is None:
             self.missed = min(self.missed + 1, 2 * _MANY)
-            return (await self._join(key, Seen(None, marks=marks), Errand(load, plan))).value
-        seen = (await self._reader.weigh(found[:1], plan.codec, marks))[0]
+            return (await self._join(key, Seen(None, stamps=stamps), Errand(load, plan))).value
+        seen = (await self._reader.weigh(found[:1], plan.codec, stamps))[0]
         return (await self._answer(key, seen, load, plan)).value
 
     def _ahead(self, key: str, plan: Plan) -> Lease | None:
@@ -97,33 +97,33 @@ class AsyncLoads:
         It is what a reader does who finds nothing, done before it is known. So it is left undone wherever somebody may
         load the key already, or the load could have to wait for its turn.
         """
-        tier, leases, marks = self._tier, self._leases, self._stamps.namespaced
+        tier, leases, stamps = self._tier, self._leases, self._stampbook.namespaced
         if plan.tags or plan.policy.hard_timeout is not None or leases.capped:
             return None
-        if not tier.trusted or self._flights.flies(key) or not leases.lasting(marks, plan):
+        if not tier.trusted or self._flights.flies(key) or not leases.lasting(stamps, plan):
             return None
-        if tier.local is not None and tier.local.kept((key, self._stamps.namespace)) is not None:
+        if tier.local is not None and tier.local.kept((key, self._stampbook.namespace)) is not None:
             return None
-        return leases.ahead(marks)
+        return leases.ahead(stamps)
 
     async def _load_ahead(self, key: str, load: Load, plan: Plan, lease: Lease) -> Lookup[Any]:
         """The same as `load`, with the claim sent along."""
         found = await self._leases.look_or_claim(key, lease)
         if found is UNREACHABLE:
-            return await self._answer(key, Seen(UNREACHABLE, marks=Marks()), load, plan)
+            return await self._answer(key, Seen(UNREACHABLE, stamps=Stamps()), load, plan)
         raws, claimed = found
-        marks = self._stamps.stood((), raws[1:])
-        if claimed and raws[0] is None and marks == lease.marks:
+        stamps = self._stampbook.stood((), raws[1:])
+        if claimed and raws[0] is None and stamps == lease.stamps:
             inside = self._leases.cap.inside()
-            flight, new = self._flights.join(key, None, self._clock.monotonic(), marks, inside=inside)
+            flight, new = self._flights.join(key, None, self._clock.monotonic(), stamps, inside=inside)
             if new:
                 errand = Errand(load, plan, READ, lease)
-                return await self._counted(self._lead, flight, Seen(None, marks=marks), errand)
+                return await self._counted(self._lead, flight, Seen(None, stamps=stamps), errand)
         if claimed:  # what was there ended at that moment, the namespace was cleared, or somebody else leads
             await self._leases.release(key, lease)
         elif raws[0] is not None:
             self.missed >>= 1
-        seen = (await self._reader.weigh(raws[:1], plan.codec, marks))[0]
+        seen = (await self._reader.weigh(raws[:1], plan.codec, stamps))[0]
         return await self._answer(key, seen, load, plan)
 
     async def load_lookup(self, key: str, load: Load, plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
@@ -155,7 +155,7 @@ class AsyncLoads:
         now = self._clock.monotonic()
         if seen.entry is None or seen.entry.held(self._clock.wall()) or self._throttle.holds(key, now):
             return
-        flight, new = self._flights.join(key, seen.raw, now, seen.marks, away=True)
+        flight, new = self._flights.join(key, seen.raw, now, seen.stamps, away=True)
         if not new:
             return
         if not self._leases.background.start(self._lead_away, flight, seen, errand):
@@ -192,7 +192,7 @@ class AsyncLoads:
         stale = errand.why is READ and seen.life is Life.STALE
         if stale and self._throttle.holds(key, began) and self._source.stands_in(seen, policy):
             return self._reader.answer(seen, stale=True)  # its source failed a moment ago
-        if not seen.marks.whole:
+        if not seen.stamps.whole:
             # Who finds no stamp could not tell whether one came and went since the flight's leader found none.
             seen = self._source.checked(await self._leases.with_stamps(seen, errand.plan), policy)
             if seen.life is Life.FRESH and errand.why is READ:
@@ -205,7 +205,7 @@ class AsyncLoads:
         waits, moment = False, began
         while True:
             flight, new = self._flights.join(
-                key, seen.raw, moment, seen.marks, away=patience is not None, inside=self._leases.cap.inside()
+                key, seen.raw, moment, seen.stamps, away=patience is not None, inside=self._leases.cap.inside()
             )
             if new and patience is None:
                 return await self._lead(flight, seen, errand)

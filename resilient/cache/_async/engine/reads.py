@@ -16,7 +16,7 @@ from resilient.cache._flight import AsyncFlights
 from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh_many, unjudged
 from resilient.cache._seen import Seen, is_absence
-from resilient.cache._stamps import UNKNOWN, Marks, invalidated, tags_of
+from resilient.cache._stamps import UNKNOWN, Stamps, invalidated, tags_of
 from resilient.cache._values import Counts, Lookup
 from resilient.clock import Clock
 from resilient.errors import NotFound
@@ -43,7 +43,7 @@ class AsyncReader:
     def __init__(self, name: str, tier: AsyncTier, *, lease: float, clock: Clock, counts: Counts) -> None:
         self.name = name
         self.tier = tier
-        self.stamps = AsyncStampBook(name, tier, lease=lease, clock=clock)
+        self.stampbook = AsyncStampBook(name, tier, lease=lease, clock=clock)
         self.flights = AsyncFlights()
         self.throttle = Throttle()
         self.counts = counts
@@ -57,59 +57,59 @@ class AsyncReader:
 
     async def look(self, key: str, codec: Codec, tags: tuple[str, ...] = ()) -> Seen:
         """One round trip, and what it found; a second one where the entry bears tags that its reader did not name."""
-        stamps = self.stamps
-        keys = (key, *stamps.keys(tags)) if tags else (key, stamps.namespace)
+        stampbook = self.stampbook
+        keys = (key, *stampbook.keys(tags)) if tags else (key, stampbook.namespace)
         found = await self.tier.read(self.tier.store.get_many, keys)
         if found is UNREACHABLE:
-            return Seen(UNREACHABLE, marks=Marks(tags))
-        raw, marks = found[0], stamps.stood(tags, found[1:])
-        if raw is None or not marks.lacking(raw):
-            seen = self.judge(raw, codec, marks)
+            return Seen(UNREACHABLE, stamps=Stamps(tags))
+        raw, stamps = found[0], stampbook.stood(tags, found[1:])
+        if raw is None or not stamps.lacking(raw):
+            seen = self.judge(raw, codec, stamps)
         else:
-            seen = (await self.weigh((raw,), codec, marks))[0]
+            seen = (await self.weigh((raw,), codec, stamps))[0]
         return seen._replace(kept=True) if found.__class__ is Kept else seen
 
-    async def weigh(self, raws: Sequence[bytes | None], codec: Codec, marks: Marks) -> list[Seen]:
+    async def weigh(self, raws: Sequence[bytes | None], codec: Codec, stamps: Stamps) -> list[Seen]:
         """What entries mean, their tags asked for where that was not done."""
         lacking: dict[str, None] = {}
         for raw in raws:
-            lacking.update(dict.fromkeys(marks.lacking(raw)))
+            lacking.update(dict.fromkeys(stamps.lacking(raw)))
         if not lacking:
-            return [self.judge(raw, codec, marks) for raw in raws]
-        more = await self.stamps.read_more(tuple(lacking))
+            return [self.judge(raw, codec, stamps) for raw in raws]
+        more = await self.stampbook.read_more(tuple(lacking))
         if more is UNREACHABLE:
-            return [Seen(UNREACHABLE, marks=Marks(marks.names))] * len(raws)
-        return [self.judge(raw, codec, marks, more) for raw in raws]
+            return [Seen(UNREACHABLE, stamps=Stamps(stamps.names))] * len(raws)
+        return [self.judge(raw, codec, stamps, more) for raw in raws]
 
     def judge(
-        self, raw: Any, codec: Codec, marks: Marks | None = None, more: Mapping[str, bytes | None] | None = None
+        self, raw: Any, codec: Codec, stamps: Stamps | None = None, more: Mapping[str, bytes | None] | None = None
     ) -> Seen:
         """What the bytes of an entry mean.
 
         Args:
             raw: The bytes.
             codec: Reads its value.
-            marks: The stamps that stand; ``None`` where they do not matter.
+            stamps: The stamps that stand; ``None`` where they do not matter.
             more: Those of tags that the reader did not name.
         """
-        stood = UNKNOWN if marks is None else marks
+        stood = UNKNOWN if stamps is None else stamps
         if raw is None or raw is UNREACHABLE:
-            return Seen(raw, marks=stood)
+            return Seen(raw, stamps=stood)
         try:
             entry = unpack(raw)
             now = self.clock.wall()
             life = entry.life(now)
-            if marks is not None and (life is not Life.GONE or entry.generation) and not marks.stand(entry, more):
-                return Seen(raw, invalidated(now, self.lease, told(entry)), marks=stood)
+            if stamps is not None and (life is not Life.GONE or entry.generation) and not stamps.stand(entry, more):
+                return Seen(raw, invalidated(now, self.lease, told(entry)), stamps=stood)
             if life is Life.GONE:
-                return Seen(raw, entry, marks=stood)
+                return Seen(raw, entry, stamps=stood)
             if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):
                 raise Unreadable("bad header")  # what is no value must not be taken for one, nor the other way round
             return Seen(raw, entry, codec.decode(entry.codec, entry.schema, entry.body), life, stood)
         except Unreadable as error:
             self.counts.add("unreadable")
             events.emit(EntryUnreadable(cache=self.name, reason=error.reason))
-            return Seen(raw, marks=stood)
+            return Seen(raw, stamps=stood)
 
     async def lookup(
         self, key: str, codec: Codec, tags: tuple[str, ...] = (), *, forgets: Forgets | None = None
@@ -129,26 +129,26 @@ class AsyncReader:
     ) -> list[Any]:
         """The values of some keys in one round trip, and `NOTHING` where there is none."""
         count = len(keys)
-        raws = await self.tier.read(self.tier.store.get_many, (*keys, *self.stamps.keys(tags)))
+        raws = await self.tier.read(self.tier.store.get_many, (*keys, *self.stampbook.keys(tags)))
         if raws is UNREACHABLE:
             for _ in keys:
                 self._missed()
             return [NOTHING] * count
-        marks = self.stamps.stood(tags, raws[count:])
+        stamps = self.stampbook.stood(tags, raws[count:])
         kept = raws.__class__ is Kept
-        found, left = self.quick(raws[:count], marks, codec, kept=kept) if forgets is None else unjudged(count)
+        found, left = self.quick(raws[:count], stamps, codec, kept=kept) if forgets is None else unjudged(count)
         if left:
-            weighed = await self.weigh([raws[place] for place in left], codec, marks)
+            weighed = await self.weigh([raws[place] for place in left], codec, stamps)
             for place, seen in zip(left, weighed, strict=True):
                 lookup = self._found(seen._replace(kept=kept), forgets)
                 found[place] = NOTHING if lookup is None else lookup.value
         return found
 
     def quick(
-        self, raws: Sequence[bytes | None], marks: Marks, codec: Codec, *, kept: bool = False
+        self, raws: Sequence[bytes | None], stamps: Stamps, codec: Codec, *, kept: bool = False
     ) -> tuple[list[Any], list[int]]:
         """The values that are plainly fresh, counted; and the places of what is to be looked at with care."""
-        found, left = fresh_many(raws, self.clock.wall(), *marks.borne(), codec)
+        found, left = fresh_many(raws, self.clock.wall(), *stamps.borne(), codec)
         hits = len(raws) - len(left)
         if hits:
             self.counts.add("kept" if kept else "hits", hits)

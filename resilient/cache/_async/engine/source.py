@@ -72,8 +72,8 @@ class AsyncSource:
         policy, why = errand.plan.policy, errand.why
         while not is_fenced(seen):
             seen = await self._leases.with_stamps(seen, errand.plan)
-            flight.bears(seen.marks)
-            if not seen.marks.whole:  # the store does not answer, or a writer is about to change what bears a tag
+            flight.bears(seen.stamps)
+            if not seen.stamps.whole:  # the store does not answer, or a writer is about to change what bears a tag
                 break
             force = why is REFRESH or flight.pushes
             got = await self._claim(flight, seen, errand, force=force)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from resilient.cache._async.engine.reads import AsyncReader
 from resilient.cache._keys import tag_name
 from resilient.cache._seen import Fence
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 
 __all__ = ["AsyncTags"]
 
@@ -20,20 +20,20 @@ class AsyncTags:
     """
 
     def __init__(self, reader: AsyncReader) -> None:
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
 
     async def invalidate(self, tags: Iterable[str]) -> None:
         """Make sure that nothing that bears a tag and was loaded before this moment is served after it."""
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         if names:
-            keys = self._stamps.keys(names)[1:]
+            keys = self._stampbook.keys(names)[1:]
             self._flights.overtake_tags(names)
-            await self._stamps.change(keys)
+            await self._stampbook.change(keys)
 
     async def clear(self) -> None:
         """The same for all entries of the namespace."""
         self._flights.overtake_all()
-        await self._stamps.change([self._stamps.namespace])
+        await self._stampbook.change([self._stampbook.namespace])
 
     async def fence(self, tags: Iterable[str], *, everything: bool = False) -> list[Fence]:
         """Before a COMMIT: nothing that bears these tags is served or stored until `finish`, or for one lease.
@@ -47,17 +47,17 @@ class AsyncTags:
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        return await self._tier.fence(self._stamps.keys(names)[0 if everything else 1 :])
+        return await self._tier.fence(self._stampbook.keys(names)[0 if everything else 1 :])
 
     async def finish(
-        self, fences: Sequence[Fence], tags: Iterable[str], marks: Marks, *, everything: bool = False
-    ) -> Marks:
+        self, fences: Sequence[Fence], tags: Iterable[str], stamps: Stamps, *, everything: bool = False
+    ) -> Stamps:
         """After it: new stamps.
 
         Args:
             fences: What `fence` gave.
             tags: The tags that change: those that were fenced, and others.
-            marks: The stamps that the writer's own values are to bear, as they stood before the fences.
+            stamps: The stamps that the writer's own values are to bear, as they stood before the fences.
             everything: The namespace changes too.
 
         Returns:
@@ -65,17 +65,17 @@ class AsyncTags:
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        own = await self._stamps.finish(fences)
+        own = await self._stampbook.finish(fences)
         fenced = {fence.key for fence in fences}
-        bare = [key for key in self._stamps.keys(names)[0 if everything else 1 :] if key not in fenced]
+        bare = [key for key in self._stampbook.keys(names)[0 if everything else 1 :] if key not in fenced]
         if bare:
-            await self._stamps.change(bare)
-        keys = self._stamps.keys(marks.names)
-        return marks.changed({at: own[key] for at, key in enumerate(keys) if key in own})
+            await self._stampbook.change(bare)
+        keys = self._stampbook.keys(stamps.names)
+        return stamps.changed({at: own[key] for at, key in enumerate(keys) if key in own})
 
     async def cancel(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there."""
-        await self._stamps.cancel(fences)
+        await self._stampbook.cancel(fences)
 
     def _overtake(self, names: Sequence[str], *, everything: bool) -> None:
         if everything:

@@ -16,7 +16,7 @@ from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous
 from resilient.cache._made import made_now
 from resilient.cache._seen import Fence, Plan, Seen, is_fenced, milliseconds
-from resilient.cache._stamps import Marks, tags_of
+from resilient.cache._stamps import Stamps, tags_of
 from resilient.cache._values import AsyncLoader, Swap, Written
 from resilient.errors import DeadlineExceeded, InvalidInput
 
@@ -34,7 +34,7 @@ class AsyncWrites:
 
     def __init__(self, reader: AsyncReader) -> None:
         self._reader = reader
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
         self._clock, self._counts, self._lease, self._name = reader.clock, reader.counts, reader.lease, reader.name
 
     def entry(self, value: Any, plan: Plan, version: int | None = None) -> Entry:
@@ -67,7 +67,7 @@ class AsyncWrites:
         seen = await self._reader.look(key, codec, tags_of(entry))
         if seen.raw is UNREACHABLE or seen.life is not Life.GONE or is_fenced(seen):
             return False
-        entry = (await self._stamps.ensured(seen.marks, entry.keep)).on(entry)
+        entry = (await self._stampbook.ensured(seen.stamps, entry.keep)).on(entry)
         if not entry.generation:
             return False  # nobody could read it
         stored = await self._tier.run(self._tier.store.swap, key, seen.raw, pack(entry), milliseconds(entry.keep))
@@ -78,14 +78,14 @@ class AsyncWrites:
     async def _stamped(self, keys: list[str], entry: Entry) -> Entry:
         """An entry with the stamps of this moment; keys are remembered as changed where there is no time for it."""
         try:
-            return await self._stamps.onto(entry)
+            return await self._stampbook.onto(entry)
         except BaseException:  # out of time, or cancelled: what is there now is old
             self._tier.remember(keys)
             raise
 
     async def _stamped_many(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
         try:
-            return await self._stamps.onto_many(entries)
+            return await self._stampbook.onto_many(entries)
         except BaseException:  # out of time, or cancelled: what is there now is old
             self._tier.remember(list(entries))
             raise
@@ -106,7 +106,7 @@ class AsyncWrites:
         unless versions tell.
         """
         self._flights.overtake(key)
-        marks = await self._stamps.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
+        stamps = await self._stampbook.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
         (fence,) = await self._tier.fence([key])
         try:
             result = await store()
@@ -114,13 +114,13 @@ class AsyncWrites:
             await self._unwind(fence, error)
             raise
         self._flights.overtake(key)
-        await self._store(fence, marks, result, plan, keeps=keeps, present=present)
+        await self._store(fence, stamps, result, plan, keeps=keeps, present=present)
         return result
 
     async def _store(
         self,
         fence: Fence,
-        marks: Marks,
+        stamps: Stamps,
         result: Any,
         plan: Plan,
         *,
@@ -137,7 +137,7 @@ class AsyncWrites:
             await self.end(key, mark, seen)
             return
         try:
-            entry = marks.on(self.entry(result, plan))
+            entry = stamps.on(self.entry(result, plan))
         except InvalidInput as error:  # the store has taken it: an error now would say that it has not
             events.emit(ValueRefused(cache=self._name, advice=str(error)))
             await self.end(key, mark, seen)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from resilient.cache._entry import TOMBSTONE, Entry, Life, pack
 from resilient.cache._seen import Fence, is_fenced, milliseconds
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 from resilient.cache._sync.engine.reads import Reader
 from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.cache._sync.engine.writes import Writes
@@ -40,7 +40,7 @@ class Commits:
         return self._tier.fence(keys)
 
     def finish(
-        self, fences: Iterable[Fence], entries: Mapping[str, Entry], marks: Marks, *, present: Collection[str] = ()
+        self, fences: Iterable[Fence], entries: Mapping[str, Entry], stamps: Stamps, *, present: Collection[str] = ()
     ) -> None:
         """The writer is done: put entries, or else tombstones, in the place of the fences.
 
@@ -49,7 +49,7 @@ class Commits:
         Args:
             fences: What `begin` gave.
             entries: The new entries; a key without one is forgotten.
-            marks: The stamps that they are to bear: of this moment or, since another may have changed them meanwhile,
+            stamps: The stamps that they are to bear: of this moment or, since another may have changed them meanwhile,
                 of a moment before the fences.
             present: Keys whose entry counts only where they were cached before.
         """
@@ -66,7 +66,7 @@ class Commits:
             if entry is not None and key in present and seen.life is Life.GONE:
                 entry = None
             raw, life = (
-                self._writes.mark(TOMBSTONE) if entry is None else (pack(marks.on(entry)), milliseconds(entry.keep))
+                self._writes.mark(TOMBSTONE) if entry is None else (pack(stamps.on(entry)), milliseconds(entry.keep))
             )
             if entry is not None and entry.version:
                 stored = self._writes.end(key, mark, seen, raw, life)

@@ -39,7 +39,7 @@ class Counters:
 
     def __init__(self, reader: Reader, writes: Writes) -> None:
         self._reader, self._writes = reader, writes
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
         self._clock, self._name = reader.clock, reader.name
 
     def incr(self, key: str, by: int, plan: Plan) -> int | None:
@@ -70,7 +70,7 @@ class Counters:
     def _recount(self, key: str, seen: Seen, number: int, plan: Plan, *, fresh: bool) -> Any:
         entry = self._writes.entry(number, plan)
         if fresh or seen.entry is None:
-            entry = (self._stamps.ensured(seen.marks, entry.keep)).on(entry)
+            entry = (self._stampbook.ensured(seen.stamps, entry.keep)).on(entry)
             if not entry.generation:
                 return UNREACHABLE  # nobody could read it
             life = entry.keep

@@ -37,7 +37,7 @@ class Engine:
     ) -> None:
         self.tier = tier
         self.reads = reads = Reader(name, tier, lease=lease, clock=clock, counts=counts)
-        self.stamps = reads.stamps
+        self.stampbook = reads.stampbook
         self.leases = leases = Leases(reads, max_loads)
         source = Source(reads, leases)
         self.loads = loads = Loads(reads, leases, source)

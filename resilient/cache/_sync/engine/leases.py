@@ -12,7 +12,7 @@ from resilient.cache._codecs import Codec
 from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, released, told
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Plan, Seen, milliseconds
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 from resilient.cache._sync.engine.reads import Reader
 from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.cache._values import Claim, Loader, Swap
@@ -47,7 +47,7 @@ class Leases:
 
     def __init__(self, reader: Reader, max_loads: int | None = None) -> None:
         self._reader = reader
-        self._tier, self._stamps = reader.tier, reader.stamps
+        self._tier, self._stampbook = reader.tier, reader.stampbook
         self._clock, self._counts, self._lease = reader.clock, reader.counts, reader.lease
         self._life = milliseconds(reader.lease)
         self.capped = max_loads is not None
@@ -103,38 +103,38 @@ class Leases:
 
     def noted(self, seen: Seen) -> bytes:
         """What the writers had seen that made a load necessary: of the key itself, and of its tags."""
-        note, marked = told(seen.entry), seen.marks.note(self._clock.wall())
+        note, marked = told(seen.entry), seen.stamps.note(self._clock.wall())
         return merged(note, marked) if marked else note
 
     # --------------------------------------------------------------------------------------------------------- claims
 
-    def lasting(self, marks: Marks, plan: Plan) -> bool:
+    def lasting(self, stamps: Stamps, plan: Plan) -> bool:
         """Whether these stamps are all there, and known to outlive what bears them: `with_stamps` has nothing to do."""
-        return self._stamps.last(marks, self._clock.wall(), plan.policy.ttl + plan.policy.stale)
+        return self._stampbook.last(stamps, self._clock.wall(), plan.policy.ttl + plan.policy.stale)
 
     def with_stamps(self, seen: Seen, plan: Plan) -> Seen:
         """What was seen, with the stamps that what is loaded now is to bear: made where they are absent.
 
         They are read before the load begins, so that an invalidation while it runs makes its result a miss.
         """
-        if seen.raw is UNREACHABLE or self.lasting(seen.marks, plan):
+        if seen.raw is UNREACHABLE or self.lasting(seen.stamps, plan):
             return seen
-        marks = self._stamps.ensured(seen.marks, plan.policy.ttl + plan.policy.stale)
-        if not marks.raws:
-            return Seen(UNREACHABLE, marks=marks)
-        return self.under(seen, marks, plan.codec)
+        stamps = self._stampbook.ensured(seen.stamps, plan.policy.ttl + plan.policy.stale)
+        if not stamps.raws:
+            return Seen(UNREACHABLE, stamps=stamps)
+        return self.under(seen, stamps, plan.codec)
 
-    def under(self, seen: Seen, marks: Marks, codec: Codec) -> Seen:
+    def under(self, seen: Seen, stamps: Stamps, codec: Codec) -> Seen:
         """What was seen, by the stamps that were found or made since.
 
         In a Cluster the two are asked of two nodes: the lease or the value of somebody quicker may have been seen
         without the stamp that it bears. It is no ruin, and whoever took it for one would load a second time.
         """
-        if marks is seen.marks:
+        if stamps is seen.stamps:
             return seen
-        if isinstance(seen.raw, bytes) and marks.whole and marks.borne_by(seen.raw):
-            return self._reader.judge(seen.raw, codec, marks)
-        return seen._replace(marks=marks)
+        if isinstance(seen.raw, bytes) and stamps.whole and stamps.borne_by(seen.raw):
+            return self._reader.judge(seen.raw, codec, stamps)
+        return seen._replace(stamps=stamps)
 
     def claim(self, flight: Flight, seen: Seen, codec: Codec, *, force: bool = False) -> Lease | Seen:
         """The right to load a key, or what was found there instead.
@@ -155,34 +155,34 @@ class Leases:
             raise
         if found is UNREACHABLE and ask.sent:
             self.background.finish(self.release, flight.key, lease)
-        return lease if found is None else self.answered(flight, found, lease, codec, seen.marks)
+        return lease if found is None else self.answered(flight, found, lease, codec, seen.stamps)
 
     def asking(self, flight: Flight, seen: Seen, *, force: bool = False) -> tuple[Claim, Lease]:
         """What to ask of the store, and the lease it gives.
 
         The flight knows the lease from now on: another thread may find it in the store before its answer is here.
         """
-        now, entry, marks = self._clock.wall(), seen.entry, seen.marks
+        now, entry, stamps = self._clock.wall(), seen.entry, seen.stamps
         # A lease that is there lasts, whatever this machine's clock shows: the server ends it.
         held = entry is not None and (bool(entry.flags & LEASE) or entry.held(now) > 0) and not force
         expected = None if held else seen.raw
         if entry is not None and seen.life is not Life.GONE and not held:
-            lease = Lease(claimed(entry, now, self._lease), entry, marks, self._clock.monotonic() + self._lease)
+            lease = Lease(claimed(entry, now, self._lease), entry, stamps, self._clock.monotonic() + self._lease)
         else:
-            lease = self.ahead(marks, told(entry))
+            lease = self.ahead(stamps, told(entry))
         flight.saw(lease.header, lease.ends)
         return (flight.key, expected, lease.header, self._life), lease
 
-    def ahead(self, marks: Marks, note: bytes = b"") -> Lease:
+    def ahead(self, stamps: Stamps, note: bytes = b"") -> Lease:
         """The lease of who loads what is not there.
 
         Args:
-            marks: The stamps that stand.
+            stamps: The stamps that stand.
             note: What the writers had seen who made the load necessary.
         """
         now, ends = self._clock.wall(), self._clock.monotonic() + self._lease
-        header = marker(LEASE, now, self._lease, note, generation=marks.generation, tags=marks.block())
-        return Lease(header, None, marks, ends)
+        header = marker(LEASE, now, self._lease, note, generation=stamps.generation, tags=stamps.block())
+        return Lease(header, None, stamps, ends)
 
     def look_or_claim(self, key: str, lease: Lease) -> Any:
         """What stands under a key and under that of the namespace, and a claim of that key if nothing does.
@@ -192,7 +192,7 @@ class Leases:
         """
         ask = Ask(self._tier.store.get_or_claim)
         try:
-            found = self._tier.run(ask, (key, self._stamps.namespace), lease.header, self._life)
+            found = self._tier.run(ask, (key, self._stampbook.namespace), lease.header, self._life)
         except BaseException:  # cancelled, or out of time: the store may have granted it
             if ask.sent:
                 self.release(key, lease)
@@ -201,17 +201,17 @@ class Leases:
             self.background.finish(self.release, key, lease)
         return found
 
-    def answered(self, flight: Flight, found: Any, lease: Lease, codec: Codec, marks: Marks) -> Lease | Seen:
+    def answered(self, flight: Flight, found: Any, lease: Lease, codec: Codec, stamps: Stamps) -> Lease | Seen:
         """What the store's answer to a claim means."""
         if found is None:
             return lease
         if found is UNREACHABLE:
-            return Seen(UNREACHABLE, marks=Marks(marks.names))
+            return Seen(UNREACHABLE, stamps=Stamps(stamps.names))
         raw, left = found
         flight.saw(raw)
-        if not marks.borne_by(raw):  # newer stamps, or older ones
-            return self._reader.look(flight.key, codec, marks.names)
-        seen = self._reader.judge(raw, codec, marks)
+        if not stamps.borne_by(raw):  # newer stamps, or older ones
+            return self._reader.look(flight.key, codec, stamps.names)
+        seen = self._reader.judge(raw, codec, stamps)
         entry = seen.entry
         if entry is not None and entry.flags & LEASE:  # by the server's clock
             return seen._replace(entry=entry._replace(keep=self._clock.wall() - entry.created + left))
@@ -227,8 +227,8 @@ class Leases:
         seconds = deadline.bound(left)
         waited = self._tier.run(self._tier.store.wait, flight.key, entry.token, seconds)
         if waited is UNREACHABLE:
-            return Seen(UNREACHABLE, marks=Marks(seen.marks.names))
-        seen = self._reader.look(flight.key, codec, seen.marks.names)
+            return Seen(UNREACHABLE, stamps=Stamps(seen.stamps.names))
+        seen = self._reader.look(flight.key, codec, seen.stamps.names)
         flight.saw(seen.raw)
         return seen
 
@@ -240,7 +240,7 @@ class Leases:
             if lease is not None:
                 self._counts.add("refused")
             return lease
-        swap = (flight.key, lease.header, lease.marks.pack(entry), milliseconds(entry.keep))
+        swap = (flight.key, lease.header, lease.stamps.pack(entry), milliseconds(entry.keep))
         ask = Ask(self._tier.store.swap)
         try:
             done = self._tier.run(ask, *swap)

@@ -21,7 +21,7 @@ from resilient.cache._freshness import Use
 from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 from resilient.cache._sync.engine.leases import Leases
 from resilient.cache._sync.engine.reads import Reader
 from resilient.cache._sync.engine.source import READ, REFRESH, RENEW, Errand, Load, Source
@@ -46,7 +46,7 @@ class Loads:
 
     def __init__(self, reader: Reader, leases: Leases, source: Source) -> None:
         self._reader, self._leases, self._source = reader, leases, source
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
         self.missed = 0
         """How many reads found nothing of late; each that found something halves it."""
         self._clock, self._counts, self._throttle, self._name = (
@@ -64,15 +64,15 @@ class Loads:
         """
         if self.missed >= _MANY and (lease := self._ahead(key, plan)) is not None:
             return (self._load_ahead(key, load, plan, lease)).value
-        tags, tier, stamps = plan.tags, self._tier, self._stamps
-        keys = (key, *stamps.keys(tags)) if tags else (key, stamps.namespace)
+        tags, tier, stampbook = plan.tags, self._tier, self._stampbook
+        keys = (key, *stampbook.keys(tags)) if tags else (key, stampbook.namespace)
         # A namespace may be cleared by any process at any moment, so that its stamp is read with every value: an MGET
         # of two keys takes hardly longer than a GET of one.
         found = tier.read(tier.store.get_many, keys)
         if found is UNREACHABLE:
-            return (self._answer(key, Seen(UNREACHABLE, marks=Marks(tags)), load, plan)).value
+            return (self._answer(key, Seen(UNREACHABLE, stamps=Stamps(tags)), load, plan)).value
         if not plan.policy.early:
-            borne, block = stamps.stood(tags, found[1:]).borne()
+            borne, block = stampbook.stood(tags, found[1:]).borne()
             value = fresh(found[0], self._clock.wall(), borne, block, plan.codec)
             if value is not NOTHING:
                 if self.missed:
@@ -85,11 +85,11 @@ class Loads:
                 if local is not None and plan.owner is not None:
                     local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec, share=plan.share)
                 return value
-        marks = stamps.stood(tags, found[1:])
+        stamps = stampbook.stood(tags, found[1:])
         if found[0] is None:
             self.missed = min(self.missed + 1, 2 * _MANY)
-            return (self._join(key, Seen(None, marks=marks), Errand(load, plan))).value
-        seen = (self._reader.weigh(found[:1], plan.codec, marks))[0]
+            return (self._join(key, Seen(None, stamps=stamps), Errand(load, plan))).value
+        seen = (self._reader.weigh(found[:1], plan.codec, stamps))[0]
         return (self._answer(key, seen, load, plan)).value
 
     def _ahead(self, key: str, plan: Plan) -> Lease | None:
@@ -98,33 +98,33 @@ class Loads:
         It is what a reader does who finds nothing, done before it is known. So it is left undone wherever somebody may
         load the key already, or the load could have to wait for its turn.
         """
-        tier, leases, marks = self._tier, self._leases, self._stamps.namespaced
+        tier, leases, stamps = self._tier, self._leases, self._stampbook.namespaced
         if plan.tags or plan.policy.hard_timeout is not None or leases.capped:
             return None
-        if not tier.trusted or self._flights.flies(key) or not leases.lasting(marks, plan):
+        if not tier.trusted or self._flights.flies(key) or not leases.lasting(stamps, plan):
             return None
-        if tier.local is not None and tier.local.kept((key, self._stamps.namespace)) is not None:
+        if tier.local is not None and tier.local.kept((key, self._stampbook.namespace)) is not None:
             return None
-        return leases.ahead(marks)
+        return leases.ahead(stamps)
 
     def _load_ahead(self, key: str, load: Load, plan: Plan, lease: Lease) -> Lookup[Any]:
         """The same as `load`, with the claim sent along."""
         found = self._leases.look_or_claim(key, lease)
         if found is UNREACHABLE:
-            return self._answer(key, Seen(UNREACHABLE, marks=Marks()), load, plan)
+            return self._answer(key, Seen(UNREACHABLE, stamps=Stamps()), load, plan)
         raws, claimed = found
-        marks = self._stamps.stood((), raws[1:])
-        if claimed and raws[0] is None and marks == lease.marks:
+        stamps = self._stampbook.stood((), raws[1:])
+        if claimed and raws[0] is None and stamps == lease.stamps:
             inside = self._leases.cap.inside()
-            flight, new = self._flights.join(key, None, self._clock.monotonic(), marks, inside=inside)
+            flight, new = self._flights.join(key, None, self._clock.monotonic(), stamps, inside=inside)
             if new:
                 errand = Errand(load, plan, READ, lease)
-                return self._counted(self._lead, flight, Seen(None, marks=marks), errand)
+                return self._counted(self._lead, flight, Seen(None, stamps=stamps), errand)
         if claimed:  # what was there ended at that moment, the namespace was cleared, or somebody else leads
             self._leases.release(key, lease)
         elif raws[0] is not None:
             self.missed >>= 1
-        seen = (self._reader.weigh(raws[:1], plan.codec, marks))[0]
+        seen = (self._reader.weigh(raws[:1], plan.codec, stamps))[0]
         return self._answer(key, seen, load, plan)
 
     def load_lookup(self, key: str, load: Load, plan: Plan, *, refresh: bool = False) -> Lookup[Any]:
@@ -154,7 +154,7 @@ class Loads:
         now = self._clock.monotonic()
         if seen.entry is None or seen.entry.held(self._clock.wall()) or self._throttle.holds(key, now):
             return
-        flight, new = self._flights.join(key, seen.raw, now, seen.marks, away=True)
+        flight, new = self._flights.join(key, seen.raw, now, seen.stamps, away=True)
         if not new:
             return
         if not self._leases.background.start(self._lead_away, flight, seen, errand):
@@ -191,7 +191,7 @@ class Loads:
         stale = errand.why is READ and seen.life is Life.STALE
         if stale and self._throttle.holds(key, began) and self._source.stands_in(seen, policy):
             return self._reader.answer(seen, stale=True)  # its source failed a moment ago
-        if not seen.marks.whole:
+        if not seen.stamps.whole:
             # Who finds no stamp could not tell whether one came and went since the flight's leader found none.
             seen = self._source.checked(self._leases.with_stamps(seen, errand.plan), policy)
             if seen.life is Life.FRESH and errand.why is READ:
@@ -204,7 +204,7 @@ class Loads:
         waits, moment = False, began
         while True:
             flight, new = self._flights.join(
-                key, seen.raw, moment, seen.marks, away=patience is not None, inside=self._leases.cap.inside()
+                key, seen.raw, moment, seen.stamps, away=patience is not None, inside=self._leases.cap.inside()
             )
             if new and patience is None:
                 return self._lead(flight, seen, errand)

@@ -12,7 +12,7 @@ from resilient.cache._entry import Entry, is_fence
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._stamps import (
     LIFE,
-    Marks,
+    Stamps,
     extended,
     is_unsure,
     life_for,
@@ -53,26 +53,26 @@ class StampBook:
         self._clock = clock
         self._lasting: dict[bytes, tuple[float, float]] = {}
         """Stamps that need no longer life, since when, and for entries that live how long."""
-        self.namespaced = Marks((), (None,))
+        self.namespaced = Stamps((), (None,))
         """The namespace's, as it was last found."""
 
-    def stood(self, tags: tuple[str, ...], raws: Sequence[bytes | None]) -> Marks:
+    def stood(self, tags: tuple[str, ...], raws: Sequence[bytes | None]) -> Stamps:
         """The stamps that these bytes are, in the order of `keys`; that of the namespace alone is remembered."""
         if tags:
-            return Marks(tags, tuple(raws))
+            return Stamps(tags, tuple(raws))
         known = self.namespaced
         if known.raws[0] != raws[0]:
-            known = self.namespaced = Marks((), (raws[0],))
+            known = self.namespaced = Stamps((), (raws[0],))
         return known
 
     def keys(self, tags: Iterable[str]) -> tuple[str, ...]:
         """Where the stamps stand: the namespace's first."""
         return (self.namespace, *[tag_key(self._name, tag) for tag in tags]) if tags else (self.namespace,)
 
-    def read(self, tags: tuple[str, ...]) -> Marks:
+    def read(self, tags: tuple[str, ...]) -> Stamps:
         """The stamps as they stand."""
         found = self._tier.run(self._tier.store.get_many, self.keys(tags))
-        return Marks(tags) if found is UNREACHABLE else self.stood(tags, found)
+        return Stamps(tags) if found is UNREACHABLE else self.stood(tags, found)
 
     def read_more(self, tags: tuple[str, ...]) -> Any:
         """The bytes under the keys of further tags, by tag, or `UNREACHABLE`."""
@@ -81,7 +81,7 @@ class StampBook:
 
     # ---------------------------------------------------------------------------------------- for what is to be stored
 
-    def taken(self, tags: Iterable[str], keep: float = 0.0) -> Marks:
+    def taken(self, tags: Iterable[str], keep: float = 0.0) -> Stamps:
         """The stamps that what is written from now on is to bear; made where they are absent.
 
         Args:
@@ -90,19 +90,19 @@ class StampBook:
         """
         return self.ensured(self.read(tuple(dict.fromkeys(tags))), keep)
 
-    def ensured(self, marks: Marks, keep: float = 0.0) -> Marks:
+    def ensured(self, stamps: Stamps, keep: float = 0.0) -> Stamps:
         """The stamps that were read, with new ones where there were none; old ones get a longer life.
 
         Where a fence stands it stays, so that the result is not whole.
         """
-        if not marks.raws:
-            return marks
+        if not stamps.raws:
+            return stamps
         now = self._clock.wall()
-        if self.last(marks, now, keep):
-            return marks
+        if self.last(stamps, now, keep):
+            return stamps
         places: dict[int, bytes] = {}
         refused = False
-        for at, (key, raw) in enumerate(zip(self.keys(marks.names), marks.raws, strict=True)):
+        for at, (key, raw) in enumerate(zip(self.keys(stamps.names), stamps.raws, strict=True)):
             if number(raw) or is_fence(raw):
                 new = extended(raw, now, keep)
                 if new is None:
@@ -112,21 +112,21 @@ class StampBook:
                 new = planted(now, life_for(keep))  # nothing is there, or no bytes of ours
             done = self._tier.run(self._tier.store.swap, key, raw, new, milliseconds(life_for(keep)))
             if done is UNREACHABLE:
-                return Marks(marks.names)
+                return Stamps(stamps.names)
             if done:
                 places[at] = new
             refused = refused or not done
         if refused:  # somebody else was quicker
-            return self.read(marks.names)
-        return marks.changed(places) if places else marks
+            return self.read(stamps.names)
+        return stamps.changed(places) if places else stamps
 
-    def last(self, marks: Marks, now: float, keep: float) -> bool:
+    def last(self, stamps: Stamps, now: float, keep: float) -> bool:
         """Whether these are all there, and were found to need nothing a while ago, for entries that live as long."""
-        for raw in marks.raws:
+        for raw in stamps.raws:
             since, longest = self._lasting.get(raw, _NEVER)  # type: ignore[arg-type]  # None is not among them
             if not 0.0 <= now - since < _WHILE or keep > longest:
                 return False
-        return bool(marks.raws)
+        return bool(stamps.raws)
 
     def _note(self, raw: bytes, now: float, keep: float) -> None:
         """This stamp needs no longer life."""
@@ -141,8 +141,8 @@ class StampBook:
     def onto_many(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
         """The same for several, in one round trip."""
         tags = [tag for entry in entries.values() for tag in tags_of(entry)]
-        marks = self.taken(tags, max((entry.keep for entry in entries.values()), default=0.0))
-        return {key: marks.on(entry) for key, entry in entries.items()}
+        stamps = self.taken(tags, max((entry.keep for entry in entries.values()), default=0.0))
+        return {key: stamps.on(entry) for key, entry in entries.items()}
 
     # --------------------------------------------------------------------------------------------------------- changes
 
@@ -159,9 +159,9 @@ class StampBook:
     def _change(self, keys: Sequence[str]) -> None:
         now = self._clock.wall()
         mine = note(now)
-        marks = {key: planted(now, LIFE, mine) for key in keys}
+        stamps = {key: planted(now, LIFE, mine) for key in keys}
         again: dict[float, dict[str, bytes]] = {}
-        for key, was in zip(marks, self._tier.store.exchange_many(marks, milliseconds(LIFE)), strict=True):
+        for key, was in zip(stamps, self._tier.store.exchange_many(stamps, milliseconds(LIFE)), strict=True):
             whole, life = merged(note_in(was, now), mine), self._lease if is_unsure(was) else LIFE
             if life != LIFE or whole != mine:
                 again.setdefault(life, {})[key] = planted(now, life, whole)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from resilient.cache._keys import tag_name
 from resilient.cache._seen import Fence
-from resilient.cache._stamps import Marks
+from resilient.cache._stamps import Stamps
 from resilient.cache._sync.engine.reads import Reader
 
 __all__ = ["Tags"]
@@ -21,20 +21,20 @@ class Tags:
     """
 
     def __init__(self, reader: Reader) -> None:
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
 
     def invalidate(self, tags: Iterable[str]) -> None:
         """Make sure that nothing that bears a tag and was loaded before this moment is served after it."""
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         if names:
-            keys = self._stamps.keys(names)[1:]
+            keys = self._stampbook.keys(names)[1:]
             self._flights.overtake_tags(names)
-            self._stamps.change(keys)
+            self._stampbook.change(keys)
 
     def clear(self) -> None:
         """The same for all entries of the namespace."""
         self._flights.overtake_all()
-        self._stamps.change([self._stamps.namespace])
+        self._stampbook.change([self._stampbook.namespace])
 
     def fence(self, tags: Iterable[str], *, everything: bool = False) -> list[Fence]:
         """Before a COMMIT: nothing that bears these tags is served or stored until `finish`, or for one lease.
@@ -48,15 +48,17 @@ class Tags:
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        return self._tier.fence(self._stamps.keys(names)[0 if everything else 1 :])
+        return self._tier.fence(self._stampbook.keys(names)[0 if everything else 1 :])
 
-    def finish(self, fences: Sequence[Fence], tags: Iterable[str], marks: Marks, *, everything: bool = False) -> Marks:
+    def finish(
+        self, fences: Sequence[Fence], tags: Iterable[str], stamps: Stamps, *, everything: bool = False
+    ) -> Stamps:
         """After it: new stamps.
 
         Args:
             fences: What `fence` gave.
             tags: The tags that change: those that were fenced, and others.
-            marks: The stamps that the writer's own values are to bear, as they stood before the fences.
+            stamps: The stamps that the writer's own values are to bear, as they stood before the fences.
             everything: The namespace changes too.
 
         Returns:
@@ -64,17 +66,17 @@ class Tags:
         """
         names = tuple(dict.fromkeys(map(tag_name, tags)))
         self._overtake(names, everything=everything)
-        own = self._stamps.finish(fences)
+        own = self._stampbook.finish(fences)
         fenced = {fence.key for fence in fences}
-        bare = [key for key in self._stamps.keys(names)[0 if everything else 1 :] if key not in fenced]
+        bare = [key for key in self._stampbook.keys(names)[0 if everything else 1 :] if key not in fenced]
         if bare:
-            self._stamps.change(bare)
-        keys = self._stamps.keys(marks.names)
-        return marks.changed({at: own[key] for at, key in enumerate(keys) if key in own})
+            self._stampbook.change(bare)
+        keys = self._stampbook.keys(stamps.names)
+        return stamps.changed({at: own[key] for at, key in enumerate(keys) if key in own})
 
     def cancel(self, fences: Iterable[Fence]) -> None:
         """Nothing was written: put back what was there."""
-        self._stamps.cancel(fences)
+        self._stampbook.cancel(fences)
 
     def _overtake(self, names: Sequence[str], *, everything: bool) -> None:
         if everything:

@@ -15,7 +15,7 @@ from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous
 from resilient.cache._made import made_now
 from resilient.cache._seen import Fence, Plan, Seen, is_fenced, milliseconds
-from resilient.cache._stamps import Marks, tags_of
+from resilient.cache._stamps import Stamps, tags_of
 from resilient.cache._sync.engine.reads import Reader
 from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.cache._values import Loader, Swap, Written
@@ -35,7 +35,7 @@ class Writes:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._tier, self._stamps, self._flights = reader.tier, reader.stamps, reader.flights
+        self._tier, self._stampbook, self._flights = reader.tier, reader.stampbook, reader.flights
         self._clock, self._counts, self._lease, self._name = reader.clock, reader.counts, reader.lease, reader.name
 
     def entry(self, value: Any, plan: Plan, version: int | None = None) -> Entry:
@@ -68,7 +68,7 @@ class Writes:
         seen = self._reader.look(key, codec, tags_of(entry))
         if seen.raw is UNREACHABLE or seen.life is not Life.GONE or is_fenced(seen):
             return False
-        entry = (self._stamps.ensured(seen.marks, entry.keep)).on(entry)
+        entry = (self._stampbook.ensured(seen.stamps, entry.keep)).on(entry)
         if not entry.generation:
             return False  # nobody could read it
         stored = self._tier.run(self._tier.store.swap, key, seen.raw, pack(entry), milliseconds(entry.keep))
@@ -79,14 +79,14 @@ class Writes:
     def _stamped(self, keys: list[str], entry: Entry) -> Entry:
         """An entry with the stamps of this moment; keys are remembered as changed where there is no time for it."""
         try:
-            return self._stamps.onto(entry)
+            return self._stampbook.onto(entry)
         except BaseException:  # out of time, or cancelled: what is there now is old
             self._tier.remember(keys)
             raise
 
     def _stamped_many(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
         try:
-            return self._stamps.onto_many(entries)
+            return self._stampbook.onto_many(entries)
         except BaseException:  # out of time, or cancelled: what is there now is old
             self._tier.remember(list(entries))
             raise
@@ -107,7 +107,7 @@ class Writes:
         unless versions tell.
         """
         self._flights.overtake(key)
-        marks = self._stamps.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
+        stamps = self._stampbook.taken(plan.tags, plan.policy.ttl + plan.policy.stale)
         (fence,) = self._tier.fence([key])
         try:
             result = store()
@@ -115,13 +115,13 @@ class Writes:
             self._unwind(fence, error)
             raise
         self._flights.overtake(key)
-        self._store(fence, marks, result, plan, keeps=keeps, present=present)
+        self._store(fence, stamps, result, plan, keeps=keeps, present=present)
         return result
 
     def _store(
         self,
         fence: Fence,
-        marks: Marks,
+        stamps: Stamps,
         result: Any,
         plan: Plan,
         *,
@@ -138,7 +138,7 @@ class Writes:
             self.end(key, mark, seen)
             return
         try:
-            entry = marks.on(self.entry(result, plan))
+            entry = stamps.on(self.entry(result, plan))
         except InvalidInput as error:  # the store has taken it: an error now would say that it has not
             events.emit(ValueRefused(cache=self._name, advice=str(error)))
             self.end(key, mark, seen)
