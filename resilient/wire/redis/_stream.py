@@ -23,10 +23,11 @@ with needs_extra("redis"):
 __all__ = ["SlowStream", "Stream"]
 
 _MOST = 10_000  # replies that may be outstanding on one connection; more is a queue, and a queue has its bound
+_ROOM = 65_536  # bytes that are read at once; more is no faster, and each connection keeps them
 _GRACE = 0.001  # seconds for which a late reply is still looked for, in case it is this loop that was late
 
 
-class Stream(asyncio.Protocol):
+class Stream(asyncio.BufferedProtocol):
     """A connection after its handshake, which takes commands while replies are outstanding.
 
     One timer watches over all of them. A reply that is later than ``answer`` seconds ends the connection: its caller
@@ -46,6 +47,8 @@ class Stream(asyncio.Protocol):
         # The writer closes its transport when it is collected, and the connection warns that it was not closed.
         self._kept = (connection, writer)
         connection._writer = connection._reader = None  # noqa: SLF001 - as above
+        # All replies are read into it: room for each takes as long as all the rest. A view, since TLS cuts it.
+        self._room = memoryview(bytearray(_ROOM))
         self._pending: deque[Reply] = deque()
         """Replies that are outstanding; whoever went away leaves his behind, so that the others' do not shift."""
         self._unsent: list[bytes] = []
@@ -105,12 +108,16 @@ class Stream(asyncio.Protocol):
         self._unsent.clear()
         self._asked.clear()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - of the protocol
+        """Where the transport puts what it reads."""
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Hand out the replies, in the order of the commands, and send what those say to whom they are handed."""
         pending = self._pending
         ready: list[Reply] = []
         try:
-            self._feed(data)
+            self._feed(self._room, 0, nbytes)
             while (reply := self._gets()) is not UNFINISHED:
                 waiter = pending[0]
                 if waiter.count == 1:

@@ -262,6 +262,12 @@ class Wire:
         pass  # as above
 
 
+def received(stream: Stream, data: bytes) -> None:
+    """Bring a stream what the server said, as a transport does."""
+    stream.get_buffer(-1)[: len(data)] = data
+    stream.buffer_updated(len(data))
+
+
 @pytest.mark.parametrize("handed", [False, True], ids=["first", "handed-a-reply"])
 def test_what_is_outstanding_has_its_bound(monkeypatch, handed):
     """Also for a task that is handed a reply, and says more than one thing then."""
@@ -284,7 +290,7 @@ def test_what_is_outstanding_has_its_bound(monkeypatch, handed):
         task = asyncio.create_task(crowd())
         await turns()
         if handed:
-            await by_the_loop(stream.data_received, b":1\r\n")
+            await by_the_loop(received, stream, b":1\r\n")
         await task
 
     run(main)
@@ -307,9 +313,9 @@ def test_what_tasks_say_who_are_handed_replies_goes_out_together(monkeypatch):
         tasks = [asyncio.create_task(ask_twice(number)) for number in range(3)]
         await turns()
         assert wire.written == [b"a0 ", b"a1 a2 "]
-        await by_the_loop(stream.data_received, b":1\r\n:2\r\n:3\r\n")
+        await by_the_loop(received, stream, b":1\r\n:2\r\n:3\r\n")
         assert wire.written[2:] == [b"b0 b1 b2 "]
-        await by_the_loop(stream.data_received, b":4\r\n:5\r\n:6\r\n:7\r\n")
+        await by_the_loop(received, stream, b":4\r\n:5\r\n:6\r\n:7\r\n")
         await asyncio.gather(*tasks)
         assert heard == [1, 2, 3, 4, 5, 6]
         assert stream.closed
@@ -368,7 +374,7 @@ def test_what_a_herd_reads_is_asked_for_once(monkeypatch):
         assert wire.written == [b"first ", b"a b ", b"a "]
         tasks = [asyncio.create_task(outcome(reply)) for reply in (*asked, other, late)]
         await turns()
-        await by_the_loop(stream.data_received, b":0\r\n*1\r\n:1\r\n-ERR no\r\n:3\r\n")
+        await by_the_loop(received, stream, b":0\r\n*1\r\n:1\r\n-ERR no\r\n:3\r\n")
         found = await asyncio.gather(*tasks)
         assert found[:3] == [[1], [1], [1]]
         assert found[4] == 3
@@ -387,7 +393,7 @@ def test_a_herd_is_told_of_an_error_each_by_himself(monkeypatch):
         lost = [stream.send(b"b ", 1, 60.0, True) for _ in range(2)]
         tasks = [asyncio.create_task(outcome(reply)) for reply in (*refused, *lost)]
         await turns()
-        await by_the_loop(stream.data_received, b":0\r\n-ERR no\r\n")
+        await by_the_loop(received, stream, b":0\r\n-ERR no\r\n")
         stream.connection_lost(None)
         found = await asyncio.gather(*tasks)
         assert [str(each) for each in found] == ["ERR no"] * 2 + ["Connection closed by server."] * 2
@@ -423,7 +429,7 @@ def test_one_of_a_herd_goes_away_alone(monkeypatch):
         assert tasks[0].cancel()
         assert tasks[1].cancel()
         assert isinstance(await tasks[3], redis.TimeoutError)
-        await by_the_loop(stream.data_received, b":0\r\n:1\r\n")
+        await by_the_loop(received, stream, b":0\r\n:1\r\n")
         gone, also, there, _ = await asyncio.gather(*tasks)
         assert isinstance(gone, asyncio.CancelledError)
         assert isinstance(also, asyncio.CancelledError)
