@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from resilient import causality
 from resilient.cache import Cache, MemoryStore
-from resilient.cache._stamps import UNKNOWN
+from resilient.cache._entry import is_fence
+from resilient.cache._stamps import UNKNOWN, is_unsure
 
 KEYS = [f"shop:row:{number}" for number in range(5)]
 TAGS = [f"table:{number}" for number in range(5)]
@@ -72,3 +74,46 @@ def test_two_writers_who_met_on_many_keys_end_in_one_round_trip(cache: Cache) ->
     assert trips(cache, lambda: commits.finish(second, entries, UNKNOWN))[0] == 1
     assert trips(cache, lambda: commits.finish(first, {}, UNKNOWN))[0] == 2  # its fences are gone: found, then told
     assert cache.get_many(["row:0", "row:4"]) == {}
+
+
+class Crowded(MemoryStore):
+    """A store in which another writer begins between the two steps of an invalidation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.comes: Callable[[], Any] | None = None
+
+    def exchange_many(self, marks: Any, life: int) -> Any:
+        """The same; then the other comes."""
+        before = super().exchange_many(marks, life)
+        comes, self.comes = self.comes, None
+        if comes is not None:
+            comes()
+        return before
+
+
+def test_a_writer_who_begins_during_an_invalidation_keeps_its_key_fenced() -> None:
+    """Else a reader could store what it read before that commit; and should the writer die, nobody would tell."""
+    store = Crowded()
+    mine, theirs = (Cache(store, namespace="shop", ttl=60) for _ in range(2))
+    with causality.scope("1!app:t1700000000.000000"):
+        theirs.invalidate("k")  # what it had seen is to be kept by who comes next, in a second step
+    store.comes = lambda: theirs.main.commits.begin(["shop:k"])
+    mine.invalidate("k")
+    assert store.comes is None
+    assert is_fence(store.get_many(["shop:k"])[0])
+    assert mine.get_or_load("k", lambda: "old") == "old"
+    assert theirs.get("k") is None
+
+
+def test_a_writer_who_begins_while_a_tag_is_invalidated_is_heeded() -> None:
+    """The tag's stamp lives no longer than a lease: that writer may die, and nobody would tell of what it wrote."""
+    store = Crowded()
+    mine, theirs = (Cache(store, namespace="shop", ttl=60) for _ in range(2))
+    key = mine.main.stampbook.keys(("t",))[1]
+    with causality.scope("1!app:t1700000000.000000"):
+        theirs.invalidate_tags("t")
+    store.comes = lambda: theirs.main.tags.fence(["t"])
+    mine.invalidate_tags("t")
+    assert store.comes is None
+    assert is_unsure(store.get_many([key])[0])

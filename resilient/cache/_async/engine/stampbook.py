@@ -8,7 +8,7 @@ from typing import Any
 
 from resilient.cache._async.engine.tier import UNREACHABLE, AsyncTier
 from resilient.cache._causal import merged, note
-from resilient.cache._entry import Entry, is_fence
+from resilient.cache._entry import Entry, is_fence, told_in
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._stamps import (
     LIFE,
@@ -156,16 +156,24 @@ class AsyncStampBook:
             return  # remembered
 
     async def _change(self, keys: Sequence[str]) -> None:
+        """Put new stamps, short ones where another writer may be at work, with what was noted in those before.
+
+        Whoever else comes between two of these steps is heeded in the next.
+        """
         now = self._clock.wall()
         mine = note(now)
-        stamps = {key: planted(now, LIFE, mine) for key in keys}
-        again: dict[float, dict[str, bytes]] = {}
-        for key, was in zip(stamps, await self._tier.store.exchange_many(stamps, milliseconds(LIFE)), strict=True):
-            whole, life = merged(note_in(was, now), mine), self._lease if is_unsure(was) else LIFE
-            if life != LIFE or whole != mine:
-                again.setdefault(life, {})[key] = planted(now, life, whole)
-        for life, stamps in again.items():
-            await self._tier.store.exchange_many(stamps, milliseconds(life))
+        left = {LIFE: {key: planted(now, LIFE, mine) for key in keys}}
+        own: dict[str, bytes] = {}
+        while left:
+            again: dict[float, dict[str, bytes]] = {}
+            for life, stamps in left.items():
+                before = await self._tier.store.exchange_many(stamps, milliseconds(life))
+                for (key, stamp), was in zip(stamps.items(), before, strict=True):
+                    whole, lasts = merged(note_in(was, now), told_in(stamp)), self._lease if is_unsure(was) else life
+                    if was != own.get(key) and (lasts != life or whole != told_in(stamp)):
+                        again.setdefault(lasts, {})[key] = planted(now, lasts, whole)
+            own = {key: stamp for stamps in left.values() for key, stamp in stamps.items()}
+            left = again
 
     async def finish(self, fences: Iterable[Fence]) -> dict[str, bytes]:
         """After a COMMIT before which these were fenced: new stamps in the place of the fences.

@@ -189,19 +189,20 @@ class Tier:
 
         That writer now stores nothing itself. But a reader must not either: what it reads could be older than what the
         writer is about to write, and should the writer die, nobody would tell. What this writer has seen stands in
-        them, and what stood there before.
+        them, and what stood there before. Whoever else comes between two of these steps is heeded in the next.
         """
         now, life = self._clock.wall(), int(self._lease * 1000)
         mine = merged(raised(self._told, now) if self.journal else b"", note(now))
         marks = {key: marker(TOMBSTONE, now, self._lease, mine) for key in keys}
-        before = self.store.exchange_many(marks, life)
-        again: dict[str, bytes] = {}
-        for key, was in zip(marks, before, strict=True):
-            whole = merged(told_in(was), mine)
-            if is_fence(was) or whole != mine:
-                again[key] = marker(FENCE if is_fence(was) else TOMBSTONE, now, self._lease, whole)
-        if again:
-            self.store.exchange_many(again, life)
+        own: dict[str, bytes] = {}
+        while marks:
+            before = self.store.exchange_many(marks, life)
+            again: dict[str, bytes] = {}
+            for (key, mark), was in zip(marks.items(), before, strict=True):
+                whole, fence = merged(told_in(was), told_in(mark)), is_fence(was) or is_fence(mark)
+                if was != own.get(key) and (fence is not is_fence(mark) or whole != told_in(mark)):
+                    again[key] = marker(FENCE if fence else TOMBSTONE, now, self._lease, whole)
+            own, marks = marks, again
 
     def fence(self, keys: Iterable[str]) -> list[Fence]:
         """Put a fence into each key, which stands for one lease: nobody but its writer stores there.
