@@ -17,6 +17,7 @@ from resilient.cache._async.engine import tier as async_tier
 from resilient.cache._causal import at_or_after, merged, note
 from resilient.cache._sync.engine import tier, writes
 from resilient.causality import Instant, Token
+from resilient.errors import Overloaded
 from resilient.testing import FakeClock
 from resilient.testing.cache import MemoryCache
 from resilient.testing.replicas import FakeReplicaSet
@@ -175,6 +176,32 @@ def test_behind_a_replica_set_a_stranger_loads_what_was_committed(way: str) -> N
             assert cache.get_or_load("score", load) == 150
             assert not stranger.token
             assert load() == 5
+            assert cache.get("score") == 150
+
+
+def test_a_writer_that_is_refused_leaves_what_an_invalidation_before_it_told() -> None:
+    """The load that follows still reads the database as it was at that invalidation, or newer."""
+    with a_replica_set() as (database, cache, table):
+        session_maker = database.sessionmaker()
+
+        def load() -> int | None:
+            with session_maker() as session:
+                return session.scalar(sa.select(table.c.score).where(table.c.id == 1))
+
+        with database.scope(), session_maker() as session:
+            session.execute(table.update().values(score=150))
+            session.commit()
+            cache.invalidate("score")
+
+        @cache.write_through("score")
+        def refused() -> int:
+            raise Overloaded("nothing was written")
+
+        with database.scope(), pytest.raises(Overloaded):
+            refused()
+        with database.scope():
+            assert load() == 5
+            assert cache.get_or_load("score", load) == 150
             assert cache.get("score") == 150
 
 
