@@ -92,7 +92,7 @@ ROOMS = {
         ("tests/unit/queue/test_inhand.py", "tests/unit/queue/test_limits.py"),
     ),
     "cache": Room(
-        _in("cache", "_entry", "_freshness", "_keys"),
+        _in("cache", "_entry", "_freshness", "_keys", "_tags"),
         tuple(f"tests/unit/cache/test_{each}.py" for each in ("entry", "freshness", "keys", "codecs_values")),
     ),
     "health": Room(
@@ -105,7 +105,6 @@ ROOMS = {
 EQUIVALENT = {
     ("resilient/causality.py", 'version, *parts = text[: _MAX_TEXT + 2].split("!")'): "longer text is refused anyway",
     ("resilient/causality.py", 'name, _, position = part.rpartition(":")'): "a second colon is refused on either side",
-    ("resilient/cache/_entry.py", "return int.from_bytes(os.urandom(8), )"): "the same order is the default",
     (
         "resilient/cache/_entry.py",
         "return int.from_bytes(raw[VERSION], ) if len(raw) >= HEADER.size else 0",
