@@ -195,7 +195,8 @@ class Store(Protocol):
     def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
         """What `get_many` gives; and where nothing is under the first key, begin to load it, with that header.
 
-        The look comes first; something else may change the key between the two. Returns also whether it was claimed.
+        The look comes first; something else may change the key between the two. Returns also whether it was claimed:
+        what was found is worth the same where the claim alone is refused.
         """
         ...
 
@@ -269,7 +270,8 @@ class AsyncStore(Protocol):
     async def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
         """What `get_many` gives; and where nothing is under the first key, begin to load it, with that header.
 
-        The look comes first; something else may change the key between the two. Returns also whether it was claimed.
+        The look comes first; something else may change the key between the two. Returns also whether it was claimed:
+        what was found is worth the same where the claim alone is refused.
         """
         ...
 

@@ -76,6 +76,19 @@ def test_a_full_server_takes_the_stamp_of_a_tag_and_its_fence(
         assert cache.stats().journal == 0
 
 
+def test_a_full_server_tells_what_it_holds_though_many_reads_have_found_nothing(
+    redis_server: Any, fill: Callable[[], Any]
+) -> None:
+    """Claims that go along with looks are refused there; what was found is served all the same."""
+    with Cache(redis_server.url, namespace="full", ttl=300, timeout=5.0) as cache:
+        cache.set("k", "kept")
+        fill()
+        for count in range(20):
+            assert cache.get_or_load(f"absent:{count}", lambda: "loaded") == "loaded"
+        for _ in range(10):
+            assert cache.get_or_load("k", lambda: "loaded") == "kept"
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["room", "no room"])
 def test_what_is_no_entry_of_ours_makes_room_for_a_mark(
     redis_server: Any, client: redis.Redis, fill: Callable[[], Any], full: bool

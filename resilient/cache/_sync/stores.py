@@ -124,7 +124,7 @@ class RedisStore:
     def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
         """Look, and begin to load what is not there, in one round trip; see `Store`."""
         found, done = self.channel.get_many_and(keys, ("SET", keys[0], header, "PX", life, "NX"))
-        return found, done is not None
+        return found, done == b"OK"  # a server that is full, or refuses all that writes, still tells what is there
 
     def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `Store`. Where nothing was seen, one plain command does it if that is still so."""

@@ -69,15 +69,18 @@ class AsyncChannel(ABC):
         return [_value(reply) for reply in await self.call_many([("GET", key) for key in keys])]
 
     async def get_many_and(self, keys: Sequence[Argument], command: Sequence[Argument]) -> tuple[list[Any], Any]:
-        """What `get_many` gives, and the reply of a command that is sent after it, in one round trip to each node."""
+        """What `get_many` gives, and the reply of a command that is sent after it, in one round trip to each node.
+
+        An error with which the server answered the command stands in the place of its reply.
+        """
+        values: Any
         if self.clustered:
             *found, reply = await self.call_many([*[("GET", key) for key in keys], command])
             values = [_value(each) for each in found]
         else:
             values, reply = await self.call_many([("MGET", *keys), command])
-        for each in (values, reply):
-            if isinstance(each, Exception):
-                raise each
+        if isinstance(values, Exception):
+            raise values
         return values, reply
 
     async def script(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument] = ()) -> Any:
