@@ -13,6 +13,7 @@ from resilient.policy.classify import Failure
 from resilient.testing.servers import RedisServer, free_port
 from resilient.wire.redis import Connector, classify, open_async_channel, open_channel
 from resilient.wire.redis._commands import slot_of
+from resilient.wire.redis._parsing import pack
 
 
 def retry(step, seconds=15.0):
@@ -240,6 +241,22 @@ def test_a_primary_that_became_a_replica_is_left(redis_sentinel):
                 assert new.ask("GET", "k") == "w"
 
     asyncio.run(main())
+
+
+def test_whoever_finds_the_primary_silent_has_all_ask_for_it_anew(redis_sentinel):
+    """A look that gets no answer in time leaves no other connection to a server that may be a replica soon."""
+    with open_channel(redis_sentinel.url, connect_timeout=2.0, timeout=0.3) as channel:
+        asked = [channel._node.begin(pack(("PING",)), 1, True) for _ in range(2)]  # at once, over two connections
+        assert [each.finish() for each in asked] == [[b"PONG"], [b"PONG"]]
+        assert len(channel._node._free) == 2
+        silent = redis_sentinel.primary
+        silent.freeze()
+        try:
+            with pytest.raises(redis.exceptions.TimeoutError):
+                channel.get_many(["k"])
+            assert not channel._node._free
+        finally:
+            silent.thaw()
 
 
 def test_no_sentinel_is_an_error_in_time(limit):

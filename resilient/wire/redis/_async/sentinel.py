@@ -65,6 +65,14 @@ class AsyncSentinelChannel(AsyncServerChannel):
             self._renew()
             raise
 
+    async def get_many(self, keys: Sequence[Argument]) -> list[Any]:
+        """See `AsyncChannel.get_many`."""
+        try:
+            return await super().get_many(keys)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            self._renew()
+            raise
+
     async def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """See `AsyncChannel.call_many`."""
         try:

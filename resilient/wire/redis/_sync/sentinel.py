@@ -66,6 +66,14 @@ class SentinelChannel(ServerChannel):
             self._renew()
             raise
 
+    def get_many(self, keys: Sequence[Argument]) -> list[Any]:
+        """See `Channel.get_many`."""
+        try:
+            return super().get_many(keys)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            self._renew()
+            raise
+
     def call_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """See `Channel.call_many`."""
         try:
