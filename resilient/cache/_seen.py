@@ -36,6 +36,8 @@ class Seen(NamedTuple):
     """The stamps that stood when it was looked at: of the namespace, and of the tags its reader asks for."""
     kept: bool = False
     """Whether it was found in this process, above a server."""
+    heard: bool = False
+    """Whether who loads it has been told that somebody waits, whom he wakes when he is done."""
 
 
 class Lease(NamedTuple):

@@ -210,17 +210,21 @@ class AsyncLeases:
         flight.saw(raw)
         if not stamps.borne_by(raw):  # newer stamps, or older ones
             return await self._reader.look(flight.key, codec, stamps.names)
-        seen = self._reader.judge(raw, codec, stamps)
+        seen = self._reader.judge(raw, codec, stamps)._replace(heard=True)
         entry = seen.entry
         if entry is not None and entry.flags & LEASE:  # by the server's clock
             return seen._replace(entry=entry._replace(keep=self._clock.wall() - entry.created + left))
         return seen
 
     async def await_holder(self, flight: Flight, seen: Seen, codec: Codec) -> Seen:
-        """Wait until whoever loads the key is done, and look again; at once where nobody loads."""
+        """Wait until whoever loads the key is done, and look again.
+
+        What was found is returned at once where nobody loads, or where who does has not heard that somebody waits: a
+        claim tells him.
+        """
         entry = seen.entry
         left = 0.0 if entry is None else min(entry.held(self._clock.wall()), self._lease)
-        if entry is None or not left or seen.raw is UNREACHABLE:
+        if entry is None or not left or not seen.heard:
             return seen
         self._counts.add("waits")
         seconds = deadline.bound(left)
