@@ -70,7 +70,7 @@ class AsyncBulk:
             plan: How they are kept.
         """
         count, tags = len(keys), plan.tags
-        raws = await self._tier.read(self._tier.store.get_many, (*keys, *self._stampbook.keys(tags)))
+        raws = await self._tier.read((*keys, *self._stampbook.keys(tags)))
         if raws is UNREACHABLE:
             found: list[Any] = [NOTHING] * count
             seen = [Seen(UNREACHABLE, stamps=Stamps(tags))] * count

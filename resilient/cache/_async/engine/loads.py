@@ -67,11 +67,12 @@ class AsyncLoads:
         keys = (key, *stampbook.keys(tags)) if tags else (key, stampbook.namespace)
         # A namespace may be cleared by any process at any moment, so that its stamp is read with every value: an MGET
         # of two keys takes hardly longer than a GET of one.
-        found = await tier.read(tier.store.get_many, keys)
+        found = await tier.read(keys)
         if found is UNREACHABLE:
             return (await self._answer(key, Seen(UNREACHABLE, stamps=Stamps(tags)), load, plan)).value
+        stamps = stampbook.stood(tags, found[1:])
         if not plan.policy.early:
-            borne, block = stampbook.stood(tags, found[1:]).borne()
+            borne, block = stamps.borne()
             value = fresh(found[0], self._clock.wall(), borne, block, plan.codec)
             if value is not NOTHING:
                 if self.missed:
@@ -84,7 +85,6 @@ class AsyncLoads:
                 if local is not None and plan.owner is not None:
                     local.prepare(keys, found, value, owner=plan.owner, codec=plan.codec, share=plan.share)
                 return value
-        stamps = stampbook.stood(tags, found[1:])
         if found[0] is None:
             self.missed = min(self.missed + 1, 2 * _MANY)
             return (await self._join(key, Seen(None, stamps=stamps), Errand(load, plan))).value

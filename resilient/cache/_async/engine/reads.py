@@ -59,7 +59,7 @@ class AsyncReader:
         """One round trip, and what it found; a second one where the entry bears tags that its reader did not name."""
         stampbook = self.stampbook
         keys = (key, *stampbook.keys(tags)) if tags else (key, stampbook.namespace)
-        found = await self.tier.read(self.tier.store.get_many, keys)
+        found = await self.tier.read(keys)
         if found is UNREACHABLE:
             return Seen(UNREACHABLE, stamps=Stamps(tags))
         raw, stamps = found[0], stampbook.stood(tags, found[1:])
@@ -129,7 +129,7 @@ class AsyncReader:
     ) -> list[Any]:
         """The values of some keys in one round trip, and `NOTHING` where there is none."""
         count = len(keys)
-        raws = await self.tier.read(self.tier.store.get_many, (*keys, *self.stampbook.keys(tags)))
+        raws = await self.tier.read((*keys, *self.stampbook.keys(tags)))
         if raws is UNREACHABLE:
             for _ in keys:
                 self._missed()

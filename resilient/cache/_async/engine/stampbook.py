@@ -75,7 +75,7 @@ class AsyncStampBook:
 
     async def read_more(self, tags: tuple[str, ...]) -> Any:
         """The bytes under the keys of further tags, by tag, or `UNREACHABLE`."""
-        found = await self._tier.read(self._tier.store.get_many, [tag_key(self._name, tag) for tag in tags])
+        found = await self._tier.read([tag_key(self._name, tag) for tag in tags])
         return UNREACHABLE if found is UNREACHABLE else dict(zip(tags, found, strict=True))
 
     # ---------------------------------------------------------------------------------------- for what is to be stored

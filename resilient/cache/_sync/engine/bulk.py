@@ -71,7 +71,7 @@ class Bulk:
             plan: How they are kept.
         """
         count, tags = len(keys), plan.tags
-        raws = self._tier.read(self._tier.store.get_many, (*keys, *self._stampbook.keys(tags)))
+        raws = self._tier.read((*keys, *self._stampbook.keys(tags)))
         if raws is UNREACHABLE:
             found: list[Any] = [NOTHING] * count
             seen = [Seen(UNREACHABLE, stamps=Stamps(tags))] * count

@@ -60,7 +60,7 @@ class Reader:
         """One round trip, and what it found; a second one where the entry bears tags that its reader did not name."""
         stampbook = self.stampbook
         keys = (key, *stampbook.keys(tags)) if tags else (key, stampbook.namespace)
-        found = self.tier.read(self.tier.store.get_many, keys)
+        found = self.tier.read(keys)
         if found is UNREACHABLE:
             return Seen(UNREACHABLE, stamps=Stamps(tags))
         raw, stamps = found[0], stampbook.stood(tags, found[1:])
@@ -130,7 +130,7 @@ class Reader:
     ) -> list[Any]:
         """The values of some keys in one round trip, and `NOTHING` where there is none."""
         count = len(keys)
-        raws = self.tier.read(self.tier.store.get_many, (*keys, *self.stampbook.keys(tags)))
+        raws = self.tier.read((*keys, *self.stampbook.keys(tags)))
         if raws is UNREACHABLE:
             for _ in keys:
                 self._missed()

@@ -76,7 +76,7 @@ class StampBook:
 
     def read_more(self, tags: tuple[str, ...]) -> Any:
         """The bytes under the keys of further tags, by tag, or `UNREACHABLE`."""
-        found = self._tier.read(self._tier.store.get_many, [tag_key(self._name, tag) for tag in tags])
+        found = self._tier.read([tag_key(self._name, tag) for tag in tags])
         return UNREACHABLE if found is UNREACHABLE else dict(zip(tags, found, strict=True))
 
     # ---------------------------------------------------------------------------------------- for what is to be stored

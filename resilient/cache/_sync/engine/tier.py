@@ -107,19 +107,23 @@ class Tier:
         """Whether the tier answers, as far as is known, and was told of all changes."""
         return self.down_since is None and not self.journal.keys
 
-    def read(self, operation: Loader[..., Any], keys: Any) -> Any:
-        """The same as `run` of an operation with one argument, in fewer steps: the way of every read."""
+    def read(self, keys: Sequence[str]) -> Any:
+        """The bytes under each key: those that this process keeps, or what the store answers, or `UNREACHABLE`.
+
+        Raises:
+            DeadlineExceeded: As of `run`.
+        """
         if self._kept is not None:
             kept = self._kept(keys)
             if kept is not None:
                 return kept
-        call = self._call
+        look, call = self.store.get_many, self._call
         if call is None:
-            return operation(keys)
+            return look(keys)
         if self.down_since is not None or self.journal.keys:
-            return self.run(operation, keys)
+            return self.run(look, keys)
         try:  # as in `run`; written out, as this is the way of every hit
-            return call(operation, keys)
+            return call(look, keys)
         except DeadlineExceeded:
             raise
         except self._caught as error:
@@ -129,7 +133,7 @@ class Tier:
         """What an operation of the store returns, or `UNREACHABLE`.
 
         Raises:
-            DeadlineExceeded: The caller has no time left; nothing was sent.
+            DeadlineExceeded: The caller has no time left; the store may have been asked before that was so.
         """
         call = self._call
         if call is None:
@@ -191,7 +195,7 @@ class Tier:
         writer is about to write, and should the writer die, nobody would tell. What this writer has seen stands in
         them, and what stood there before. Whoever else comes between two of these steps is heeded in the next.
         """
-        now, life = self._clock.wall(), int(self._lease * 1000)
+        now, life = self._clock.wall(), milliseconds(self._lease)
         mine = merged(raised(self._told, now) if self.journal else b"", note(now))
         marks = {key: marker(TOMBSTONE, now, self._lease, mine) for key in keys}
         own: dict[str, bytes] = {}
