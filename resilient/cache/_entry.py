@@ -70,13 +70,13 @@ __all__ = [
     "kept_in",
     "marker",
     "new_token",
+    "noted",
+    "noted_in",
     "pack",
     "pack_bearing",
     "plain_header",
     "released",
     "sealed_header",
-    "told",
-    "told_in",
     "unpack",
     "version_in",
 ]
@@ -299,14 +299,14 @@ def marker(flags: int, now: float, lease: float, body: bytes = b"", *, generatio
     return header + tags + body
 
 
-def told(entry: Entry | None) -> bytes:
+def noted(entry: Entry | None) -> bytes:
     """What stands in a tombstone, a fence or a lease for the load that follows; nothing where it is a value."""
     if entry is None or not entry.flags & _EMPTY:
         return b""
     return _note(entry.body)[0] if entry.version else entry.body
 
 
-def told_in(raw: bytes | None) -> bytes:
+def noted_in(raw: bytes | None) -> bytes:
     """The same of an entry's bytes."""
     if raw is None or len(raw) < HEADER.size or raw[0] != MAGIC or raw[1] != FORMAT or not raw[2] & _EMPTY:
         return b""

@@ -30,9 +30,9 @@ from resilient.cache._entry import (
     Unreadable,
     bearing,
     marker,
+    noted_in,
     pack,
     pack_bearing,
-    told_in,
     unpack,
 )
 from resilient.cache._tags import pack_tags, unpack_tags
@@ -48,9 +48,9 @@ __all__ = [
     "is_unsure",
     "life_for",
     "namespace_key",
-    "note_in",
     "number",
     "planted",
+    "recent_note",
     "tag_key",
     "tags_of",
 ]
@@ -143,11 +143,11 @@ def extended(raw: bytes | None, now: float, keep: float) -> bytes | None:
     return pack(Entry(b"", 0, 0, TOMBSTONE, number(raw), now, 0.0, wanted, 0.0))
 
 
-def note_in(raw: bytes | None, now: float) -> bytes:
+def recent_note(raw: bytes | None, now: float) -> bytes:
     """What the writer had seen who put this stamp, or this fence, unless that is long ago."""
     if raw is None or len(raw) <= SIZE:
         return b""
-    return told_in(raw) if now - _times(raw)[0] < _NOTED else b""
+    return noted_in(raw) if now - _times(raw)[0] < _NOTED else b""
 
 
 def invalidated(now: float, lease: float, note: bytes = b"") -> Entry:
@@ -202,7 +202,7 @@ class Stamps:
         """What the writers had seen who put these stamps: a load that begins now reads no older database."""
         for raw in self.raws:
             if raw is not None and len(raw) > SIZE:
-                return merged(*[note_in(each, now) for each in self.raws])
+                return merged(*[recent_note(each, now) for each in self.raws])
         return b""
 
     @property

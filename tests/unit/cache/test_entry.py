@@ -31,10 +31,10 @@ from resilient.cache._entry import (
     keeping,
     kept_in,
     marker,
+    noted,
+    noted_in,
     pack,
     released,
-    told,
-    told_in,
     unpack,
     version_in,
 )
@@ -223,17 +223,17 @@ def test_a_note_is_told_to_the_load_that_follows(flag: int) -> None:
     """Whether it is read from the entry or from its bytes, with tags before it or without."""
     for tags in (b"", TAGS):
         raw = marker(flag, 100.0, 10.0, NOTE, tags=tags)
-        assert told(unpack(raw)) == NOTE
-        assert told_in(raw) == NOTE
+        assert noted(unpack(raw)) == NOTE
+        assert noted_in(raw) == NOTE
 
 
 def test_nothing_is_told_by_what_bears_no_note() -> None:
     """A value's body is no note, and bytes that are none of ours say nothing."""
-    assert told(None) == told(VALUE) == b""
+    assert noted(None) == noted(VALUE) == b""
     raw = marker(TOMBSTONE, 100.0, 10.0, NOTE)
     foreign = [b"\0" + raw[1:], raw[:1] + bytes([FORMAT + 1]) + raw[2:]]
     for other in (None, b"", raw[:10], raw[: HEADER.size], pack(VALUE), *foreign):
-        assert told_in(other) == b""
+        assert noted_in(other) == b""
 
 
 def test_a_version_is_read_from_whole_headers_only() -> None:
@@ -253,6 +253,6 @@ def test_a_fence_keeps_the_newest_value_of_another_writer() -> None:
         assert kept_in(kept) == value
         assert version_in(kept) == version_in(value)
         assert kept[:HEAD] == fence[:HEAD]
-        assert told_in(kept) == told(unpack(kept)) == NOTE
+        assert noted_in(kept) == noted(unpack(kept)) == NOTE
         assert unpack(kept).tags == b""
         assert unpack(kept).generation == 9

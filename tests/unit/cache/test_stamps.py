@@ -22,9 +22,9 @@ from resilient.cache._stamps import (
     is_ours,
     is_unsure,
     namespace_key,
-    note_in,
     number,
     planted,
+    recent_note,
     tag_key,
     tags_of,
 )
@@ -132,17 +132,17 @@ def test_what_a_stamp_is(raw: bytes | None) -> None:
         assert not Stamps((), (raw,)).whole
     if raw is not None and value and not is_unsure(raw):
         assert unpack(raw).keep >= LIFE / 2
-    assert isinstance(note_in(raw, NOW), bytes)
+    assert isinstance(recent_note(raw, NOW), bytes)
 
 
 def test_a_note_is_told_for_an_hour() -> None:
     """Long after it, whatever copies a database has hold what the writer had seen."""
     raw = planted(NOW, LIFE, b"1!app:5")
-    assert note_in(raw, NOW + 60) == b"1!app:5"
-    assert note_in(raw, NOW + 3601) == b""
+    assert recent_note(raw, NOW + 60) == b"1!app:5"
+    assert recent_note(raw, NOW + 3601) == b""
     assert Stamps(("t",), (planted(NOW, LIFE), raw)).note(NOW) == b"1!app:5"
     assert Stamps(("t",), (None, None)).note(NOW) == b""
-    assert note_in(marker(FENCE, NOW, 10.0, b"1!app:5"), NOW) == b"1!app:5"
+    assert recent_note(marker(FENCE, NOW, 10.0, b"1!app:5"), NOW) == b"1!app:5"
     assert invalidated(NOW, 10.0, b"1!app:5").body == b"1!app:5"
 
 

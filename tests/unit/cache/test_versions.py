@@ -23,9 +23,9 @@ from resilient.cache._entry import (
     kept_in,
     marker,
     new_token,
+    noted,
+    noted_in,
     pack,
-    told,
-    told_in,
     unpack,
     version_in,
 )
@@ -51,7 +51,7 @@ def test_a_fence_keeps_what_was_left_in_it_beside_its_note(note: bytes, left: li
     for version in left:
         fence = keeping(fence, value(version))
     assert fence[:HEAD] == first[:HEAD]
-    assert told_in(fence) == told(unpack(fence)) == note
+    assert noted_in(fence) == noted(unpack(fence)) == note
     assert version_in(fence) == version_in(kept_in(fence)) == left[-1]
 
 

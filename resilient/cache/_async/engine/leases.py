@@ -10,7 +10,7 @@ from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._background import AsyncBackground, AsyncCap
 from resilient.cache._causal import at_or_after, merged
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, released, told
+from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, noted, released
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Plan, Seen, milliseconds
 from resilient.cache._stamps import Stamps
@@ -102,8 +102,8 @@ class AsyncLeases:
 
     def noted(self, seen: Seen) -> bytes:
         """What the writers had seen that made a load necessary: of the key itself, and of its tags."""
-        note, marked = told(seen.entry), seen.stamps.note(self._clock.wall())
-        return merged(note, marked) if marked else note
+        note, of_stamps = noted(seen.entry), seen.stamps.note(self._clock.wall())
+        return merged(note, of_stamps) if of_stamps else note
 
     # --------------------------------------------------------------------------------------------------------- claims
 
@@ -168,7 +168,7 @@ class AsyncLeases:
         if entry is not None and seen.life is not Life.GONE and not held:
             lease = Lease(claimed(entry, now, self._lease), entry, stamps, self._clock.monotonic() + self._lease)
         else:
-            lease = self.ahead(stamps, told(entry))
+            lease = self.ahead(stamps, noted(entry))
         flight.saw(lease.header, lease.ends)
         return (flight.key, expected, lease.header, self._life), lease
 

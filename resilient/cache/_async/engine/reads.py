@@ -9,7 +9,7 @@ from resilient import events
 from resilient.cache._async.engine.stampbook import AsyncStampBook
 from resilient.cache._async.engine.tier import UNREACHABLE, AsyncTier
 from resilient.cache._codecs import ABSENCE, Codec
-from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unpack
+from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, noted, unpack
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import AsyncFlights
@@ -100,7 +100,7 @@ class AsyncReader:
             now = self.clock.wall()
             life = entry.life(now)
             if stamps is not None and (life is not Life.GONE or entry.generation) and not stamps.stand(entry, more):
-                return Seen(raw, invalidated(now, self.lease, told(entry)), stamps=stood)
+                return Seen(raw, invalidated(now, self.lease, noted(entry)), stamps=stood)
             if life is Life.GONE:
                 return Seen(raw, entry, stamps=stood)
             if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):

@@ -8,7 +8,7 @@ from typing import Any
 
 from resilient.cache._async.engine.tier import UNREACHABLE, AsyncTier
 from resilient.cache._causal import merged, note
-from resilient.cache._entry import Entry, is_fence, told_in
+from resilient.cache._entry import Entry, is_fence, noted_in
 from resilient.cache._seen import Fence, milliseconds
 from resilient.cache._stamps import (
     LIFE,
@@ -17,9 +17,9 @@ from resilient.cache._stamps import (
     is_unsure,
     life_for,
     namespace_key,
-    note_in,
     number,
     planted,
+    recent_note,
     tag_key,
     tags_of,
 )
@@ -169,8 +169,9 @@ class AsyncStampBook:
             for life, stamps in left.items():
                 before = await self._tier.store.exchange_many(stamps, milliseconds(life))
                 for (key, stamp), was in zip(stamps.items(), before, strict=True):
-                    whole, lasts = merged(note_in(was, now), told_in(stamp)), self._lease if is_unsure(was) else life
-                    if was != own.get(key) and (lasts != life or whole != told_in(stamp)):
+                    whole = merged(recent_note(was, now), noted_in(stamp))
+                    lasts = self._lease if is_unsure(was) else life
+                    if was != own.get(key) and (lasts != life or whole != noted_in(stamp)):
                         again.setdefault(lasts, {})[key] = planted(now, lasts, whole)
             own = {key: stamp for stamps in left.values() for key, stamp in stamps.items()}
             left = again
@@ -191,7 +192,7 @@ class AsyncStampBook:
             if before is UNREACHABLE:
                 lost.append(key)
                 continue
-            whole = merged(note_in(before, now), note(now))
+            whole = merged(recent_note(before, now), note(now))
             short[key] = planted(now, self._lease, whole)  # another writer may still be at work: if it dies, time tells
             if not is_unsure(before):
                 new[key] = planted(now, LIFE, whole)
@@ -211,7 +212,7 @@ class AsyncStampBook:
             if before is UNREACHABLE:
                 self._tier.remember([key])
             elif is_unsure(before):
-                short = planted(now, self._lease, note_in(before, now))
+                short = planted(now, self._lease, recent_note(before, now))
                 swaps.append((key, mark, short, milliseconds(self._lease)))
             else:
                 swaps.append((key, mark, before, milliseconds(LIFE)))

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from resilient import events
 from resilient.cache._codecs import ABSENCE, Codec
-from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, told, unpack
+from resilient.cache._entry import FAILED, NEGATIVE, Life, Unreadable, noted, unpack
 from resilient.cache._events import CacheRead, EntryUnreadable
 from resilient.cache._failures import Throttle
 from resilient.cache._flight import Flights
@@ -101,7 +101,7 @@ class Reader:
             now = self.clock.wall()
             life = entry.life(now)
             if stamps is not None and (life is not Life.GONE or entry.generation) and not stamps.stand(entry, more):
-                return Seen(raw, invalidated(now, self.lease, told(entry)), stamps=stood)
+                return Seen(raw, invalidated(now, self.lease, noted(entry)), stamps=stood)
             if life is Life.GONE:
                 return Seen(raw, entry, stamps=stood)
             if (entry.codec == ABSENCE) is not bool(entry.flags & (NEGATIVE | FAILED)):

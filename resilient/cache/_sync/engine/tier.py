@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resilient import events
 from resilient.cache._causal import merged, note, raised
-from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, told_in
+from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker, noted_in
 from resilient.cache._events import CacheDown, CacheUp, ChangesUntold
 from resilient.cache._journal import Journal
 from resilient.cache._local_tier import LocalTier
@@ -203,8 +203,8 @@ class Tier:
             before = self.store.exchange_many(marks, life)
             again: dict[str, bytes] = {}
             for (key, mark), was in zip(marks.items(), before, strict=True):
-                whole, fence = merged(told_in(was), told_in(mark)), is_fence(was) or is_fence(mark)
-                if was != own.get(key) and (fence is not is_fence(mark) or whole != told_in(mark)):
+                whole, fence = merged(noted_in(was), noted_in(mark)), is_fence(was) or is_fence(mark)
+                if was != own.get(key) and (fence is not is_fence(mark) or whole != noted_in(mark)):
                     again[key] = marker(FENCE if fence else TOMBSTONE, now, self._lease, whole)
             own, marks = marks, again
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from resilient import events
 from resilient.cache._causal import note
 from resilient.cache._codecs import Codec
-from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, Unreadable, marker, pack, told, unpack, version_in
+from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, Unreadable, marker, noted, pack, unpack, version_in
 from resilient.cache._events import ValueRefused
 from resilient.cache._failures import ambiguous
 from resilient.cache._made import made_now
@@ -208,7 +208,7 @@ class Writes:
             entry = seen.entry
             if is_fenced(seen):
                 met.append(key)
-            elif seen_before := told(entry):  # of an invalidation: the load that follows is to read no older database
+            elif seen_before := noted(entry):  # of an invalidation: the load that follows is to read no older database
                 tombstone = marker(TOMBSTONE, now, self._lease, seen_before)
                 swaps.append((key, mark, tombstone, milliseconds(self._lease)))
             elif entry is None or seen.life is Life.GONE:
