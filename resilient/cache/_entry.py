@@ -263,7 +263,7 @@ def unpack(raw: bytes) -> Entry:
     if len(raw) < HEADER.size:
         raise Unreadable("too short")
     header = HEADER.unpack_from(raw)
-    magic, number, flags, codec, schema, mark, created, fresh, keep, cost = header[:10]
+    magic, number, flags, codec, schema, token, created, fresh, keep, cost = header[:10]
     waited, tags, generation, busy, version = header[10:]
     if magic != MAGIC:
         raise Unreadable("no entry")
@@ -274,7 +274,7 @@ def unpack(raw: bytes) -> Entry:
         raise Unreadable("bad header")
     block = raw[HEADER.size : end]
     more = (generation, block, busy, bool(waited), version)
-    return Entry(raw[end:], codec, schema, flags, mark, created, fresh, keep, cost, *more)
+    return Entry(raw[end:], codec, schema, flags, token, created, fresh, keep, cost, *more)
 
 
 def is_fence(raw: bytes | None) -> bool:

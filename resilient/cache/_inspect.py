@@ -111,7 +111,7 @@ def _tags(cache: Cache | AsyncCache, entry: Entry) -> tuple[list[str], bool]:
     lines = []
     if number(raws[0]) != entry.generation:
         lines.append("  its namespace was cleared")
-    gone = [number(raw) != mark for raw, (_, mark) in zip(raws[1:], tags, strict=True)]
+    gone = [number(raw) != stamp for raw, (_, stamp) in zip(raws[1:], tags, strict=True)]
     if tags:
         names = [f"{name} (invalidated)" if moved else name for (name, _), moved in zip(tags, gone, strict=True)]
         lines.append(f"  tags: {', '.join(names)}")

@@ -85,8 +85,8 @@ def _quick(tier: LocalTier, maker: KeyMaker, namespace: str, owner: object) -> Q
             return NOTHING
         if now >= ready.until or aside():
             return NOTHING
-        for mark in ready.stamps:
-            if not mark.alive:
+        for stamp in ready.stamps:
+            if not stamp.alive:
                 return NOTHING
         slot.hot = True
         tier.hit()

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["OVERHEAD", "Mark", "Ready", "Room", "Slot"]
+__all__ = ["OVERHEAD", "KeptStamp", "Ready", "Room", "Slot"]
 
 OVERHEAD = 500
 """Bytes that the parts of an entry need which are neither key nor value, about."""
@@ -26,7 +26,7 @@ _SMALL = 0.05  # the part of the room that newcomers have
 _LARGEST = 8  # one entry is at most this part of the room
 
 
-class Mark:
+class KeptStamp:
     """A stamp that slots depend on: not alive any more as soon as another one may have taken its place."""
 
     __slots__ = ("alive", "limit", "raw")
@@ -56,7 +56,7 @@ class Ready:
         self,
         owner: object,
         until: float,
-        stamps: tuple[Mark, ...],
+        stamps: tuple[KeptStamp, ...],
         *,
         value: Any = None,
         read: Callable[[bytes], Any] | None = None,

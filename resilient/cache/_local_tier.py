@@ -22,7 +22,7 @@ from resilient.cache._immutable import is_immutable
 from resilient.cache._journal import Journal
 from resilient.cache._local import Local
 from resilient.cache._local_coherence import NO_TICKET, Coherence
-from resilient.cache._local_room import OVERHEAD, Mark, Ready, Room, Slot
+from resilient.cache._local_room import OVERHEAD, KeptStamp, Ready, Room, Slot
 from resilient.cache._stamps import is_ours, is_unsure, namespace_key, number
 from resilient.clock import Clock
 from resilient.runtime import after_fork, fork_safe_lock
@@ -91,7 +91,7 @@ class LocalTier:
         self._room = Room(options.max_entries, options.max_bytes)
         self.table = self._room.table
         """The slots by key, for readers."""
-        self._stamps: OrderedDict[str, Mark] = OrderedDict()
+        self._stamps: OrderedDict[str, KeptStamp] = OrderedDict()
         self._coherence = Coherence()
         self._lock = fork_safe_lock()
         self._reset()
@@ -175,16 +175,16 @@ class LocalTier:
             if not is_ours(key):
                 self._room.drop(key)
                 continue
-            mark = self._stamps.pop(key, None)
-            if mark is not None:
-                mark.alive = False
+            stamp = self._stamps.pop(key, None)
+            if stamp is not None:
+                stamp.alive = False
                 if key == self._namespace:
                     self._room.clear()
 
     def _forget_all(self) -> None:
         self._room.clear()
-        for mark in self._stamps.values():
-            mark.alive = False
+        for stamp in self._stamps.values():
+            stamp.alive = False
         self._stamps.clear()
 
     # ---------------------------------------------------------------------------------------------------------- reading
@@ -234,7 +234,7 @@ class LocalTier:
                 if raw is None or not self._coherence.keeps(key, ticket):
                     continue
                 if is_ours(key):
-                    self._keep_mark(key, raw, limit)
+                    self._keep_stamp(key, raw, limit)
                 elif is_value(raw) and not is_brief(raw, now, self._lease):
                     self._keep_value(key, raw, limit)
 
@@ -245,16 +245,16 @@ class LocalTier:
             return
         self._room.put(Slot(key, raw, limit, _size(key, raw)))
 
-    def _keep_mark(self, key: str, raw: bytes, limit: float) -> None:
+    def _keep_stamp(self, key: str, raw: bytes, limit: float) -> None:
         if not number(raw) or is_unsure(raw):
             return  # its end, of which a server tells when it likes, is an invalidation too
-        mark = self._stamps.get(key)
-        if mark is not None and mark.raw == raw:
-            mark.raw, mark.limit = raw, limit
+        stamp = self._stamps.get(key)
+        if stamp is not None and stamp.raw == raw:
+            stamp.raw, stamp.limit = raw, limit
             return
-        if mark is not None:
-            mark.alive = False
-        self._stamps[key] = Mark(raw, limit)
+        if stamp is not None:
+            stamp.alive = False
+        self._stamps[key] = KeptStamp(raw, limit)
         if len(self._stamps) > self.options.max_entries + _MORE_STAMPS:
             oldest = next(name for name in self._stamps if name != self._namespace)
             self._stamps.pop(oldest).alive = False
@@ -282,14 +282,14 @@ class LocalTier:
         slot = self.table.get(keys[0])
         if slot is None or slot.raw is not found[0]:
             return
-        stamps: list[Mark] = []
-        for key, stamp in zip(keys[1:], found[1:], strict=True):
-            mark = self._stamps.get(key)
-            if mark is None or mark.raw is not stamp:
+        stamps: list[KeptStamp] = []
+        for key, raw in zip(keys[1:], found[1:], strict=True):
+            stamp = self._stamps.get(key)
+            if stamp is None or stamp.raw is not raw:
                 return
-            stamps.append(mark)
+            stamps.append(stamp)
         written, _, created, lasts, length, _ = plain_header(slot.raw)
-        limit = min([slot.limit, *[mark.limit for mark in stamps]])
+        limit = min([slot.limit, *[stamp.limit for stamp in stamps]])
         until = min(limit, self.clock.monotonic() + created + lasts - self.clock.wall())
         read, data, at = codec.again(written, slot.raw, SIZE + length)
         beside = 0 if data is slot.raw else len(data)  # decompressed, it may be many times as long

@@ -39,7 +39,6 @@ from resilient.cache._tags import pack_tags, unpack_tags
 
 __all__ = [
     "LIFE",
-    "MARK",
     "UNKNOWN",
     "Stamps",
     "extended",
@@ -58,7 +57,9 @@ __all__ = [
 _DAY = 86_400.0
 LIFE = 30 * _DAY
 """Seconds that a stamp lives at least, unless it is short."""
-MARK = bytes([MAGIC, FORMAT, TOMBSTONE])
+_OURS = bytes([MAGIC, FORMAT])
+"""How an entry begins."""
+_STAMP = bytes([MAGIC, FORMAT, TOMBSTONE])
 """How a stamp begins."""
 _NOTED = 3600.0  # seconds; whatever copies a database has are past what a writer had seen so long ago
 
@@ -90,7 +91,7 @@ def is_ours(key: str) -> bool:
 
 def number(raw: bytes | None) -> int:
     """The stamp that these bytes are; 0 where they are none, or a fence, so that nothing can bear it."""
-    if raw is None or raw[:3] != MARK or len(raw) < SIZE:
+    if raw is None or raw[:3] != _STAMP or len(raw) < SIZE:
         return 0
     return int.from_bytes(raw[TOKEN], "big")
 
@@ -265,7 +266,7 @@ class Stamps:
 
     def borne_by(self, raw: bytes | None) -> bool:
         """Whether the bytes of an entry, if it bears stamps at all, bear these and no others."""
-        if raw is None or len(raw) < SIZE or raw[:2] != MARK[:2]:
+        if raw is None or len(raw) < SIZE or raw[:2] != _OURS:
             return True
         generation = int.from_bytes(raw[GENERATION], "big")
         if not generation:

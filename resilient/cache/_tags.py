@@ -22,9 +22,9 @@ def pack_tags(tags: Iterable[tuple[str, int]]) -> bytes:
         [('price-list', 7)]
     """
     parts = []
-    for name, mark in tags:
+    for name, stamp in tags:
         text = name.encode()
-        parts += [struct.pack(">H", len(text)), text, struct.pack(">Q", mark)]
+        parts += [struct.pack(">H", len(text)), text, struct.pack(">Q", stamp)]
     block = b"".join(parts)
     if len(block) > MOST_TAGS:
         raise InvalidInput(
@@ -46,8 +46,8 @@ def unpack_tags(block: bytes) -> list[tuple[str, int]]:
         while at < len(block):
             (length,) = struct.unpack_from(">H", block, at)
             end = at + 2 + length
-            (mark,) = struct.unpack_from(">Q", block, end)
-            tags.append((block[at + 2 : end].decode(), mark))
+            (stamp,) = struct.unpack_from(">Q", block, end)
+            tags.append((block[at + 2 : end].decode(), stamp))
             at = end + 8
     except (struct.error, UnicodeDecodeError) as error:
         raise Unreadable("bad tags") from error

@@ -202,5 +202,5 @@ def _claimed(reply: Any) -> tuple[bytes | None, float] | None:
 
 def _swapping(key: str, expected: bytes, raw: bytes | None, life: int) -> tuple[tuple[str, str], tuple[Any, ...]]:
     """Keys and arguments of a swap: the stream that wakes bears the token of what is expected."""
-    mark = int.from_bytes(expected[TOKEN], "big")
-    return (key, wake_key(key, mark)), (expected[:HEAD], raw or b"", life)
+    token = int.from_bytes(expected[TOKEN], "big")
+    return (key, wake_key(key, token)), (expected[:HEAD], raw or b"", life)

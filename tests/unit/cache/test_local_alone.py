@@ -1,4 +1,4 @@
-"""A cache in this process alone: one bound for what it holds, by the stamps of all who ask for it."""
+"""A cache in this process alone: one bound for what it holds, by the marks of all who ask for it."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class World:
             ready = slot.ready
             if not (ready.owner is OWNER and now < ready.until and now < self.tier.until):
                 continue
-            if not all(mark.alive for mark in ready.stamps):
+            if not all(stamp.alive for stamp in ready.stamps):
                 continue
             self.served += 1
             self._check(slot.raw)
