@@ -75,7 +75,7 @@ class Flight:
         """It took the place of one that waited for its turn, and takes the lease of that one too."""
         self.tags = stamps.names
         """Those that its value is to bear."""
-        self._borne = [stamps.seen]
+        self._borne = [stamps.tokens]
         self._known = [_head(seen)]
         self._until = math.inf
 
@@ -91,8 +91,8 @@ class Flight:
 
     def bears(self, stamps: Stamps) -> None:
         """What it loads will bear these stamps: who finds them may share it."""
-        if stamps.seen not in self._borne:
-            self._borne.append(stamps.seen)
+        if stamps.tokens not in self._borne:
+            self._borne.append(stamps.tokens)
 
     def suits(self, raw: Any, now: float, stamps: Stamps = UNKNOWN) -> bool:
         """Whether who found these bytes and stamps in the store may share what this flight loads.
@@ -101,8 +101,8 @@ class Flight:
         do other stamps, and one that is absent may have come and gone. So may nothing at all, once a tombstone that was
         put over the lease could be over too.
         """
-        seen = stamps.seen
-        if seen not in self._borne or None in seen or stamps.names != self.tags:
+        tokens = stamps.tokens
+        if tokens not in self._borne or None in tokens or stamps.names != self.tags:
             return False
         return _head(raw) in self._known and (raw is not None or now < self._until)
 

@@ -175,7 +175,7 @@ class Stamps:
         raws: The bytes under the namespace's key, then under each tag's; nothing where the store did not answer.
     """
 
-    __slots__ = ("_block", "_borne", "_seen", "generation", "names", "numbers", "raws", "whole")
+    __slots__ = ("_block", "_borne", "_tokens", "generation", "names", "numbers", "raws", "whole")
 
     def __init__(self, names: tuple[str, ...] = (), raws: tuple[bytes | None, ...] = ()) -> None:
         self.names = names
@@ -188,7 +188,7 @@ class Stamps:
         """Whether every stamp is there, so that what is loaded now may be stored."""
         self._block: bytes | None = None if names else b""
         self._borne: tuple[bytes, bytes] | None = None
-        self._seen: tuple[bytes | None, ...] | None = None
+        self._tokens: tuple[bytes | None, ...] | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stamps) and (self.names, self.raws) == (other.names, other.raws)
@@ -207,11 +207,11 @@ class Stamps:
         return b""
 
     @property
-    def seen(self) -> tuple[bytes | None, ...]:
+    def tokens(self) -> tuple[bytes | None, ...]:
         """What tells these stamps, and fences, from any others: whoever finds the same may share a load."""
-        if self._seen is None:
-            self._seen = tuple([None if raw is None else raw[TOKEN] for raw in self.raws])
-        return self._seen
+        if self._tokens is None:
+            self._tokens = tuple([None if raw is None else raw[TOKEN] for raw in self.raws])
+        return self._tokens
 
     def block(self) -> bytes:
         """The tags as an entry bears them."""

@@ -107,16 +107,16 @@ class AsyncLeases:
 
     # --------------------------------------------------------------------------------------------------------- claims
 
-    def lasting(self, stamps: Stamps, plan: Plan) -> bool:
-        """Whether these stamps are all there, and known to outlive what bears them: `with_stamps` has nothing to do."""
-        return self._stampbook.last(stamps, self._clock.wall(), plan.policy.ttl + plan.policy.stale)
+    def outlive(self, stamps: Stamps, plan: Plan) -> bool:
+        """Whether these stamps are all there, and known to outlive what is to bear them."""
+        return self._stampbook.outlive(stamps, self._clock.wall(), plan.policy.ttl + plan.policy.stale)
 
     async def with_stamps(self, seen: Seen, plan: Plan) -> Seen:
         """What was seen, with the stamps that what is loaded now is to bear: made where they are absent.
 
         They are read before the load begins, so that an invalidation while it runs makes its result a miss.
         """
-        if seen.raw is UNREACHABLE or self.lasting(seen.stamps, plan):
+        if seen.raw is UNREACHABLE or self.outlive(seen.stamps, plan):
             return seen
         stamps = await self._stampbook.ensured(seen.stamps, plan.policy.ttl + plan.policy.stale)
         if not stamps.raws:

@@ -100,7 +100,7 @@ class AsyncLoads:
         tier, leases, stamps = self._tier, self._leases, self._stampbook.namespaced
         if plan.tags or plan.policy.hard_timeout is not None or leases.capped:
             return None
-        if not tier.trusted or self._flights.flies(key) or not leases.lasting(stamps, plan):
+        if not tier.trusted or self._flights.flies(key) or not leases.outlive(stamps, plan):
             return None
         if tier.local is not None and tier.local.kept((key, self._stampbook.namespace)) is not None:
             return None

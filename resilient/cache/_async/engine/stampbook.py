@@ -97,7 +97,7 @@ class AsyncStampBook:
         if not stamps.raws:
             return stamps
         now = self._clock.wall()
-        if self.last(stamps, now, keep):
+        if self.outlive(stamps, now, keep):
             return stamps
         places: dict[int, bytes] = {}
         refused = False
@@ -119,8 +119,8 @@ class AsyncStampBook:
             return await self.read(stamps.names)
         return stamps.changed(places) if places else stamps
 
-    def last(self, stamps: Stamps, now: float, keep: float) -> bool:
-        """Whether these are all there, and were found to need nothing a while ago, for entries that live as long."""
+    def outlive(self, stamps: Stamps, now: float, keep: float) -> bool:
+        """Whether these are all there, and were found a while ago to outlive entries that are kept for so long."""
         for raw in stamps.raws:
             since, longest = self._lasting.get(raw, _NEVER)  # type: ignore[arg-type]  # None is not among them
             if not 0.0 <= now - since < _WHILE or keep > longest:
