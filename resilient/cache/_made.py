@@ -29,7 +29,7 @@ def made(value: object, plan: Plan, created: float, *, cost: float = 0.0, versio
         InvalidInput: The value cannot be brought back from bytes, or its version is none.
     """
     policy, codec = plan.policy, plan.codec
-    row = numbered(version) if version is not None else policy.version(value) if policy.version_of is not None else 0
+    row = policy.version(value) if version is None else numbered(version)
     number, body = codec.encode(value)
     negative = value is None and policy.negative_ttl is not None
     fresh, keep = policy.lives(_chance(), negative=negative)

@@ -1,8 +1,7 @@
-"""What a cache does on a miss: one load for all who want it, in this process and in others, stored if still right.
+"""What a reader gets: what is there, or on a miss what one caller of this process comes by for all who want it.
 
-A reader that finds nothing fresh joins the flight of its key: one leader for each key and process. The leader claims
-the key in the store; whoever claims first loads, and the leaders of other processes wait for it. What was loaded is
-stored only if the store still holds the claim: an invalidation, a writer or a later claim replaces it.
+A reader that finds nothing fresh joins the flight of its key: one leader for each key and process. How the leader
+comes by the value, among those of other processes, says `AsyncSource`.
 """
 
 from __future__ import annotations

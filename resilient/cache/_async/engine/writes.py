@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from resilient import events
 from resilient.cache._async.engine.reads import AsyncReader
@@ -21,8 +21,6 @@ from resilient.cache._values import AsyncLoader, Swap, Written
 from resilient.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["AsyncWrites"]
-
-Load: TypeAlias = AsyncLoader[[], Any]
 
 
 class AsyncWrites:
@@ -97,7 +95,9 @@ class AsyncWrites:
         if keys:
             await self._tier.bury(keys)
 
-    async def write(self, key: str, store: Load, plan: Plan, *, keeps: Callable[[Any], bool], present: bool) -> Any:
+    async def write(
+        self, key: str, store: AsyncLoader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
+    ) -> Any:
         """Store first, then cache.
 
         A fence stands in the key while ``store`` runs, so that no reader caches what it read before; and should this

@@ -1,8 +1,9 @@
 # Generated from resilient/cache/_async/engine/source.py by tools/unasync.py: do not edit.
 """Where a value comes from that is not there, or not fresh: a loader of this process, or another process that loads it.
 
-What was loaded is stored only if the store still holds the claim: an invalidation, a writer or a later claim replaces
-it.
+The leader of a flight claims the key in the store; whoever claims first loads, and the leaders of other processes wait
+for it. What was loaded is stored only if the store still holds the claim: an invalidation, a writer or a later claim
+replaces it.
 """
 
 from __future__ import annotations
@@ -94,13 +95,12 @@ class Source:
 
     def _claim(self, flight: Flight, seen: Seen, errand: Errand, *, force: bool) -> Outcome | Seen:
         """Claim the key and load it, or tell what was found there instead."""
-        taken = self._leases.enter(flight) if self._leases.capped else None
+        taken = self._leases.enter(flight)
         try:
             got = self._leases.claim(flight, seen, errand.plan.codec, force=force)
             return self._load(flight, seen, got, errand) if isinstance(got, Lease) else got
         finally:
-            if taken is not None:
-                self._leases.leave(taken, flight)
+            self._leases.leave(taken, flight)
 
     def _served(self, seen: Seen, policy: Policy) -> Outcome | None:
         """What a reader gets who found this on its way to load: a fresh value, or one that is served while renewed."""
@@ -188,6 +188,7 @@ class Source:
         raise Unavailable("the loader of a cached value failed, and nothing is left to serve instead") from error
 
     def stands_in(self, seen: Seen, policy: Policy) -> bool:
+        """Whether what was found may be served since its source fails."""
         found = seen.life is Life.STALE and seen.entry is not None
         return found and policy.stands_in(seen.entry, self._clock.wall())  # type: ignore[arg-type]  # just asked
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from resilient import events
 from resilient.cache._causal import note
@@ -22,8 +22,6 @@ from resilient.cache._values import Loader, Swap, Written
 from resilient.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["Writes"]
-
-Load: TypeAlias = Loader[[], Any]
 
 
 class Writes:
@@ -98,7 +96,9 @@ class Writes:
         if keys:
             self._tier.bury(keys)
 
-    def write(self, key: str, store: Load, plan: Plan, *, keeps: Callable[[Any], bool], present: bool) -> Any:
+    def write(
+        self, key: str, store: Loader[[], Any], plan: Plan, *, keeps: Callable[[Any], bool], present: bool
+    ) -> Any:
         """Store first, then cache.
 
         A fence stands in the key while ``store`` runs, so that no reader caches what it read before; and should this
