@@ -13,14 +13,13 @@ from typing import Any
 from resilient.clock import SYSTEM
 from resilient.errors import needs_extra
 from resilient.wire.redis._limits import LEAST, Closed, late
-from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
+from resilient.wire.redis._parsing import ROOM, UNFINISHED, new_reader, refined
 
 with needs_extra("redis"):
     import redis.exceptions
 
 __all__ = ["Line"]
 
-_ROOM = 65_536  # bytes that are read at once; more is no faster, and each connection keeps them
 _AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)
 _LONGEST = 3600.0  # seconds
 _now = SYSTEM.monotonic
@@ -40,7 +39,6 @@ class Line:
         "_feed",
         "_gets",
         "_limit",
-        "_reader",
         "_receive",
         "_room",
         "_send",
@@ -53,15 +51,15 @@ class Line:
     def __init__(self, connection: Any, era: object, usual: float) -> None:
         self._connection = connection
         self._sock = connection._sock  # noqa: SLF001 - driven directly: the layers above it cost more than the network
-        self._reader: Any = new_reader(connection)
-        self._usual = usual if self._reader is not None and _watched_by_kernel(self._sock, usual) else None
+        reader: Any = new_reader(connection)
+        self._usual = usual if reader is not None and _watched_by_kernel(self._sock, usual) else None
         self._limit: float | None = None
         # What `ask` calls: bound here, since each look-up on the way of a hit is a cost that is seen.
         self._send: Callable[[bytes], None] = self._sock.sendall
         self._receive: Callable[..., int] = self._sock.recv_into
-        self._feed: Any = getattr(self._reader, "feed", None)
-        self._gets: Any = getattr(self._reader, "gets", None)
-        self._room = bytearray(_ROOM)  # all replies are read into it: to make room for each takes time
+        self._feed: Any = getattr(reader, "feed", None)
+        self._gets: Any = getattr(reader, "gets", None)
+        self._room = bytearray(ROOM)
         self.era = era
         self.used = 0.0  # when a reply last came; 0 means never
 
@@ -100,22 +98,22 @@ class Line:
         try:
             if limit != self._limit:
                 self._bound(limit)
-            self._sock.sendall(wire)
+            self._send(wire)
         except OSError as error:
             raise _failed(error) from error
 
     def receive(self, count: int, limit: float) -> list[Any]:
         """The next replies; all of them together may take that long."""
-        if self._reader is None:
+        if self._gets is None:
             return [self._parsed() for _ in range(count)]
-        first = self._reader.gets()
+        first = self._gets()
         until = _now() + limit
         return self._further([self._rest(limit, fresh=True) if first is UNFINISHED else first], count, until)
 
     def _further(self, replies: list[Any], count: int, until: float) -> list[Any]:
         """The first replies with those that follow, before that moment."""
         while len(replies) < count:
-            reply = self._reader.gets()
+            reply = self._gets()
             replies.append(self._rest(max(LEAST, until - _now())) if reply is UNFINISHED else reply)
         return replies
 

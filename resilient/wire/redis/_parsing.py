@@ -18,7 +18,7 @@ try:
 except ImportError:  # redis-py does without it too, slower
     hiredis = None
 
-__all__ = ["UNFINISHED", "new_reader", "pack", "pack_any", "pack_many", "refined"]
+__all__ = ["ROOM", "UNFINISHED", "new_reader", "pack", "pack_any", "pack_many", "refined"]
 
 _OF_CLUSTERS: dict[str, Callable[[str], Exception]] = {
     "MOVED": redis.exceptions.MovedError,
@@ -28,6 +28,9 @@ _OF_CLUSTERS: dict[str, Callable[[str], Exception]] = {
     "MASTERDOWN": redis.exceptions.MasterDownError,
 }
 
+ROOM = 65_536
+"""Bytes that a connection reads at once, into room of its own, since to make some for each reply takes time. More is no
+faster, and each connection keeps them."""
 UNFINISHED = False
 """What a reader says when the reply is not all there: no reply of the protocol's second version is ``False``."""
 

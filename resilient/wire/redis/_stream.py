@@ -14,7 +14,7 @@ from typing import Any, cast
 from resilient.errors import needs_extra
 from resilient.policy._deadline import current
 from resilient.wire.redis._limits import Busy, Closed, late, within
-from resilient.wire.redis._parsing import UNFINISHED, new_reader, refined
+from resilient.wire.redis._parsing import ROOM, UNFINISHED, new_reader, refined
 from resilient.wire.redis._reply import Reply, hand_out
 
 with needs_extra("redis"):
@@ -23,7 +23,6 @@ with needs_extra("redis"):
 __all__ = ["SlowStream", "Stream"]
 
 _MOST = 10_000  # replies that may be outstanding on one connection; more is a queue, and a queue has its bound
-_ROOM = 65_536  # bytes that are read at once; more is no faster, and each connection keeps them
 _GRACE = 0.001  # seconds for which a late reply is still looked for, in case it is this loop that was late
 
 
@@ -47,8 +46,7 @@ class Stream(asyncio.BufferedProtocol):
         # The writer closes its transport when it is collected, and the connection warns that it was not closed.
         self._kept = (connection, writer)
         connection._writer = connection._reader = None  # noqa: SLF001 - as above
-        # All replies are read into it: room for each takes as long as all the rest. A view, since TLS cuts it.
-        self._room = memoryview(bytearray(_ROOM))
+        self._room = memoryview(bytearray(ROOM))  # a view, since TLS cuts it
         self._pending: deque[Reply] = deque()
         """Replies that are outstanding; whoever went away leaves his behind, so that the others' do not shift."""
         self._unsent: list[bytes] = []
@@ -160,7 +158,7 @@ class Stream(asyncio.BufferedProtocol):
         self._wakes = math.inf
         if self.closed or not self._pending:
             return
-        now = self._loop.time()
+        now = self._time()
         first = self._first()
         if first > now or not self._second_look:
             self._second_look = first <= now

@@ -37,7 +37,7 @@ def ends():
 def line(ends, monkeypatch):
     """A line whose usual limit is 50 ms, and which reads a reply in pieces of 16 KB at most."""
     hiredis = pytest.importorskip("hiredis")
-    monkeypatch.setattr(_line, "_ROOM", 16_384)
+    monkeypatch.setattr(_line, "ROOM", 16_384)
     monkeypatch.setattr(_line, "new_reader", lambda _: hiredis.Reader(notEnoughData=_line.UNFINISHED))
     return Line(SimpleNamespace(_sock=ends[0], disconnect=ends[0].close), object(), 0.05)
 
@@ -98,7 +98,7 @@ def test_limits_that_a_kernel_does_not_count_are_left_to_python(ends, limit):
 def test_pieces_from_sockets_of_other_libraries_are_read_without_flags(ends, monkeypatch):
     """TLS, for example, knows none."""
     hiredis = pytest.importorskip("hiredis")
-    monkeypatch.setattr(_line, "_ROOM", 16_384)
+    monkeypatch.setattr(_line, "ROOM", 16_384)
     monkeypatch.setattr(_line, "new_reader", lambda _: hiredis.Reader(notEnoughData=_line.UNFINISHED))
     with Foreign(fileno=os.dup(ends[0].fileno())) as foreign:
         line = Line(SimpleNamespace(_sock=foreign, disconnect=foreign.close), object(), 0.05)
