@@ -165,7 +165,7 @@ class AsyncNode:
         stream = self._lane().stream
         if stream is None or stream.closed:
             stream = await self._opened()
-        future = stream.send(wire, count, self._answer)
+        future = stream.send(wire, count, self._answer, reading)
         return AsyncExchange(self, future, wire, count, again=reading and stream.served)
 
     async def anew(self, wire: bytes, count: int) -> Any:

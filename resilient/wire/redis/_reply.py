@@ -62,9 +62,8 @@ class Reply:
 
     def come_to_all(self) -> list[Reply]:
         """Give the twins what came, to each a copy of his own: what one does to it is nothing to the others."""
-        value = self.value
         for twin in self.twins:
-            twin.value = value.copy() if value.__class__ is list else copy.copy(value)
+            twin.value = _copied(self.value) if self.count == 1 else [_copied(each) for each in self.value]
         return [self, *self.twins]
 
     def due(self) -> float:
@@ -134,6 +133,10 @@ class Reply:
             return False
         self.fail(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
         return True
+
+
+def _copied(reply: Any) -> Any:
+    return reply.copy() if reply.__class__ is list else copy.copy(reply)
 
 
 def hand_out(ready: Sequence[Reply], done: asyncio.Future[None]) -> None:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from resilient.policy import deadline
 from resilient.wire.redis import _stream
+from resilient.wire.redis._limits import Limits
+from resilient.wire.redis._node import AsyncNode
 from resilient.wire.redis._reply import Reply, hand_out
 from resilient.wire.redis._stream import Stream
 
@@ -379,6 +381,28 @@ def test_what_a_herd_reads_is_asked_for_once(monkeypatch):
         assert found[:3] == [[1], [1], [1]]
         assert found[4] == 3
         assert len({id(each) for each in found[:3]}) == 3
+        stream.close()
+
+    run(main)
+
+
+def test_what_a_herd_reads_of_a_node_of_a_cluster_is_asked_for_once(monkeypatch):
+    """Several commands in one piece: each task gets a list of its own, and lists of its own in it."""
+
+    async def main() -> None:
+        stream, wire = herd(monkeypatch)
+        node = AsyncNode(("", 0), lambda _: None, Limits(1.0, 60.0, 1.0, 1))
+        node._lane().stream = stream
+        begun = [await node.begin(b"a b ", 2, True) for _ in range(3)]
+        begun[0].abandon()
+        await turns()
+        assert wire.written == [b"first ", b"a b "]
+        tasks = [asyncio.create_task(each.finish()) for each in begun[1:]]
+        await turns()
+        await by_the_loop(received, stream, b":0\r\n*1\r\n:1\r\n*1\r\n:2\r\n")
+        found = await asyncio.gather(*tasks)
+        assert found == [[[1], [2]], [[1], [2]]]
+        assert len({id(part) for each in found for part in each}) == 4
         stream.close()
 
     run(main)
