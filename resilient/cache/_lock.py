@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient.cache._entry import LEASE, TOKEN, marker
+from resilient.cache._seen import milliseconds
 from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.errors import DeadlineExceeded
 
@@ -38,7 +39,7 @@ class Lock:
         """Take it. Whether it was taken; it always is where one waits. Raises DeadlineExceeded."""
         header = marker(LEASE, self._clock.wall(), self._life)
         while True:
-            found = self._tier.run(self._tier.store.claim, self._key, None, header, int(self._life * 1000))
+            found = self._tier.run(self._tier.store.claim, self._key, None, header, milliseconds(self._life))
             if found is UNREACHABLE:
                 return True
             if found is None:

@@ -250,71 +250,47 @@ class AsyncStore(Protocol):
     failures: tuple[type[BaseException], ...]
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The bytes under each key, in order."""
+        """See `Store.get_many`."""
         ...
 
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
-        """Store entries with one life, whatever was there."""
+        """See `Store.put_many`."""
         ...
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
-        """Begin to load, in one step.
-
-        Where nothing is, or what is there still begins as ``seen``, put the header there for so long and return
-        ``None``: the caller is to load. A header that is no lease is written over that of the value that was seen,
-        which keeps its body and stays for so long at least. Otherwise return what is there and for how many seconds;
-        where it says that somebody loads, the byte is set that says that somebody waits.
-        """
+        """See `Store.claim`."""
         ...
 
     async def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
-        """What `get_many` gives; and where nothing is under the first key, begin to load it, with that header.
-
-        The look comes first; something else may change the key between the two. Returns also whether it was claimed:
-        what was found is worth the same where the claim alone is refused.
-        """
+        """See `Store.get_or_claim`."""
         ...
 
     async def claim_many(self, claims: Sequence[Claim]) -> list[tuple[bytes | None, float] | None]:
-        """Begin to load several, each in one step."""
+        """See `Store.claim_many`."""
         ...
 
     async def swap(self, key: str, expected: bytes | None, raw: bytes | None, life: int) -> bool:
-        """Store (or with ``None`` delete) only if what is there still begins as ``expected``; ``None`` is absence.
-
-        A life of 0 writes a header over that of a value. Whoever waits for the lease that is expected is woken. A value
-        with a version goes over none with a higher one: then what is there stays, and is loaded by nobody any more.
-        """
+        """See `Store.swap`."""
         ...
 
     async def write_versioned(self, key: str, fence: bytes | None, raw: bytes, life: int, lease: int) -> int:
-        """End a write whose value has a version, in one step: of two values the one with the higher version stays.
-
-        Where the writer's own fence stands (``None``: it had none) the value is stored, unless another writer left a
-        newer one in that fence; then that one is, for one lease. In the fence of another writer it is left, if it is
-        newer than what was left there. Over a value with a version it is stored if it is not older, for one lease at
-        most. Over anything else it is stored only without a fence. Returns a `Written`.
-        """
+        """See `Store.write_versioned`."""
         ...
 
     async def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
-        """The same for several, each in one step."""
+        """See `Store.swap_many`."""
         ...
 
     async def wait(self, key: str, token: int, seconds: float) -> None:
-        """Until somebody ends the lease with that token; so many seconds at most. It may return early."""
+        """See `Store.wait`."""
         ...
 
     async def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
-        """Store marks with one life, each in one step, and return what was there, in order.
-
-        A mark is a tombstone, a fence or a stamp: it says that what was there is not to be served any more. So that is
-        gone afterwards in any case; where there is no room for the mark, it makes room.
-        """
+        """See `Store.exchange_many`."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections made for this store."""
+        """See `Store.close`."""
         ...
 
 

@@ -9,6 +9,7 @@ from resilient.cache._bells import AsyncBell
 from resilient.cache._entry import HEAD, TOKEN
 from resilient.cache._memory import Table
 from resilient.cache._scripts import CLAIM, REPLACE, SWAP, WRITE, wake_key
+from resilient.cache._seen import milliseconds
 from resilient.cache._values import Claim, Swap
 from resilient.clock import SYSTEM, Clock
 
@@ -127,7 +128,7 @@ class AsyncRedisStore:
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `AsyncStore`. Where nothing was seen, one plain command does it if that is still so."""
-        if not seen and life and await self._call("SET", key, header, "PX", life, "NX") is not None:
+        if not seen and await self._call("SET", key, header, "PX", life, "NX") is not None:
             return None
         return _claimed(await self.channel.script(self._claim, (key,), ((seen or b"")[:HEAD], header, life)))
 
@@ -157,8 +158,7 @@ class AsyncRedisStore:
     async def wait(self, key: str, token: int, seconds: float) -> None:
         """Until the lease with that token is over; so many seconds at most."""
         stream = wake_key(key, token)
-        milliseconds = max(1, int(seconds * 1000))
-        await self.channel.block(seconds, "XREAD", "BLOCK", milliseconds, "STREAMS", stream, "0")
+        await self.channel.block(seconds, "XREAD", "BLOCK", milliseconds(seconds), "STREAMS", stream, "0")
 
     async def exchange_many(self, marks: Mapping[str, bytes], life: int) -> list[bytes | None]:
         """Store marks, and return what was there, in one round trip; where one is refused, in two.
