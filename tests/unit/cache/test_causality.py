@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from resilient import causality
 from resilient.cache import Cache
 from resilient.cache._async.engine import tier as async_tier
 from resilient.cache._causal import at_or_after, merged, note
+from resilient.cache._stamps import UNKNOWN
 from resilient.cache._sync.engine import tier, writes
 from resilient.causality import Instant, Token
 from resilient.errors import Overloaded
@@ -179,7 +181,8 @@ def test_behind_a_replica_set_a_stranger_loads_what_was_committed(way: str) -> N
             assert cache.get("score") == 150
 
 
-def test_a_writer_that_is_refused_leaves_what_an_invalidation_before_it_told() -> None:
+@pytest.mark.parametrize("how", ["refused", "nothing to keep", "a commit elsewhere"])
+def test_a_writer_that_stores_nothing_leaves_what_an_invalidation_before_it_told(how: str) -> None:
     """The load that follows still reads the database as it was at that invalidation, or newer."""
     with a_replica_set() as (database, cache, table):
         session_maker = database.sessionmaker()
@@ -194,15 +197,45 @@ def test_a_writer_that_is_refused_leaves_what_an_invalidation_before_it_told() -
             cache.invalidate("score")
 
         @cache.write_through("score")
-        def refused() -> int:
-            raise Overloaded("nothing was written")
+        def write() -> int | None:
+            if how == "refused":
+                raise Overloaded("nothing was written")
+            return None
 
-        with database.scope(), pytest.raises(Overloaded):
-            refused()
+        with database.scope(), contextlib.suppress(Overloaded):
+            if how == "a commit elsewhere":
+                commits = cache.main.commits
+                commits.finish(commits.begin([cache.physical("score")]), {}, UNKNOWN)
+            else:
+                write()
         with database.scope():
             assert load() == 5
             assert cache.get_or_load("score", load) == 150
             assert cache.get("score") == 150
+
+
+def test_a_writer_whose_fence_is_gone_leaves_what_an_invalidation_meanwhile_told() -> None:
+    """While nobody stores, each reader loads for himself: the database as it was at that invalidation, or newer."""
+    with a_replica_set() as (database, cache, table):
+        session_maker = database.sessionmaker()
+
+        def load() -> int | None:
+            with session_maker() as session:
+                return session.scalar(sa.select(table.c.score).where(table.c.id == 1))
+
+        @cache.write_through("score")
+        def write() -> None:
+            with database.scope(), session_maker() as session:
+                session.execute(table.update().values(score=150))
+                session.commit()
+                cache.invalidate("score")
+
+        with database.scope():
+            write()
+        with database.scope():
+            assert load() == 5
+            assert cache.get_or_load("score", load) == 150
+            assert cache.get("score") is None
 
 
 def test_all_servers_of_a_set_share_the_rows_of_a_query() -> None:

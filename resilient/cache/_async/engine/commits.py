@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from resilient.cache._async.engine.reads import AsyncReader
 from resilient.cache._async.engine.tier import UNREACHABLE
 from resilient.cache._async.engine.writes import AsyncWrites
-from resilient.cache._entry import TOMBSTONE, Entry, Life, pack
+from resilient.cache._entry import Entry, Life, pack
 from resilient.cache._seen import Fence, is_fenced, milliseconds
 from resilient.cache._stamps import Stamps
 from resilient.cache._values import Swap
@@ -65,7 +65,7 @@ class AsyncCommits:
             if entry is not None and key in present and seen.life is Life.GONE:
                 entry = None
             raw, life = (
-                self._writes.mark(TOMBSTONE) if entry is None else (pack(stamps.on(entry)), milliseconds(entry.keep))
+                self._writes.tombstone(seen) if entry is None else (pack(stamps.on(entry)), milliseconds(entry.keep))
             )
             if entry is not None and entry.version:
                 stored = await self._writes.end(key, mark, seen, raw, life)

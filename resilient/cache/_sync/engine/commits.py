@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from resilient.cache._entry import TOMBSTONE, Entry, Life, pack
+from resilient.cache._entry import Entry, Life, pack
 from resilient.cache._seen import Fence, is_fenced, milliseconds
 from resilient.cache._stamps import Stamps
 from resilient.cache._sync.engine.reads import Reader
@@ -66,7 +66,7 @@ class Commits:
             if entry is not None and key in present and seen.life is Life.GONE:
                 entry = None
             raw, life = (
-                self._writes.mark(TOMBSTONE) if entry is None else (pack(stamps.on(entry)), milliseconds(entry.keep))
+                self._writes.tombstone(seen) if entry is None else (pack(stamps.on(entry)), milliseconds(entry.keep))
             )
             if entry is not None and entry.version:
                 stored = self._writes.end(key, mark, seen, raw, life)

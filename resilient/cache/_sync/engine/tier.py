@@ -184,20 +184,24 @@ class Tier:
     def bury(self, keys: list[str]) -> Any:
         """Invalidate keys: now, or before the tier is trusted again."""
         try:
-            return self.change(keys, self._bury, keys)
+            return self.change(keys, self.mark, keys, TOMBSTONE)
         except DeadlineExceeded:
             return UNREACHABLE  # remembered: nothing is lost, and there is no time to tell more
 
-    def _bury(self, keys: list[str]) -> None:
-        """Leave tombstones; and where a writer's fence stood, another fence.
+    def mark(self, keys: list[str], flag: int) -> None:
+        """Leave tombstones, or fences; and where a writer's fence stood, another fence in any case.
 
         That writer now stores nothing itself. But a reader must not either: what it reads could be older than what the
         writer is about to write, and should the writer die, nobody would tell. What this writer has seen stands in
         them, and what stood there before. Whoever else comes between two of these steps is heeded in the next.
+
+        Args:
+            keys: The keys.
+            flag: `TOMBSTONE` or `FENCE`.
         """
         now, life = self._clock.wall(), milliseconds(self._lease)
         mine = merged(raised(self._told, now) if self.journal else b"", note(now))
-        marks = {key: marker(TOMBSTONE, now, self._lease, mine) for key in keys}
+        marks = {key: marker(flag, now, self._lease, mine) for key in keys}
         own: dict[str, bytes] = {}
         while marks:
             before = self.store.exchange_many(marks, life)
@@ -327,7 +331,7 @@ class Tier:
     def _replay(self, batch: list[str]) -> bool:
         """Delete these keys. Whether there were any."""
         if batch:
-            self._bury(batch)
+            self.mark(batch, TOMBSTONE)
         self.journal.done(batch)
         self._replayed += len(batch)
         return bool(batch)

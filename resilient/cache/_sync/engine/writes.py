@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from resilient import events
-from resilient.cache._causal import note
+from resilient.cache._causal import merged, note
 from resilient.cache._codecs import Codec
 from resilient.cache._entry import FENCE, TOMBSTONE, Entry, Life, Unreadable, marker, noted, pack, unpack, version_in
 from resilient.cache._events import ValueRefused
@@ -156,7 +156,7 @@ class Writes:
                 return self._end_by_version(key, mark, seen, raw, life)
             done: Any = False
             if not is_fenced(seen):
-                args = (raw, life) if raw is not None else self.mark(TOMBSTONE)
+                args = (raw, life) if raw is not None else self.tombstone(seen)
                 done = self._tier.change([key], self._tier.store.swap, key, mark, *args)
         except DeadlineExceeded:
             return False  # remembered in the journal
@@ -183,10 +183,10 @@ class Writes:
             entry is not None and entry.version > 0 and not entry.cost and entry.age(self._clock.wall()) < self._lease
         )
 
-    def mark(self, flag: int) -> tuple[bytes, int]:
-        """A tombstone or a fence of this moment, and how long it stands."""
+    def tombstone(self, seen: Seen) -> tuple[bytes, int]:
+        """What a writer leaves who stores no value, where it found this before: a tombstone, and how long it stands."""
         now = self._clock.wall()
-        return marker(flag, now, self._lease, note(now)), milliseconds(self._lease)
+        return marker(TOMBSTONE, now, self._lease, merged(noted(seen.entry), note(now))), milliseconds(self._lease)
 
     def _unwind(self, fence: Fence, error: BaseException) -> None:
         """The store failed: put back what was there, unless the failure leaves open whether it took effect."""
@@ -223,9 +223,8 @@ class Writes:
     def keep_fenced(self, keys: list[str]) -> None:
         """Where another writer is or was at work, nobody knows whose value is newer: for one lease nobody stores."""
         if keys:
-            mark, life = self.mark(FENCE)
             with contextlib.suppress(DeadlineExceeded):  # remembered in the journal
-                self._tier.change(keys, self._tier.store.exchange_many, dict.fromkeys(keys, mark), life)
+                self._tier.change(keys, self._tier.mark, keys, FENCE)
 
     def glance(self, raw: bytes | None) -> Seen:
         """What an entry is worth, its value unread."""
