@@ -9,7 +9,6 @@ from typing import Any
 
 from resilient.clock import SYSTEM
 from resilient.errors import needs_extra
-from resilient.policy._deadline import current
 from resilient.runtime import after_fork, fork_safe_lock
 from resilient.wire.redis._addresses import Place
 from resilient.wire.redis._dialing import SYNC, Dial
@@ -112,14 +111,8 @@ class Node:
             redis.ConnectionError: The connection failed; what only reads was tried once more on a new one.
             redis.TimeoutError: No reply within the limit or the deadline.
         """
-        limit = self._answer if current.get() is None else within(self._answer)
-        try:  # as `_take` does; written out, as this is the way of every hit
-            line = self._free.pop()
-        except IndexError:
-            line = self._fresh()
-        else:
-            if _now() - line.used > (_TRUSTED if reading else _WATCHED):
-                line = self._checked(line)
+        limit = within(self._answer)
+        line = self._take(_TRUSTED if reading else _WATCHED)
         try:
             reply = line.ask(wire, limit) if count == 1 else line.ask_many(wire, count, limit)
         except Closed:
@@ -131,13 +124,7 @@ class Node:
         except BaseException:
             self.drop(line)
             raise
-        line.used = _now()
-        if line.era is self._era:
-            self._free.append(line)
-            if self._waiting:
-                self._wake()
-        else:
-            self.drop(line)
+        self.release(line)
         return reply
 
     def begin(self, wire: bytes, count: int, reading: bool) -> Exchange:  # noqa: FBT001 - as in `call`

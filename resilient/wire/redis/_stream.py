@@ -12,7 +12,6 @@ from itertools import chain
 from typing import Any, cast
 
 from resilient.errors import needs_extra
-from resilient.policy._deadline import current
 from resilient.wire.redis._limits import Busy, Closed, late, within
 from resilient.wire.redis._parsing import ROOM, UNFINISHED, new_reader, refined
 from resilient.wire.redis._reply import Reply, hand_out
@@ -76,7 +75,7 @@ class Stream(asyncio.BufferedProtocol):
         if len(pending) >= _MOST:
             raise Busy
         now = self._time()
-        gives_up = now + (answer if current.get() is None else within(answer))
+        gives_up = now + within(answer)
         reply = Reply(self._loop, gives_up, now + answer, count)
         if gives_up < self._wakes:
             self._watch(gives_up)
