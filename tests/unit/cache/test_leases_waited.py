@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
+
+import pytest
 
 from resilient.cache import Cache, MemoryStore
 from resilient.cache._entry import LEASE, WAITED, marker
@@ -52,3 +55,53 @@ def test_nobody_waits_for_who_has_not_heard_of_it() -> None:
     assert cache.get_or_load("k", lambda: "new") == "new"
     assert store.waited == 1
     cache.close()
+
+
+class Frozen(MemoryStore):
+    """A store that takes what it is told first, as a server that freezes does in the end, and loses what follows."""
+
+    local = False
+    failures = (ConnectionError,)
+    frozen = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: list[str] = []
+        self.lost_all = threading.Event()
+
+    def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> Any:
+        done = super().claim(key, seen, header, life)
+        if self.frozen:
+            raise ConnectionError
+        return done
+
+    def get_or_claim(self, keys: Any, header: bytes, life: int) -> Any:
+        done = super().get_or_claim(keys, header, life)
+        if self.frozen:
+            raise ConnectionError
+        return done
+
+    def swap_many(self, swaps: Any) -> list[bool]:
+        if self.frozen:
+            self.lost += [key for key, *_ in swaps]
+            if len(self.lost) == 2:
+                self.lost_all.set()
+            raise ConnectionError
+        return super().swap_many(swaps)
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["after the look", "with the look"])
+def test_a_claim_is_given_back_once_a_frozen_server_answers_again(ahead: bool) -> None:
+    """However often that was tried in vain meanwhile, other processes do not wait for the end of the lease."""
+    store, lasts = Frozen(), 60.0
+    mine, theirs = (Cache(store, namespace="n", ttl=300, lease=lasts) for _ in range(2))
+    for count in range(20 if ahead else 1):
+        assert mine.get_or_load(f"other {count}", lambda: "new") == "new"
+    store.frozen = True
+    assert mine.get_or_load("k", lambda: "mine") == "mine"
+    assert store.lost_all.wait(20)
+    store.frozen = False
+    began = time.monotonic()
+    assert theirs.get_or_load("k", lambda: "theirs") == "theirs"
+    assert time.monotonic() - began < lasts / 2
+    mine.close()

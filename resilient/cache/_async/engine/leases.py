@@ -14,6 +14,7 @@ from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, noted, r
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Plan, Seen, milliseconds
 from resilient.cache._stamps import Stamps
+from resilient.cache._timer import AsyncTimer
 from resilient.cache._values import AsyncLoader, Claim, Swap
 from resilient.errors import DeadlineExceeded
 from resilient.policy import deadline
@@ -21,6 +22,9 @@ from resilient.policy import deadline
 __all__ = ["Ask", "AsyncLeases", "returned"]
 
 _LOADS = 64  # at once, where the user names no number: in the background, and while the shared tier is away
+_MOST_LOST = 1000  # ends that did not come through
+_LOST_FOR = 60.0  # seconds; a server that was away for longer may hold a key for one lease more
+_EVERY = 0.25  # seconds between two tries to send them; while the breaker is open none is made
 
 
 class Ask:
@@ -56,10 +60,14 @@ class AsyncLeases:
         """How many loaders run at once."""
         self.background = AsyncBackground(reader.name, most, reader.lease, reader.clock)
         """Loads that nobody waits for, and what ends others."""
+        self._lost: dict[bytes | None, tuple[Swap, bool, float]] = {}
+        """Ends that did not come through, by what they expect: whether each counts as storing, and until when."""
+        self._timer = AsyncTimer(self.send_lost, _EVERY, f"cache-{reader.name}-leases")
 
     async def close(self) -> None:
         """Begin no more loads in the background."""
         await self.background.close()
+        await self._timer.close()
 
     async def enter(self, *flights: Flight) -> Any:
         """Take a place under the cap where `max_loads` is given, for a claim and the load that it allows.
@@ -288,16 +296,35 @@ class AsyncLeases:
         run = self._tier.run if count else self._tier.run_anyway
         ask = Ask(self._tier.store.swap_many)
         found = await run(ask, swaps)
-        if found is UNREACHABLE:
-            if ask.sent and not again:
-                # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
-                self.background.finish(self._swap, swaps, count, True)
+        if found is UNREACHABLE and ask.sent and not again:
+            # It may not have come through, and others wait for its end; if it did, doing it again changes nothing.
+            self.background.finish(self._swap, swaps, count, True)
+        elif found is UNREACHABLE:
+            self._lose(swaps, count)
         elif count:
             stored = sum(found)
             self._counts.add("stores", stored)
             if not again:
                 self._counts.add("refused", len(swaps) - stored)
         return ask.sent
+
+    def _lose(self, swaps: Sequence[Swap], count: bool) -> None:  # noqa: FBT001 - as above
+        """Have them sent once the store answers: one that was frozen does only then what it was told before."""
+        until = self._clock.monotonic() + _LOST_FOR
+        for swap in swaps[: max(0, _MOST_LOST - len(self._lost))]:
+            self._lost[swap[1]] = swap, count, until
+        self._timer.ensure()
+
+    async def send_lost(self) -> bool:
+        """Send the ends that did not come through. Whether some are left."""
+        for expected, (swap, count, until) in list(self._lost.items()):
+            if self._clock.monotonic() < until:
+                if count and self._tier.journal.keys:
+                    return True  # as in `_swap`
+                if await self._tier.run_anyway(self._tier.store.swap_many, [swap]) is UNREACHABLE:
+                    return True
+            self._lost.pop(expected, None)
+        return bool(self._lost)
 
 
 def returned(key: str, lease: Lease) -> Swap:
