@@ -138,16 +138,16 @@ class AsyncTier:
         if call is None:
             return await operation(*args)
         if self.trusted:
-            try:
+            try:  # not as in `_guarded`: what was sent before an outage and answered in it does not end it
                 return await call(operation, *args)
             except DeadlineExceeded:
                 raise
             except self._caught as error:
                 return self._unanswered(error)
-        if self._breaker is not None and self.down_since is not None and self._breaker.retry_after:
+        if self._kept_back():
             deadline.check()
             self._counts.add("unreachable")
-            return UNREACHABLE  # the breaker is open: no call, and no error to make of it
+            return UNREACHABLE  # no call, and no error to make of it
         while self.journal:
             if not await self._retold():
                 return UNREACHABLE
@@ -157,9 +157,13 @@ class AsyncTier:
         """The same as `run` for what is right whatever the journal holds, such as giving a lease back."""
         if self._pipeline is None:
             return await operation(*args)
-        if self._breaker is not None and self.down_since is not None and self._breaker.retry_after:
+        if self._kept_back():
             return UNREACHABLE
         return await self._guarded(operation, *args)
+
+    def _kept_back(self) -> bool:
+        """Whether the breaker is open, so that no call would be made."""
+        return self.down_since is not None and self._breaker is not None and bool(self._breaker.retry_after)
 
     async def change(self, keys: list[str], operation: AsyncLoader[..., Any], *args: Any) -> Any:
         """Run an operation that tells the tier of changed keys; when it fails, remember them."""
