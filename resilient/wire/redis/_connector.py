@@ -8,6 +8,7 @@ from resilient.errors import ConfigurationError, needs_extra
 from resilient.runtime import PerLoop, after_fork
 from resilient.wire.redis._addresses import Address, single
 from resilient.wire.redis._dialing import ASYNC, SYNC, dialer, limits_of, no_retry
+from resilient.wire.redis._limits import CONNECTIONS
 
 with needs_extra("redis"):
     import redis
@@ -15,18 +16,16 @@ with needs_extra("redis"):
 
 __all__ = ["AsyncConnector", "Connector", "check_ready", "connection_options"]
 
-_POOL = 64  # connections of one process to one server; whoever finds none free waits for one, briefly
-
 
 def _pool(kind: Any, classes: dict[str, type], url: str, connect_timeout: float, timeout: float) -> Any:
     address = Address.parse(url)
-    dialer(address, limits_of(address, connect_timeout, timeout, _POOL), classes)  # finds words that are not known
+    dialer(address, limits_of(address, connect_timeout, timeout), classes)  # finds words that are not known
     try:
         pool = kind.from_url(
             single(url),
             socket_connect_timeout=connect_timeout,
             socket_timeout=timeout,
-            max_connections=_POOL,
+            max_connections=CONNECTIONS,
             timeout=timeout,
             retry=no_retry(classes),
             protocol=2,  # the shorter handshake, understood by every server

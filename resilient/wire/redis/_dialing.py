@@ -7,7 +7,7 @@ from typing import Any
 
 from resilient.errors import ConfigurationError, needs_extra
 from resilient.wire.redis._addresses import Address, Place
-from resilient.wire.redis._limits import Limits, within
+from resilient.wire.redis._limits import CONNECTIONS, Limits, within
 
 with needs_extra("redis"):
     import redis.asyncio.connection
@@ -92,7 +92,7 @@ def no_retry(kinds: dict[str, type]) -> Any:
     return module.Retry(redis.backoff.NoBackoff(), 0)
 
 
-def limits_of(address: Address, connect: float, answer: float, connections: int) -> Limits:
+def limits_of(address: Address, connect: float, answer: float) -> Limits:
     """What is given, unless the address itself says otherwise."""
     said = address.options
     answer = float(said.get("socket_timeout", answer))
@@ -100,7 +100,7 @@ def limits_of(address: Address, connect: float, answer: float, connections: int)
         connect=float(said.get("socket_connect_timeout", connect)),
         answer=answer,
         wait=float(said.get("timeout", answer)),
-        connections=int(said.get("max_connections", connections)),
+        connections=int(said.get("max_connections", CONNECTIONS)),
     )
 
 

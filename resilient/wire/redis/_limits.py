@@ -10,8 +10,9 @@ from resilient.policy._deadline import current, left_of
 with needs_extra("redis"):
     import redis.exceptions
 
-__all__ = ["LEAST", "SLACK", "Busy", "Closed", "Limits", "late", "within"]
+__all__ = ["CONNECTIONS", "LEAST", "SLACK", "Busy", "Closed", "Limits", "late", "within"]
 
+CONNECTIONS = 64  # of one process to one server; whoever finds none free waits for one, briefly
 SLACK = 0.5  # seconds that a reply may come later than the moment the server was told to wait for
 LEAST = 0.001  # seconds: a socket limit of zero would mean "do not block", which is another thing
 

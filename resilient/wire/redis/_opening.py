@@ -18,8 +18,6 @@ from resilient.wire.redis._sync.server import ServerChannel
 
 __all__ = ["open_async_channel", "open_channel"]
 
-_CONNECTIONS = 64  # of one process to one server; whoever finds none free waits for one, briefly
-
 
 class _Kinds(NamedTuple):
     """The channels of one face."""
@@ -67,4 +65,4 @@ def _opened(kinds: _Kinds, target: Any, connect_timeout: float, timeout: float, 
     if not isinstance(target, str):
         return kinds.ready(target, unbounded=unbounded)
     address = Address.parse(target)
-    return getattr(kinds, address.kind)(address, limits_of(address, connect_timeout, timeout, _CONNECTIONS))
+    return getattr(kinds, address.kind)(address, limits_of(address, connect_timeout, timeout))
