@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resilient.wire.redis._node import AsyncExchange, AsyncNode
+from resilient.wire.redis._lanes import AsyncExchange, AsyncNode
 from resilient.wire.redis._pool import Exchange, Node
 
 __all__ = ["AsyncExchange", "AsyncNode", "Exchange", "Node"]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from resilient.policy import deadline
 from resilient.wire.redis import _stream
+from resilient.wire.redis._lanes import AsyncNode
 from resilient.wire.redis._limits import Limits
-from resilient.wire.redis._node import AsyncNode
 from resilient.wire.redis._reply import Reply, hand_out
 from resilient.wire.redis._stream import Stream
 
