@@ -130,6 +130,8 @@ EQUIVALENT = {
         "resilient/cache/_freshness.py",
         "soon = self.early >= 0 and age - entry.cost * self.early * math.log(chance) >= entry.fresh",
     ): "with a factor of 0 it is soon at the end, and then it is fresh no more",
+    ("resilient/cache/_keys.py", "and 1 < len(key) <= _LONGEST"): "a single letter is then looked at with care",
+    ("resilient/cache/_keys.py", "and 0 < len(key) < _LONGEST"): "the longest is then looked at with care",
     ("resilient/cache/_keys.py", 'whole = "".join(None)'): "each key is then looked at alone, to the same end",
     ("resilient/cache/_keys.py", 'whole = "XXXX".join(keys)'): "plain letters between keys make none of them odd",
     ("resilient/cache/_keys.py", 'whole = "XX#XX"'): "any text with a hash sign in it will do",

@@ -195,6 +195,13 @@ def test_ordinary_keys_stay_readable() -> None:
     assert physical("shop", "user:{17}").startswith("shop:user:(17)#")
 
 
+@pytest.mark.parametrize("key", ["x", "café", "Zürich:17", "a#b", "x" * 200, "é" * 200])
+def test_a_key_that_can_stand_as_it_is_does(key: str) -> None:
+    """Letters of any alphabet, and as many as the longest has: whoever looks at the server finds it."""
+    assert physical("shop", key) == f"shop:{key}"
+    assert physical_many("shop", [key, "other"]) == [f"shop:{key}", "shop:other"]
+
+
 def test_building_a_key_is_quick() -> None:
     """Several times the usual measure, so that only a blunder fails: a key takes about a microsecond."""
     make = KeyMaker(plain, "user:{a}")
