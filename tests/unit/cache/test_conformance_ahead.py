@@ -20,6 +20,14 @@ def used_to_misses(kind: Any, **options: Any) -> Any:
     return cache
 
 
+def test_the_claim_goes_along_with_the_look(kind: Any) -> None:
+    """The store is not asked a second time; without this all that follows would tell nothing."""
+    cache = used_to_misses(kind)
+    cache.store.claim = lambda *_: pytest.fail("the key was claimed apart")
+    assert cache.get_or_load("k", lambda: "v") == "v"
+    assert cache.stats().loads == MANY + 1
+
+
 def test_of_several_processes_used_to_misses_one_loads(kind: Any, at_once: Any, gathered: Any) -> None:
     """Many callers of several processes on a cold key run the loader once, and all get its value."""
     caches = [used_to_misses(kind) for _ in range(3)]
