@@ -235,7 +235,7 @@ class LocalTier:
                     continue
                 if is_ours(key):
                     self._keep_stamp(key, raw, limit)
-                elif is_value(raw) and not is_brief(raw, now, self._lease):
+                elif holds_value(raw) and not is_brief(raw, now, self._lease):
                     self._keep_value(key, raw, limit)
 
     def _keep_value(self, key: str, raw: bytes, limit: float) -> None:
@@ -318,7 +318,7 @@ def _size(key: str, raw: bytes) -> int:
     return OVERHEAD + len(key) + len(raw)
 
 
-def is_value(raw: bytes) -> bool:
+def holds_value(raw: bytes) -> bool:
     """Whether these bytes hold a value, or say that there is none such: nothing that is over in a moment."""
     return len(raw) >= SIZE and raw[0] == MAGIC and raw[1] == FORMAT and not raw[2] & _EMPTY
 

@@ -44,7 +44,7 @@ class Lease(NamedTuple):
     """The right to store what is being loaded, for as long as the store still holds these bytes."""
 
     header: bytes
-    over: Entry | None = None
+    renews: Entry | None = None
     """The value that is loaded anew; ``None`` where there is none."""
     stamps: Stamps = UNKNOWN
     """The stamps that what is stored is to bear: those that stood before its load began, or its write."""

@@ -17,7 +17,7 @@ import redis
 
 from resilient.cache import AsyncCache, Cache
 from resilient.cache._entry import FENCE, TOMBSTONE, is_fence, marker
-from resilient.cache._local_tier import is_value
+from resilient.cache._local_tier import holds_value
 
 PATIENCE = 0.6  # seconds; the promise is 150 ms, and the machine may be busy
 POLICIES = [f"{scope}-{what}" for scope in ("allkeys", "volatile") for what in ("lru", "lfu", "random")]
@@ -237,7 +237,7 @@ def test_a_full_server_forgets_before_a_write_and_after_it(
                     save(dies=True)
             else:
                 assert save(dies=False) == "new"
-            assert not is_value(client.get("two:k"))
+            assert not holds_value(client.get("two:k"))
             assert read() == "new"
             client.config_set("maxmemory", "0")
             assert read() == "new"

@@ -329,4 +329,4 @@ class AsyncLeases:
 
 def returned(key: str, lease: Lease) -> Swap:
     """The swap that gives the right to load back: the value that was there stays."""
-    return key, lease.header, None if lease.over is None else released(lease.over), 0
+    return key, lease.header, None if lease.renews is None else released(lease.renews), 0

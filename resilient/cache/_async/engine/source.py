@@ -160,7 +160,7 @@ class AsyncSource:
         self._counts.load()
         self._throttle.lift(flight.key)
         if plan.policy.negative_ttl is None:
-            return None if lease is None else lease._replace(over=None)  # let go, together with the value there was
+            return None if lease is None else lease._replace(renews=None)  # let go, together with the value there was
         return await self._leases.store(flight, lease, absent(error.message, plan, created))
 
     async def _failed(
@@ -170,7 +170,7 @@ class AsyncSource:
         self._counts.add("load_errors")
         policy = plan.policy
         kind = remembered(error, policy.cache_errors)
-        if kind is None or (lease is not None and lease.over is not None and policy.stale_if_error > 0):
+        if kind is None or (lease is not None and lease.renews is not None and policy.stale_if_error > 0):
             return lease  # nothing goes over a value that may stand in
         return await self._leases.store(flight, lease, failed(name_of(kind, error), plan, created))
 
