@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Any
 
 import pytest
 
-from resilient.cache import Cache, MemoryStore
+from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, MemoryStore
 from resilient.cache._entry import LEASE, WAITED, marker
 from resilient.cache._stamps import namespace_key, number
 
@@ -105,3 +106,51 @@ def test_a_claim_is_given_back_once_a_frozen_server_answers_again(ahead: bool) -
     assert theirs.get_or_load("k", lambda: "theirs") == "theirs"
     assert time.monotonic() - began < lasts / 2
     mine.close()
+
+
+class Slow(AsyncMemoryStore):
+    """A store that never takes the first end of a load."""
+
+    local = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def swap_many(self, swaps: Any) -> list[bool]:
+        if not self.asked.is_set():
+            self.asked.set()
+            await asyncio.Event().wait()
+        return await super().swap_many(swaps)
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["goes on", "closes"])
+def test_a_lease_is_given_back_by_who_is_cancelled_while_he_gives_it_back(closes: bool) -> None:
+    """It is given back a moment later, or when the cache is closed."""
+
+    async def main() -> None:
+        store, lasts, begun = Slow(), 60.0, asyncio.Event()
+        mine, theirs = (AsyncCache(store, namespace="n", ttl=300, lease=lasts) for _ in range(2))
+
+        async def forever() -> str:
+            begun.set()
+            await asyncio.Event().wait()
+            return "mine"
+
+        async def load() -> str:
+            return "theirs"
+
+        task = asyncio.create_task(mine.get_or_load("k", forever))
+        for reached in (begun, store.asked):
+            await reached.wait()
+            task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        if closes:
+            await mine.main.leases.close()
+        began = time.monotonic()
+        assert await theirs.get_or_load("k", load) == "theirs"
+        assert time.monotonic() - began < lasts / 2
+        await mine.aclose()
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,9 +66,11 @@ class AsyncLeases:
         self._timer = AsyncTimer(self.send_lost, _EVERY, f"cache-{reader.name}-leases")
 
     async def close(self) -> None:
-        """Begin no more loads in the background."""
+        """Begin no more loads in the background, and send once more what did not come through."""
         await self.background.close()
         await self._timer.close()
+        with contextlib.suppress(DeadlineExceeded):
+            await self.send_lost()
 
     async def enter(self, *flights: Flight) -> Any:
         """Take a place under the cap where `max_loads` is given, for a claim and the load that it allows.
@@ -290,6 +293,10 @@ class AsyncLeases:
         except DeadlineExceeded:
             self.background.finish(self._swap, swaps, count)
             return True
+        except BaseException as error:
+            if not isinstance(error, Exception):  # cancelled, once more perhaps: it may not have been sent
+                self._lose(swaps, count)
+            raise
 
     async def _swap(self, swaps: Sequence[Swap], count: bool, again: bool = False) -> bool:  # noqa: FBT001, FBT002 - a job
         # What was loaded is stored once the journal was told; to give a lease back is right at any time.

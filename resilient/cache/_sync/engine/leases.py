@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,9 +67,11 @@ class Leases:
         self._timer = Timer(self.send_lost, _EVERY, f"cache-{reader.name}-leases")
 
     def close(self) -> None:
-        """Begin no more loads in the background."""
+        """Begin no more loads in the background, and send once more what did not come through."""
         self.background.close()
         self._timer.close()
+        with contextlib.suppress(DeadlineExceeded):
+            self.send_lost()
 
     def enter(self, *flights: Flight) -> Any:
         """Take a place under the cap where `max_loads` is given, for a claim and the load that it allows.
@@ -291,6 +294,10 @@ class Leases:
         except DeadlineExceeded:
             self.background.finish(self._swap, swaps, count)
             return True
+        except BaseException as error:
+            if not isinstance(error, Exception):  # cancelled, once more perhaps: it may not have been sent
+                self._lose(swaps, count)
+            raise
 
     def _swap(self, swaps: Sequence[Swap], count: bool, again: bool = False) -> bool:  # noqa: FBT001, FBT002 - a job
         # What was loaded is stored once the journal was told; to give a lease back is right at any time.
