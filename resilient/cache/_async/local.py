@@ -60,11 +60,15 @@ class AsyncLocalStore:
             done = await operation(*args)
         finally:
             self.tier.forget(keys)
+        await self._tell(keys)
+        return done
+
+    async def _tell(self, keys: Sequence[str]) -> None:
+        """Tell the other processes of changes that the server does not tell them of."""
         news = () if self._changes is None else self._changes.news(keys)
         if news:
             with contextlib.suppress(*self.failures):  # who is not told keeps what he has for a second at most
                 await self.channel.call_many(news)
-        return done
 
     async def put_many(self, entries: Mapping[str, bytes], life: int) -> None:
         """Store entries with one life, whatever was there."""
@@ -72,10 +76,13 @@ class AsyncLocalStore:
 
     async def get_or_claim(self, keys: Sequence[str], header: bytes, life: int) -> tuple[list[bytes | None], bool]:
         """Look on the server, and begin to load what is not there."""
-        found: tuple[list[bytes | None], bool] = await self._change(
-            keys[:1], self.store.get_or_claim, keys, header, life
-        )
-        return found
+        try:
+            found, claimed = await self.store.get_or_claim(keys, header, life)
+        finally:
+            self.tier.forget(keys[:1])
+        if claimed:  # what was found stays as it is, and nobody need hear of it
+            await self._tell(keys[:1])
+        return found, claimed
 
     async def claim(self, key: str, seen: bytes | None, header: bytes, life: int) -> tuple[bytes | None, float] | None:
         """Begin to load; see `AsyncStore`."""

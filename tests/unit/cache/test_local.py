@@ -493,6 +493,21 @@ def test_what_the_server_was_not_told_of_is_not_kept_from_it(clock: FakeClock) -
     mine.cache.close()
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["nothing", "a value"])
+def test_a_look_that_claims_nothing_is_no_change_to_tell_of(there: bool, clock: FakeClock) -> None:
+    """What the others keep of that key is right; a claim that was granted is a change."""
+    tier = LocalTier("shop", Local(), clock)
+    told: list[Any] = []
+    tier.changes = channel = Channel()
+    channel.news = lambda keys: told.append(tuple(keys)) or []  # type: ignore[method-assign,func-returns-value]
+    far = MemoryStore(clock=clock)
+    if there:
+        far.put_many({"shop:k": b"v"}, 1000)
+    found, claimed = LocalStore(far, tier).get_or_claim(("shop:k", "shop:all:{shop}"), b"lease", 1000)
+    assert (found, claimed) == ([b"v" if there else None, None], not there)
+    assert told == ([] if there else [("shop:k",)])
+
+
 def test_a_cache_that_is_closed_does_not_hold_its_event_loop_up(clock: FakeClock) -> None:
     """The thread that was told of changes may be connecting; a thread waits for it, a loop does not."""
     tier = LocalTier("shop", Local(), clock)
