@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from resilient import events
 from resilient.cache import AsyncCache, AsyncMemoryStore, Cache, CacheRead, Local, MemoryStore
 from resilient.cache._async.local import AsyncLocalStore
+from resilient.cache._entry import LEASE, marker
 from resilient.cache._local_room import OVERHEAD
 from resilient.cache._local_tier import LocalTier
 from resilient.cache._stamps import is_ours, planted
@@ -503,7 +504,9 @@ def test_a_look_that_claims_nothing_is_no_change_to_tell_of(there: bool, clock: 
     far = MemoryStore(clock=clock)
     if there:
         far.put_many({"shop:k": b"v"}, 1000)
-    found, claimed = LocalStore(far, tier).get_or_claim(("shop:k", "shop:all:{shop}"), b"lease", 1000)
+    found, claimed = LocalStore(far, tier).get_or_claim(
+        ("shop:k", "shop:all:{shop}"), marker(LEASE, clock.wall(), 10.0), 1000
+    )
     assert (found, claimed) == ([b"v" if there else None, None], not there)
     assert told == ([] if there else [("shop:k",)])
 
