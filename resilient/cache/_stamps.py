@@ -52,6 +52,7 @@ __all__ = [
     "recent_note",
     "tag_key",
     "tags_of",
+    "unknown",
 ]
 
 _DAY = 86_400.0
@@ -301,6 +302,11 @@ class Stamps:
 
 UNKNOWN = Stamps()
 """The store was not asked, or did not answer."""
+
+
+def unknown(tags: tuple[str, ...]) -> Stamps:
+    """The same, for who asks for these tags."""
+    return Stamps(tags) if tags else UNKNOWN
 
 
 def _bare(entry: Entry) -> Entry:

@@ -23,7 +23,7 @@ from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, unjudged
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
-from resilient.cache._stamps import Stamps
+from resilient.cache._stamps import unknown
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 
@@ -73,7 +73,7 @@ class AsyncBulk:
         raws = await self._tier.read((*keys, *self._stampbook.keys(tags)))
         if raws is UNREACHABLE:
             found: list[Any] = [NOTHING] * count
-            seen = [Seen(UNREACHABLE, stamps=Stamps(tags))] * count
+            seen = [Seen(UNREACHABLE, stamps=unknown(tags))] * count
             return await self._rest(keys, found, list(enumerate(seen)), load, plan)
         stamps = self._stampbook.stood(tags, raws[count:])
         found, left = (

@@ -14,7 +14,7 @@ from resilient.cache._codecs import Codec
 from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, noted, released
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Plan, Seen, milliseconds
-from resilient.cache._stamps import Stamps
+from resilient.cache._stamps import Stamps, unknown
 from resilient.cache._timer import AsyncTimer
 from resilient.cache._values import AsyncLoader, Claim, Swap
 from resilient.errors import DeadlineExceeded
@@ -216,7 +216,7 @@ class AsyncLeases:
         if found is None:
             return lease
         if found is UNREACHABLE:
-            return Seen(UNREACHABLE, stamps=Stamps(stamps.names))
+            return Seen(UNREACHABLE, stamps=unknown(stamps.names))
         raw, left = found
         flight.saw(raw)
         if not stamps.borne_by(raw):  # newer stamps, or older ones
@@ -241,7 +241,7 @@ class AsyncLeases:
         seconds = deadline.bound(left)
         waited = await self._tier.run(self._tier.store.wait, flight.key, entry.token, seconds)
         if waited is UNREACHABLE:
-            return Seen(UNREACHABLE, stamps=Stamps(seen.stamps.names))
+            return Seen(UNREACHABLE, stamps=unknown(seen.stamps.names))
         seen = await self._reader.look(flight.key, codec, seen.stamps.names)
         flight.saw(seen.raw)
         return seen

@@ -23,7 +23,7 @@ from resilient.cache._freshness import Use
 from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh
 from resilient.cache._seen import Lease, Plan, Seen
-from resilient.cache._stamps import Stamps
+from resilient.cache._stamps import unknown
 from resilient.cache._values import AsyncLoader, Lookup
 from resilient.errors import DeadlineExceeded, Overloaded, ResilientError, Unavailable
 
@@ -68,7 +68,7 @@ class AsyncLoads:
         # of two keys takes hardly longer than a GET of one.
         found = await tier.read(keys)
         if found is UNREACHABLE:
-            return (await self._answer(key, Seen(UNREACHABLE, stamps=Stamps(tags)), load, plan)).value
+            return (await self._join(key, Seen(UNREACHABLE, stamps=unknown(tags)), Errand(load, plan))).value
         stamps = stampbook.stood(tags, found[1:])
         if not plan.policy.early:
             borne, block = stamps.borne()
@@ -109,7 +109,7 @@ class AsyncLoads:
         """The same as `load`, with the claim sent along."""
         found = await self._leases.look_or_claim(key, lease)
         if found is UNREACHABLE:
-            return await self._answer(key, Seen(UNREACHABLE, stamps=Stamps()), load, plan)
+            return await self._join(key, Seen(UNREACHABLE), Errand(load, plan))
         raws, claimed = found
         stamps = self._stampbook.stood((), raws[1:])
         if claimed and raws[0] is None and stamps == lease.stamps:
@@ -191,7 +191,7 @@ class AsyncLoads:
         stale = errand.why is READ and seen.life is Life.STALE
         if stale and self._throttle.holds(key, began) and self._source.stands_in(seen, policy):
             return self._reader.answer(seen, stale=True)  # its source failed a moment ago
-        if not seen.stamps.whole:
+        if not seen.stamps.whole and seen.raw is not UNREACHABLE:
             # Who finds no stamp could not tell whether one came and went since the flight's leader found none.
             seen = self._source.checked(await self._leases.with_stamps(seen, errand.plan), policy)
             if seen.life is Life.FRESH and errand.why is READ:

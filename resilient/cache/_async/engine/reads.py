@@ -16,7 +16,7 @@ from resilient.cache._flight import AsyncFlights
 from resilient.cache._local_tier import Kept
 from resilient.cache._quick import NOTHING, fresh_many, unjudged
 from resilient.cache._seen import Seen, is_absence
-from resilient.cache._stamps import UNKNOWN, Stamps, invalidated, tags_of
+from resilient.cache._stamps import UNKNOWN, Stamps, invalidated, tags_of, unknown
 from resilient.cache._values import Counts, Lookup
 from resilient.clock import Clock
 from resilient.errors import NotFound
@@ -61,7 +61,7 @@ class AsyncReader:
         keys = (key, *stampbook.keys(tags)) if tags else (key, stampbook.namespace)
         found = await self.tier.read(keys)
         if found is UNREACHABLE:
-            return Seen(UNREACHABLE, stamps=Stamps(tags))
+            return Seen(UNREACHABLE, stamps=unknown(tags))
         raw, stamps = found[0], stampbook.stood(tags, found[1:])
         if raw is None or not stamps.lacking(raw):
             seen = self.judge(raw, codec, stamps)
@@ -78,7 +78,7 @@ class AsyncReader:
             return [self.judge(raw, codec, stamps) for raw in raws]
         more = await self.stampbook.read_more(tuple(lacking))
         if more is UNREACHABLE:
-            return [Seen(UNREACHABLE, stamps=Stamps(stamps.names))] * len(raws)
+            return [Seen(UNREACHABLE, stamps=unknown(stamps.names))] * len(raws)
         return [self.judge(raw, codec, stamps, more) for raw in raws]
 
     def judge(

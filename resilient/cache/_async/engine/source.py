@@ -71,7 +71,7 @@ class AsyncSource:
     async def _agree(self, flight: Flight, seen: Seen, errand: Errand) -> Outcome | None:
         """The same, where it is still open who loads."""
         policy, why = errand.plan.policy, errand.why
-        while not is_fenced(seen):
+        while seen.raw is not UNREACHABLE and not is_fenced(seen):
             seen = await self._leases.with_stamps(seen, errand.plan)
             flight.bears(seen.stamps)
             if not seen.stamps.whole:  # the store does not answer, or a writer is about to change what bears a tag

@@ -22,6 +22,7 @@ from resilient.cache._stamps import (
     recent_note,
     tag_key,
     tags_of,
+    unknown,
 )
 from resilient.cache._values import Swap
 from resilient.clock import Clock
@@ -71,7 +72,7 @@ class AsyncStampBook:
     async def read(self, tags: tuple[str, ...]) -> Stamps:
         """The stamps as they stand."""
         found = await self._tier.run(self._tier.store.get_many, self.keys(tags))
-        return Stamps(tags) if found is UNREACHABLE else self.stood(tags, found)
+        return unknown(tags) if found is UNREACHABLE else self.stood(tags, found)
 
     async def read_more(self, tags: tuple[str, ...]) -> Any:
         """The bytes under the keys of further tags, by tag, or `UNREACHABLE`."""
@@ -111,7 +112,7 @@ class AsyncStampBook:
                 new = planted(now, life_for(keep))  # nothing is there, or no bytes of ours
             done = await self._tier.run(self._tier.store.swap, key, raw, new, milliseconds(life_for(keep)))
             if done is UNREACHABLE:
-                return Stamps(stamps.names)
+                return unknown(stamps.names)
             if done:
                 places[at] = new
             refused = refused or not done

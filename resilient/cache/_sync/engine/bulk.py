@@ -19,7 +19,7 @@ from resilient.cache._local_tier import Kept
 from resilient.cache._made import absent, made
 from resilient.cache._quick import NOTHING, unjudged
 from resilient.cache._seen import Lease, Plan, Seen, is_absence, is_fenced, milliseconds, written
-from resilient.cache._stamps import Stamps
+from resilient.cache._stamps import unknown
 from resilient.cache._sync.engine.leases import Ask, Leases, returned
 from resilient.cache._sync.engine.loads import Loads
 from resilient.cache._sync.engine.reads import Reader
@@ -74,7 +74,7 @@ class Bulk:
         raws = self._tier.read((*keys, *self._stampbook.keys(tags)))
         if raws is UNREACHABLE:
             found: list[Any] = [NOTHING] * count
-            seen = [Seen(UNREACHABLE, stamps=Stamps(tags))] * count
+            seen = [Seen(UNREACHABLE, stamps=unknown(tags))] * count
             return self._rest(keys, found, list(enumerate(seen)), load, plan)
         stamps = self._stampbook.stood(tags, raws[count:])
         found, left = (

@@ -13,7 +13,7 @@ from resilient.cache._codecs import Codec
 from resilient.cache._entry import LEASE, Entry, Life, claimed, marker, noted, released
 from resilient.cache._flight import Flight
 from resilient.cache._seen import Lease, Plan, Seen, milliseconds
-from resilient.cache._stamps import Stamps
+from resilient.cache._stamps import Stamps, unknown
 from resilient.cache._sync.engine.reads import Reader
 from resilient.cache._sync.engine.tier import UNREACHABLE
 from resilient.cache._timer import Timer
@@ -217,7 +217,7 @@ class Leases:
         if found is None:
             return lease
         if found is UNREACHABLE:
-            return Seen(UNREACHABLE, stamps=Stamps(stamps.names))
+            return Seen(UNREACHABLE, stamps=unknown(stamps.names))
         raw, left = found
         flight.saw(raw)
         if not stamps.borne_by(raw):  # newer stamps, or older ones
@@ -242,7 +242,7 @@ class Leases:
         seconds = deadline.bound(left)
         waited = self._tier.run(self._tier.store.wait, flight.key, entry.token, seconds)
         if waited is UNREACHABLE:
-            return Seen(UNREACHABLE, stamps=Stamps(seen.stamps.names))
+            return Seen(UNREACHABLE, stamps=unknown(seen.stamps.names))
         seen = self._reader.look(flight.key, codec, seen.stamps.names)
         flight.saw(seen.raw)
         return seen

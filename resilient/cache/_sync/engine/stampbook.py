@@ -22,6 +22,7 @@ from resilient.cache._stamps import (
     recent_note,
     tag_key,
     tags_of,
+    unknown,
 )
 from resilient.cache._sync.engine.tier import UNREACHABLE, Tier
 from resilient.cache._values import Swap
@@ -72,7 +73,7 @@ class StampBook:
     def read(self, tags: tuple[str, ...]) -> Stamps:
         """The stamps as they stand."""
         found = self._tier.run(self._tier.store.get_many, self.keys(tags))
-        return Stamps(tags) if found is UNREACHABLE else self.stood(tags, found)
+        return unknown(tags) if found is UNREACHABLE else self.stood(tags, found)
 
     def read_more(self, tags: tuple[str, ...]) -> Any:
         """The bytes under the keys of further tags, by tag, or `UNREACHABLE`."""
@@ -112,7 +113,7 @@ class StampBook:
                 new = planted(now, life_for(keep))  # nothing is there, or no bytes of ours
             done = self._tier.run(self._tier.store.swap, key, raw, new, milliseconds(life_for(keep)))
             if done is UNREACHABLE:
-                return Stamps(stamps.names)
+                return unknown(stamps.names)
             if done:
                 places[at] = new
             refused = refused or not done
