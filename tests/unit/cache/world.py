@@ -167,6 +167,7 @@ class Process:
         self._slips = world.slips
         self.cache = AsyncCache(self, namespace="n", ttl=ttl, jitter=0.0, lease=LEASE, clock=world.clock)
         self.cache.main.tier.timer.interval = 1e6  # who comes next tells what was not told
+        self.cache.main.leases.timer.interval = 1e6  # else one of a world that is over would come to life in the next
         if world.likely(0.5):
             self.cache.main.loads.missed = 2**64  # claims are sent along with looks, however many reads find something
 

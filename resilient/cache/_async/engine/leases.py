@@ -63,12 +63,13 @@ class AsyncLeases:
         """Loads that nobody waits for, and what ends others."""
         self._lost: dict[bytes | None, tuple[Swap, bool, float]] = {}
         """Ends that did not come through, by what they expect: whether each counts as storing, and until when."""
-        self._timer = AsyncTimer(self.send_lost, _EVERY, f"cache-{reader.name}-leases")
+        self.timer = AsyncTimer(self.send_lost, _EVERY, f"cache-{reader.name}-leases")
+        """Sends them."""
 
     async def close(self) -> None:
         """Begin no more loads in the background, and send once more what did not come through."""
         await self.background.close()
-        await self._timer.close()
+        await self.timer.close()
         with contextlib.suppress(DeadlineExceeded):
             await self.send_lost()
 
@@ -320,7 +321,7 @@ class AsyncLeases:
         until = self._clock.monotonic() + _LOST_FOR
         for swap in swaps[: max(0, _MOST_LOST - len(self._lost))]:
             self._lost[swap[1]] = swap, count, until
-        self._timer.ensure()
+        self.timer.ensure()
 
     async def send_lost(self) -> bool:
         """Send the ends that did not come through. Whether some are left."""
