@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from threads import loads_of_a_herd
 
 from resilient.errors import NotFound
 
@@ -32,16 +33,7 @@ def test_of_several_processes_used_to_misses_one_loads(kind: Any, at_once: Any, 
     """Many callers of several processes on a cold key run the loader once, and all get its value."""
     caches = [used_to_misses(kind) for _ in range(3)]
     before = sum(cache.stats().loads for cache in caches)
-    calls = []
-
-    def load() -> list[int]:
-        calls.append(1)
-        gathered(17, *caches)
-        return [1]
-
-    results = at_once(18, lambda index: caches[index % 3].get_or_load("hot", load))
-    assert results == [[1]] * 18
-    assert len(calls) == 1
+    assert loads_of_a_herd(caches, at_once, gathered) == 1
     assert sum(cache.stats().loads for cache in caches) == before + 1
 
 

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from threads import start, until
+from threads import loads_of_a_herd, start, until
 
 from resilient.cache import AsyncCache, Cache
 from resilient.cache._entry import LEASE, marker
@@ -50,16 +50,7 @@ def source() -> Source:
 def test_of_several_processes_one_loads(kind: Any, at_once: Any, gathered: Any) -> None:
     """Many callers of several processes on a cold key run the loader once, and all get its value."""
     caches = [kind(), kind(), kind()]
-    calls = []
-
-    def load() -> list[int]:
-        calls.append(1)
-        gathered(17, *caches)
-        return [1]
-
-    results = at_once(18, lambda index: caches[index % 3].get_or_load("hot", load))
-    assert results == [[1]] * 18
-    assert len(calls) == 1
+    assert loads_of_a_herd(caches, at_once, gathered) == 1
     stats = [cache.stats() for cache in caches]
     assert sum(each.loads for each in stats) == sum(each.stores for each in stats) == 1
     assert sum(each.waits for each in stats) >= 2

@@ -46,3 +46,17 @@ class Slow:
         self.inside.set()
         assert self.go.wait(10)
         return value
+
+
+def loads_of_a_herd(caches: list[Any], at_once: Any, gathered: Any) -> int:
+    """How often the loader of one cold key runs for six callers on each of three caches; all must get its value."""
+    calls = []
+
+    def load() -> list[int]:
+        calls.append(1)
+        gathered(17, *caches)
+        return [1]
+
+    results = at_once(18, lambda index: caches[index % 3].get_or_load("hot", load))
+    assert results == [[1]] * 18
+    return len(calls)
